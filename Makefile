@@ -1,0 +1,47 @@
+# With no environment of your own: `make demo` makes .venv and uses it (PYTHON=python3.12 to choose).
+# In a conda or other environment with gumlab installed: `make demo PY=python` makes nothing.
+PYTHON ?= python3
+PY ?= .venv/bin/python
+BIN = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
+READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
+
+.PHONY: help demo lab test notebooks bench lint assets clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -c constraints.txt -e ".[lab,test]"
+	touch $@
+
+demo: $(READY) ## Prune a built-in model and show what it cost
+	$(BIN)/gumlab demo
+
+lab: $(READY) ## Open JupyterLab at the first notebook
+	$(PY) -m jupyter lab notebooks/00_start_here.ipynb
+
+test: $(READY) ## Run the tests, then every notebook under nbval
+	$(PY) -m pytest
+	@ls notebooks/*.ipynb >/dev/null 2>&1 || { echo "No notebook in notebooks/, so none was tested."; exit 1; }
+	$(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=150 notebooks
+
+notebooks: $(READY) ## Run every notebook again and write it back in normal form
+	$(PY) tools/run_notebooks.py
+
+bench: $(READY) ## Run every benchmark
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(PY) "$$file"; done
+
+lint: $(READY) ## Check style, versions in step, and that the notebooks are fresh
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) tools/check_in_step.py
+	$(PY) tools/run_notebooks.py --check
+
+assets: $(READY) ## Make the built-in checkpoints and tokenizer again
+	$(PY) tools/make_assets.py
+
+clean: ## Remove what a build, a test or the demo left (.venv and runs/ stay)
+	rm -rf build dist gumlab-demo .pytest_cache .ruff_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,44 @@
+"""gumlab: structured pruning of GPT-type language models, to teach, explore and reproduce."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from gumlab.errors import GumlabError
+
+__version__ = "0.1.0"
+
+# public name -> the module that holds it; imported at first use, so `import gumlab` stays fast
+_HOMES = {
+    "load": "models",
+    "load_task": "tasks",
+    "neurons": "feedforward",
+    "score": "scoring",
+    "select": "selection",
+    "gate": "gating",
+    "Pruner": "pruner",
+    "train": "training",
+    "redundancy": "inspection",
+    "shrink": "shrinking",
+    "save": "checkpoints",
+    "evaluate": "evaluation",
+    "measure": "measurement",
+    "start": "session",
+}
+_MODULES = ("check", "explore", "plots")
+__all__ = ["GumlabError", *_HOMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"gumlab.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"gumlab.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'gumlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

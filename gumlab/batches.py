@@ -1,0 +1,114 @@
+"""Examples to padded tensors. Only the target is learned and scored; padding never counts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gumlab.errors import GumlabError
+from gumlab.tasks import Example
+
+IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+
+
+def encode(
+    tokenizer: Any, examples: Sequence[Example], context: int
+) -> list[tuple[list[int], int]]:
+    """(token ids, length of the prompt) of each example: prompt, " " + target, end of text.
+
+    Examples longer than `context` lose tokens from the left of the prompt; how many examples were
+    cut is said in a warning. Raises GumlabError where a target alone is too long.
+    """
+    if not examples:
+        raise GumlabError(
+            "There are no examples to work on; expected one or more. Check the task or its split."
+        )
+    if tokenizer.eos_token_id is None:
+        raise GumlabError("The tokenizer has no end-of-text token; set tokenizer.eos_token.")
+    prompts = tokenizer([e.prompt for e in examples])["input_ids"]
+    targets = tokenizer([" " + e.target for e in examples])["input_ids"]
+    encoded, cut = [], 0
+    for prompt, target in zip(prompts, targets, strict=True):
+        target = [*target, tokenizer.eos_token_id]
+        room = context - len(target)
+        if room < 1:
+            raise GumlabError(
+                f"A target has {len(target)} tokens and the model's context is {context}. "
+                "Shorten the targets or use a model with a longer context."
+            )
+        cut += len(prompt) > room
+        encoded.append((prompt[-room:] + target, min(len(prompt), room)))
+    if cut:
+        warnings.warn(
+            f"{cut} of {len(examples)} prompts are longer than the context of {context} tokens; "
+            "they were cut from the left.",
+            stacklevel=2,
+        )
+    return encoded
+
+
+def collate(
+    rows: Sequence[tuple[list[int], int]], device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Right-padded input_ids, attention_mask and labels, (B, T) each; only targets are labelled."""
+    size = max(len(ids) for ids, _ in rows)
+    ids = torch.zeros(len(rows), size, dtype=torch.long)
+    labels = torch.full_like(ids, IGNORED)
+    mask = torch.zeros_like(ids)
+    for i, (tokens, start) in enumerate(rows):
+        n = len(tokens)
+        ids[i, :n] = torch.tensor(tokens)
+        labels[i, start:n] = ids[i, start:n]
+        mask[i, :n] = 1
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {key: value.to(device) for key, value in batch.items()}
+
+
+def batches(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], size: int
+) -> Iterator[dict[str, Tensor]]:
+    """All examples once, in batches of `size`, longest first, on the model's device."""
+    rows = sorted(encode(tokenizer, examples, context_length(model)), key=lambda r: -len(r[0]))
+    for start in range(0, len(rows), size):
+        yield collate(rows[start : start + size], next(model.parameters()).device)
+
+
+def shuffled(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], size: int, steps: int, seed: int
+) -> Iterator[dict[str, Tensor]]:
+    """`steps` training batches, reshuffled each epoch; of near lengths, so little is padding."""
+    rows = encode(tokenizer, examples, context_length(model))
+    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    made = 0
+    while made < steps:
+        order = torch.randperm(len(rows), generator=generator).tolist()
+        pool = (
+            16 * size
+        )  # sort within pools of 16 batches, then draw the pool's batches in random order
+        for p in range(0, len(order), pool):
+            part = sorted(order[p : p + pool], key=lambda i: len(rows[i][0]))
+            starts = range(0, len(part), size)
+            for s in torch.randperm(len(starts), generator=generator).tolist():
+                if made == steps:
+                    return
+                made += 1
+                yield collate([rows[i] for i in part[starts[s] : starts[s] + size]], device)
+
+
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of each predicted token, (B, T - 1); 0 where the label is ignored."""
+    logits, labels = logits[:, :-1].float(), labels[:, 1:]
+    flat = nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return flat.view_as(labels)
+
+
+def context_length(model: nn.Module) -> int:
+    """The longest sequence the model takes, in tokens."""
+    return int(getattr(model.config, "max_position_embeddings", 1024))

@@ -1,0 +1,140 @@
+"""Masks on live neurons: h' = m * h before the output projection, straight-through to the score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gumlab.feedforward import FeedForward, neurons
+from gumlab.selection import check_masks
+
+
+class _StraightThrough(torch.autograd.Function):
+    """h' = m h; backward passes m dL/dh' to h and sum over tokens of h dL/dh' to the score."""
+
+    @staticmethod
+    def forward(ctx, h: Tensor, score: Tensor, mask: Tensor) -> Tensor:  # (B, T, N), (N,), (N,)
+        ctx.save_for_backward(h, mask)
+        return h * mask
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        h, mask = ctx.saved_tensors
+        to_score = (h * grad).flatten(0, -2).sum(0, dtype=torch.float32)
+        return grad * mask, to_score, None
+
+
+class Gate:
+    """The mask m of one layer, hooked in before `proj`.
+
+    score: a leaf tensor (N,) that receives the straight-through gradient dL/dm, or None.
+    watch: called with the ungated h (B, T, N), detached, at every forward pass in training.
+    """
+
+    def __init__(
+        self,
+        layer: FeedForward,
+        score: Tensor | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        weight = layer.proj.weight
+        self.layer, self.score, self.watch = layer, score, watch
+        self.mask = torch.ones(layer.width, dtype=torch.bool, device=weight.device)
+        self._handle = layer.proj.register_forward_pre_hook(self)
+
+    def __call__(self, proj: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (h,) = inputs
+        training = proj.training and torch.is_grad_enabled()
+        if self.watch is not None and training:
+            self.watch(h.detach())
+        mask = self.mask.to(h.dtype)
+        if self.score is not None and training:
+            return (_StraightThrough.apply(h, self.score, mask),)
+        return (h * mask,)
+
+    def __deepcopy__(self, memo: dict) -> Gate:
+        return self  # a copied model sheds its gates (see shrinking); never copy their statistics
+
+    def remove(self) -> None:
+        """Take the hook off; the model computes what it did before."""
+        self._handle.remove()
+
+    def __repr__(self) -> str:
+        return f"Gate({self.layer.name}: {int(self.mask.sum())} of {self.layer.width} kept)"
+
+
+class RunningGrams:
+    """Running Gram sums G <- memory G + (1 - memory) h^T h / tokens of every layer, (N, N) each.
+
+    Takes a random share `tokens` of a batch's real tokens (padding never counts) at every
+    `every`-th training step; `step` is advanced by the owner. h is ungated.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        gates: list[Gate],
+        every: int,
+        tokens: float,
+        memory: float,
+        seed: int = 0,
+    ) -> None:
+        self.every, self.tokens, self.memory, self.step = every, tokens, memory, 0
+        self.sums = [torch.zeros(len(g.mask), len(g.mask), device=g.mask.device) for g in gates]
+        self._generator = torch.Generator().manual_seed(seed)
+        self._rows: Tensor | None = None
+        for gate, total in zip(gates, self.sums, strict=True):
+            gate.watch = lambda h, total=total: self._add(total, h)
+        self._handle = model.register_forward_pre_hook(self, with_kwargs=True)
+
+    @property
+    def due(self) -> bool:
+        """True at the steps that add to the sums."""
+        return self.step % self.every == 0
+
+    def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        self._rows = None
+        if not (self.due and model.training and torch.is_grad_enabled()):
+            return
+        mask = kwargs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones_like(kwargs["input_ids"] if "input_ids" in kwargs else args[0])
+        real = mask.flatten().nonzero().flatten()
+        chosen = torch.randperm(len(real), generator=self._generator)[
+            : math.ceil(self.tokens * len(real))
+        ]
+        self._rows = real[chosen.to(real.device)]
+
+    def _add(self, total: Tensor, h: Tensor) -> None:
+        if self._rows is not None:
+            rows = h.flatten(0, -2)[self._rows].float()  # (sampled tokens, N)
+            total.addmm_(rows.T, rows, beta=self.memory, alpha=(1 - self.memory) / len(rows))
+
+    def __deepcopy__(self, memo: dict) -> RunningGrams:
+        return self
+
+    def remove(self) -> None:
+        self._handle.remove()
+        self.sums = []
+
+
+def gate(model: nn.Module, masks: list[Tensor]) -> list[Gate]:
+    """Hook one Gate per layer with the given masks, (N,) bool each; `remove()` takes one off."""
+    layers = neurons(model)
+    check_masks(masks, [layer.width for layer in layers])
+    gates = [Gate(layer) for layer in layers]
+    for g, mask in zip(gates, masks, strict=True):
+        g.mask = mask.to(g.mask.device)
+    return gates
+
+
+def remove_gates(model: nn.Module) -> None:
+    """Take every gate off a model, whoever put it there."""
+    for module in model.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, Gate | RunningGrams):
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)

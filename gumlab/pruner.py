@@ -1,0 +1,213 @@
+"""Scores, selection and gates over the steps of a training run: `Pruner`.
+
+Call `pruner.step()` once after each backward pass and before the optimizer's step. It moves the
+scores, lets v_t fall along the cubic schedule, and sets the gates for the next forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gumlab.errors import GumlabError, unknown
+from gumlab.feedforward import neurons
+from gumlab.gating import Gate, RunningGrams, remove_gates
+from gumlab.scoring import (
+    gum_factor,
+    magnitude,
+    mean_similarity,
+    neuron_gradient,
+    penalty_gradient,
+    random_scores,
+)
+from gumlab.selection import SCOPES, check_keep, layer_widths, schedule, select, top
+
+METHODS = ("random", "magnitude", "movement", "soft_movement", "gum")
+SCOPE = {"gum": "global"}  # GUM ranks all layers together; the others rank each layer alone
+GRADIENTS = ("gate", "neuron")
+SOFT_THRESHOLD = 0.1  # soft movement keeps neurons with sigmoid(S) above tau, 0 -> 0.1 (reference)
+
+
+class Pruner:
+    """Prunes a model's feed-forward neurons while it trains.
+
+    method: one of METHODS. keep: fraction of all neurons left at the end. steps: optimizer steps
+    of the run. scope: "layer" or "global" (default: global for GUM, else layer). widths: fixed
+    kept neurons by layer (the control "random at the same widths"). floor, multiple_of: see
+    `select`. start, end: where the schedule leaves 1 and reaches keep; with `freeze` (default) the
+    masks stay as they are from `end` on, without it they go on changing, as in the reference code.
+
+    score_lr: Adam's rate for learned scores, warmed up over 10 % of the steps, then falling
+    linearly to 0. gradient: "gate" (sum over tokens of h dL/dh', removed neurons can return) or
+    "neuron" (the reference code's, over all of a neuron's weights). penalty: lambda of soft
+    movement and GUM; lambda_t = lambda v_t / keep. lambda_gum: weight of GUM's uniqueness term (0:
+    plain L1). GUM's similarity comes from running Gram sums, refreshed every `gram_every` steps
+    from a share `gram_tokens` of the batch's tokens; `gram_memory` is what a refresh keeps of the
+    old sums (reference code: every step, all tokens, 0.001).
+
+    Raises GumlabError for a value that cannot be met. `masks`, `scores` and `fraction_kept` say
+    where the run stands; `remove()` takes the gates off.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: str = "gum",
+        keep: float = 0.25,
+        steps: int = 600,
+        *,
+        scope: str | None = None,
+        widths: list[int] | None = None,
+        floor: int = 1,
+        multiple_of: int = 1,
+        seed: int = 0,
+        start: float = 0.1,
+        end: float = 0.7,
+        freeze: bool = True,
+        score_lr: float = 0.01,
+        gradient: str = "gate",
+        penalty: float = 0.3,
+        lambda_gum: float = 1.0,
+        gram_every: int = 8,
+        gram_tokens: float = 0.25,
+        gram_memory: float = 0.8,
+    ) -> None:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
+        if gradient not in GRADIENTS:
+            raise unknown("gradient", gradient, GRADIENTS)
+        if scope is not None and scope not in SCOPES:
+            raise unknown("scope", scope, SCOPES)
+        check_keep(keep)
+        if steps < 1:
+            raise GumlabError(f"steps must be 1 or more, got {steps}.")
+        self.model, self.method, self.keep, self.steps = model, method, keep, steps
+        self.scope = scope or SCOPE.get(method, "layer")
+        self.widths, self.floor, self.multiple_of = widths, floor, multiple_of
+        self.start, self.end, self.freeze = start, end, freeze
+        self.score_lr, self.gradient = score_lr, gradient
+        self.penalty, self.lambda_gum = penalty, lambda_gum
+        self.step_count = 0
+        self.frozen = False
+
+        self.layers = neurons(model)
+        device = self.layers[0].proj.weight.device
+        if self.learned:
+            self.scores = [
+                torch.zeros(n.width, device=device, requires_grad=True) for n in self.layers
+            ]
+            self._optimizer = torch.optim.Adam(self.scores, lr=score_lr)
+        else:
+            self.scores = [s.to(device) for s in random_scores(self.layers, seed)]
+        self._target(keep)  # raises now, before a long run, if keep cannot be met
+        remove_gates(model)
+        to_score = self.learned and gradient == "gate"
+        self.gates = [
+            Gate(n, s if to_score else None) for n, s in zip(self.layers, self.scores, strict=True)
+        ]
+        self.grams, self._factors = None, [1.0] * len(self.gates)
+        if method == "gum" and lambda_gum:
+            self.grams = RunningGrams(model, self.gates, gram_every, gram_tokens, gram_memory, seed)
+
+    @property
+    def learned(self) -> bool:
+        """True where the scores follow a gradient."""
+        return self.method in ("movement", "soft_movement", "gum")
+
+    @property
+    def masks(self) -> list[Tensor]:
+        """The masks in force, one (N,) bool tensor per layer."""
+        return [gate.mask.clone() for gate in self.gates]
+
+    @property
+    def fraction_kept(self) -> float:
+        """The fraction of neurons that the masks in force keep."""
+        return sum(int(g.mask.sum()) for g in self.gates) / sum(n.width for n in self.layers)
+
+    def step(self) -> None:
+        """One step: after loss.backward(), before optimizer.step()."""
+        self.step_count += 1
+        if self.frozen:
+            return
+        v = schedule(self.step_count, self.steps, self.keep, self.start, self.end)
+        if self.method == "magnitude":
+            self.scores = [magnitude(layer) for layer in self.layers]
+        if self.learned:
+            self._learn(v)
+        for gate, mask in zip(self.gates, self._select(v), strict=True):
+            gate.mask = mask
+        if self.freeze and self.step_count >= self.end * self.steps:
+            self._freeze()
+
+    def remove(self) -> None:
+        """Take every gate off the model; its weights stay as they are."""
+        self._freeze()
+        for gate in self.gates:
+            gate.remove()
+
+    def _learn(self, v: float) -> None:
+        strength = self.penalty * v / self.keep if self.method != "movement" else 0.0
+        if self.method == "soft_movement":
+            strength = self._soft_strength(v)
+        for i, (score, gate) in enumerate(zip(self.scores, self.gates, strict=True)):
+            if self.gradient == "neuron":
+                score.grad = neuron_gradient(self.layers[i], gate.mask)
+            if strength and score.grad is not None:
+                score.grad += strength * penalty_gradient(
+                    score.detach(), self._factors[i], len(self.layers)
+                )
+        t, warm_up = self.step_count, max(1, round(0.1 * self.steps))
+        rate = min(t / warm_up, max(0.0, (self.steps - t) / max(1, self.steps - warm_up)))
+        self._optimizer.param_groups[0]["lr"] = self.score_lr * rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self.grams is not None:
+            if self.grams.due:  # the factors serve from the next step on
+                self._factors = [
+                    gum_factor(mean_similarity(gram, gate.mask), self.lambda_gum)
+                    for gram, gate in zip(self.grams.sums, self.gates, strict=True)
+                ]
+            self.grams.step += 1
+
+    def _target(self, v: float) -> list[int]:
+        if self.widths is not None:  # fall from the full widths to the fixed ones with v
+            share = (v - self.keep) / (1 - self.keep) if self.keep < 1 else 0.0
+            full = [n.width for n in self.layers]
+            if len(self.widths) != len(full) or any(
+                not 0 < w <= n for w, n in zip(self.widths, full, strict=True)
+            ):
+                raise GumlabError(f"widths {self.widths} do not fit layers of {full} neurons.")
+            return [w + round(share * (n - w)) for w, n in zip(self.widths, full, strict=True)]
+        scores = [s.detach() for s in self.scores]
+        return layer_widths(
+            scores, v, self.scope, floor=self.floor, multiple_of=self.multiple_of, warn=False
+        )
+
+    def _select(self, v: float) -> list[Tensor]:
+        scores = [s.detach() for s in self.scores]
+        if self.method != "soft_movement":
+            return select(scores, widths=self._target(v))
+        tau = SOFT_THRESHOLD * (1 - v) / (1 - self.keep) if self.keep < 1 else 0.0
+        above = [torch.sigmoid(s) > tau for s in scores]
+        return [m | top(s, int(self.keep * len(s)) + 1) for m, s in zip(above, scores, strict=True)]
+
+    def _soft_strength(self, v: float) -> float:
+        """Soft movement's lambda: raised while more is kept than v_t asks, lowered while less."""
+        self.penalty *= math.exp(20 / self.steps * math.copysign(1, self.fraction_kept - v))
+        return self.penalty
+
+    def _freeze(self) -> None:
+        self.frozen = True
+        for gate in self.gates:
+            gate.score = gate.watch = None
+        if self.grams is not None:
+            self.grams.remove()
+
+    def __repr__(self) -> str:
+        kept, total = sum(int(g.mask.sum()) for g in self.gates), sum(n.width for n in self.layers)
+        return (
+            f"Pruner({self.method}, {self.scope}, step {self.step_count}/{self.steps}, keeps "
+            f"{kept:,} of {total:,} neurons ({kept / total:.1%}), target {self.keep:.1%})"
+        )

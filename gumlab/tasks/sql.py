@@ -1,0 +1,196 @@
+"""Runs SQL that a language model wrote, safely: read only, in memory, with limits on everything.
+
+The guards, from the outside in: only one statement that begins with SELECT; size limits of
+sqlite; an authorizer that lets through nothing but reading and a short list of harmless
+functions; a stop after a number of steps of sqlite's virtual machine; a cap on the rows fetched.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gumlab.errors import GumlabError
+
+Database = dict[str, tuple[list[str], list[tuple]]]
+
+STEP_LIMIT = 200_000
+MAX_ROWS = 10_000
+MAX_CELLS_SIZE = 1_000_000  # characters in all the rows of one answer
+# Functions are allowed by name: anything that makes a big value out of a small number (zeroblob,
+# printf), reaches outside (load_extension) or is random would break a guard or the comparison.
+_NAMES = (
+    "abs avg coalesce count group_concat iif ifnull instr length like lower ltrim max min nullif "
+    "replace round rtrim substr substring sum total trim typeof upper"
+)
+FUNCTIONS = frozenset(_NAMES.split())
+# Everything in which a keyword is no keyword: literals, quoted names, comments.
+_QUOTED = re.compile(
+    r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z))""", re.DOTALL
+)
+# Set where Python can (3.11 and later); on 3.10 sqlite keeps its own, wider limits.
+_LIMITS = {
+    "LENGTH": 10_000,  # bytes of one string, blob or row
+    "SQL_LENGTH": 5_000,
+    "COLUMN": 100,
+    "EXPR_DEPTH": 50,
+    "COMPOUND_SELECT": 10,
+    "LIKE_PATTERN_LENGTH": 100,
+    "ATTACHED": 0,
+}
+
+
+def run_query(query: str, database: Database, step_limit: int = STEP_LIMIT) -> list[tuple]:
+    """The rows that `query` selects from `database`, which cannot be changed by it.
+
+    `database` maps a table's name to (column names, rows); `step_limit` counts steps of sqlite's
+    virtual machine. Raises GumlabError where the query is refused (not one SELECT), stopped (too
+    many steps or rows) or wrong (with sqlite's message).
+
+    >>> towns = {"towns": (["city", "area"], [("Oslo", 45), ("Rome", 128)])}
+    >>> run_query("SELECT city FROM towns WHERE area > 100", towns)
+    [('Rome',)]
+    >>> run_query("DROP TABLE towns", towns)
+    Traceback (most recent call last):
+    gumlab.errors.GumlabError: SQL refused: only one SELECT may run, this begins with 'DROP'.
+    """
+    _check_text(query)  # before the tables are filled: most wrong queries of a model end here
+    with _guarded(database, step_limit) as (connection, refused):
+        return _run(query, connection, refused, step_limit)
+
+
+def same_result(predicted: str, gold: str, databases: tuple[Database, ...]) -> bool:
+    """True where `predicted` runs and selects the same rows as `gold` from every database.
+
+    Rows are compared in order if the gold query has ORDER BY, otherwise as a multiset; the names
+    of the columns play no part. A predicted query that fails is simply wrong; a gold query that
+    fails is an error in the data, so its GumlabError is raised.
+
+    >>> small = {"towns": (["city", "area"], [("Oslo", 45), ("Rome", 128)])}
+    >>> large = {"towns": (["city", "area"], [("Bonn", 101), ("Rome", 128)])}
+    >>> gold, predicted = [f"SELECT city FROM towns WHERE area > {x}" for x in (100, 101)]
+    >>> same_result(predicted, gold, (small,)), same_result(predicted, gold, (small, large))
+    (True, False)
+    """
+    if not databases:
+        raise GumlabError("There is no database to compare the queries on; give at least one.")
+    _check_text(gold)
+    ordered = re.search(r"\border\s+by\b", _QUOTED.sub(" ", gold), re.IGNORECASE)
+    for database in databases:
+        # Nothing can be written, so the two queries may share one filled connection.
+        with _guarded(database, STEP_LIMIT) as (connection, refused):
+            wanted = _run(gold, connection, refused, STEP_LIMIT)
+            try:
+                rows = _run(predicted, connection, refused, STEP_LIMIT)
+            except GumlabError:
+                return False
+        # Counter, not sorted: NULL, numbers and text in one column have no common order.
+        if rows != wanted if ordered else Counter(rows) != Counter(wanted):
+            return False
+    return True
+
+
+def exact_match(predicted: str, gold: str) -> bool:
+    """True where two queries differ only in white space, letter case and a last semicolon.
+
+    Text between quotes must agree to the letter.
+
+    >>> exact_match("select city  from towns;", "SELECT city FROM towns")
+    True
+    >>> exact_match("SELECT a FROM t WHERE b = 'x'", "SELECT a FROM t WHERE b = 'X'")
+    False
+    """
+    return _normal(predicted) == _normal(gold)
+
+
+def _normal(query: str) -> list[str]:
+    parts = _QUOTED.split(query.strip().rstrip(";"))
+    return [p if i % 2 else " ".join(p.lower().split()) for i, p in enumerate(parts)]
+
+
+def _check_text(query: object) -> None:
+    """Raise GumlabError unless `query` is text that begins like one SELECT."""
+    if not isinstance(query, str) or "\0" in query:
+        found = "a NUL character" if isinstance(query, str) else type(query).__name__
+        raise GumlabError(f"SQL refused: a query is plain text, this is or holds {found}.")
+    if len(query) > _LIMITS["SQL_LENGTH"]:
+        raise GumlabError(f"SQL is wrong: it is longer than {_LIMITS['SQL_LENGTH']:,} characters.")
+    word = query.split(maxsplit=1)[0][:20] if query.strip() else "nothing"
+    if not re.match(r"select\b", word, re.IGNORECASE):
+        raise GumlabError(f"SQL refused: only one SELECT may run, this begins with {word!r}.")
+    # sqlite copies a WITH query wherever it is used, before any step is counted: 18 of them that
+    # each use the one before twice take seconds and 450 MB.
+    if re.search(r"\bwith\b", _QUOTED.sub(" ", query), re.IGNORECASE):
+        raise GumlabError("SQL refused: WITH is not allowed; use a subquery in brackets instead.")
+
+
+@contextmanager
+def _guarded(database: Database, step_limit: int) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
+    """A filled in-memory connection on which only reading works, and the list of what it refused.
+
+    The list has to be read for the reason of a refusal: sqlite itself only says "not authorized".
+    """
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    refused: list[str] = []
+
+    def authorize(action: int, first: str | None, second: str | None, *_: object) -> int:
+        if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ):
+            return sqlite3.SQLITE_OK
+        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in FUNCTIONS:
+            return sqlite3.SQLITE_OK
+        refused.append(second or first or "recursion")
+        return sqlite3.SQLITE_DENY
+
+    try:
+        try:
+            _fill(connection, database)
+        except (sqlite3.Error, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise GumlabError(
+                f"The tables could not be filled: {error}. Expected {{table: (columns, rows)}}."
+            ) from error
+        if hasattr(connection, "setlimit"):
+            for name, value in _LIMITS.items():
+                connection.setlimit(getattr(sqlite3, f"SQLITE_LIMIT_{name}"), value)
+        connection.execute("PRAGMA query_only = ON")
+        connection.set_authorizer(authorize)
+        connection.set_progress_handler(lambda: 1, step_limit)
+        yield connection, refused
+    finally:
+        connection.close()
+
+
+def _fill(connection: sqlite3.Connection, database: Database) -> None:
+    quoted = '"{}"'.format
+    for table, (columns, rows) in database.items():
+        table = quoted(table.replace('"', '""'))
+        names = ", ".join(quoted(c.replace('"', '""')) for c in columns)
+        connection.execute(f"CREATE TABLE {table} ({names})")
+        marks = ", ".join("?" * len(columns))
+        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+
+
+def _run(
+    query: str, connection: sqlite3.Connection, refused: list[str], step_limit: int
+) -> list[tuple]:
+    """Run one query on a guarded connection, every failure turned into a GumlabError."""
+    _check_text(query)
+    refused.clear()
+    rows, size = [], 0
+    try:
+        for row in connection.execute(query):
+            rows.append(row)
+            size += sum(len(cell) for cell in row if isinstance(cell, str | bytes))
+            if len(rows) > MAX_ROWS or size > MAX_CELLS_SIZE:
+                raise GumlabError(f"SQL stopped: the answer is larger than {MAX_ROWS:,} rows.")
+    except (sqlite3.Error, sqlite3.Warning, UnicodeError, MemoryError, ValueError) as error:
+        if refused:
+            why = f"SQL refused: only reading is allowed, this asks for {refused[0]!r}."
+        elif "interrupted" in str(error):
+            why = f"SQL stopped after {step_limit:,} steps: it is endless or far too slow."
+        else:
+            why = f"SQL is wrong: {error}."
+        raise GumlabError(why) from error
+    return rows

@@ -1,0 +1,135 @@
+"""The training loop, one screen, and distillation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from gumlab.batches import IGNORED, shuffled, token_losses
+from gumlab.errors import GumlabError
+from gumlab.pruner import Pruner
+from gumlab.tasks import Example, Task
+
+
+@dataclass
+class History:
+    """What a run did: the loss and the fraction of neurons kept at each step, and its seconds."""
+
+    losses: list[float] = field(default_factory=list)
+    kept: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        if not self.losses:
+            return "History(no steps)"
+        tail = self.losses[-max(1, len(self.losses) // 10) :]
+        return (
+            f"History({len(self.losses)} steps, "
+            f"loss {self.losses[0]:.3f} -> {sum(tail) / len(tail):.3f}, "
+            f"kept {self.kept[-1]:.1%}, {self.seconds:.0f} s)"
+        )
+
+
+def train(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task | Sequence[Example],
+    *,
+    steps: int = 600,
+    pruner: Pruner | None = None,
+    teacher: nn.Module | None = None,
+    batch_size: int = 16,
+    lr: float = 1e-3,
+    weight_decay: float = 0.1,
+    clip: float = 1.0,
+    ce_weight: float = 0.5,
+    kd_weight: float = 0.5,
+    temperature: float = 2.0,
+    seed: int = 0,
+    progress: bool = True,
+) -> History:
+    """Fine-tune `model` in place, pruning along the way if a `pruner` is given.
+
+    AdamW, gradients clipped to norm `clip`, learning rate warmed up over 10 % of the steps, then
+    linear to 0. With a `teacher` the loss is ce_weight * CE + kd_weight * T^2 KL(teacher ||
+    student), both the mean over target tokens; without one it is CE. Raises GumlabError when the
+    loss is not finite: the model then holds the last good weights.
+    """
+    if pruner is not None and (pruner.steps != steps or pruner.step_count):
+        raise GumlabError(
+            f"The pruner was made for {pruner.steps} steps and has done {pruner.step_count}; this "
+            f"run has {steps}. Make a fresh one: Pruner(model, ..., steps={steps})."
+        )
+    examples = task.split("train") if isinstance(task, Task) else task
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
+    history, began = History(), time.perf_counter()
+    model.train()
+    with tqdm(total=steps, disable=not progress, unit="step", leave=False) as bar:
+        for batch in shuffled(model, tokenizer, examples, batch_size, steps, seed):
+            labels = batch.pop("labels")
+            logits = model(**batch).logits
+            loss = mean_loss(logits, labels)
+            if teacher is not None:
+                loss = ce_weight * loss + kd_weight * distillation(
+                    teacher, batch, logits, labels, temperature
+                )
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+            if not (torch.isfinite(loss) and torch.isfinite(norm)):
+                raise GumlabError(
+                    f"The loss or its gradient was not finite (loss {loss.item()}) at step "
+                    f"{len(history.losses) + 1} of {steps}; the model holds the weights of the "
+                    f"step before. Lower lr (now {lr}) or check the data."
+                )
+            if pruner is not None:
+                pruner.step()
+            optimizer.step()
+            rate.step()
+            optimizer.zero_grad(set_to_none=True)
+            history.losses.append(loss.item())
+            history.kept.append(pruner.fraction_kept if pruner else 1.0)
+            bar.update()
+            bar.set_postfix(
+                loss=f"{history.losses[-1]:.3f}", kept=f"{history.kept[-1]:.0%}", refresh=False
+            )
+    model.eval()
+    history.seconds = time.perf_counter() - began
+    return history
+
+
+def learning_rate(step: int, steps: int, warm_up: float = 0.1) -> float:
+    """The factor on the learning rate before step `step` (from 0): linear up, then linear to 0."""
+    rise = max(1, round(warm_up * steps))
+    return min((step + 1) / rise, (steps - step) / max(1, steps - rise))
+
+
+def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy over the target tokens. logits (B, T, V), labels (B, T)."""
+    return token_losses(logits, labels).sum() / (labels[:, 1:] != IGNORED).sum()
+
+
+def distillation(
+    teacher: nn.Module, batch: dict[str, Tensor], logits: Tensor, labels: Tensor, temperature: float
+) -> Tensor:
+    """T^2 KL(teacher || student) at temperature T, mean over the target tokens.
+
+    The teacher runs in eval mode, without gradient. The reference code sums over tokens and
+    divides by the batch size; the mean keeps both terms on the scale of the cross entropy.
+    """
+    if not math.isfinite(temperature) or temperature <= 0:
+        raise GumlabError(f"temperature must be a positive number, got {temperature}.")
+    with torch.no_grad():
+        expected = teacher.eval()(**batch).logits[:, :-1]
+    targets = labels[:, 1:] != IGNORED
+    student = (logits[:, :-1][targets].float() / temperature).log_softmax(-1)  # (target tokens, V)
+    wanted = (expected[targets].float() / temperature).log_softmax(-1)
+    kl = nn.functional.kl_div(student, wanted, reduction="batchmean", log_target=True)
+    return temperature**2 * kl

@@ -1,0 +1,76 @@
+"""Guards for notebooks under nbval: a check that compares nothing fails, and so does the rest.
+
+nbval alone passes a checked cell that has no stored output, and runs on after a failed cell.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+from nbval.plugin import IPyNbCell, find_comment_markers, find_metadata_tags
+
+KERNEL_ENVIRONMENT = {  # the same as in tools/run_notebooks.py
+    "PYTHONHASHSEED": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+FIRST_FAILURE = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Kernels inherit these, so that a notebook prints the same on every run."""
+    if config.option.nbval or config.option.nbval_lax:
+        os.environ.update(KERNEL_ENVIRONMENT)
+
+
+def is_checked(cell: IPyNbCell) -> bool:
+    """Whether the author asked, by tag or comment, for this cell's output to be compared."""
+    options = {
+        **dict(find_metadata_tags(cell.cell.metadata)),
+        **dict(find_comment_markers(cell.cell.source)),
+    }
+    return bool(options.get("check")) and not options.get("skip")
+
+
+def has_comparable_output(cell: IPyNbCell) -> bool:
+    """Whether anything is stored that nbval compares (it does not compare images)."""
+    skipped = cell.parent.skip_compare
+    return any(
+        out.get("text", "").strip() or set(out.get("data", {})) - set(skipped)
+        for out in cell.cell.outputs
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Stop before the kernel runs a cell whose result would mean nothing."""
+    if not isinstance(item, IPyNbCell):
+        return
+    name = item.path.name
+    failed = item.parent.stash.get(FIRST_FAILURE, None)
+    if failed is not None:
+        pytest.skip(f"an earlier cell failed (cell {failed} of {name})")
+    kernel = item.parent.nb.metadata.get("kernelspec", {}).get("name")
+    if kernel != "python3":
+        pytest.fail(f"{name}: the kernelspec must be python3, not {kernel}.", pytrace=False)
+    if is_checked(item) and not has_comparable_output(item):
+        pytest.fail(
+            f"{name}, code cell {item.cell_num}: tagged nbval-check-output, but no output is "
+            "stored to compare with; run `make notebooks`.",
+            pytrace=False,
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember a notebook's first failing cell."""
+    report = yield
+    if report.failed and isinstance(item, IPyNbCell):
+        item.parent.stash.setdefault(FIRST_FAILURE, item.cell_num)
+    return report

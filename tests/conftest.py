@@ -1,0 +1,225 @@
+"""Tiny random models of every architecture, a word-level tokenizer, and a small task.
+
+A test takes what it needs by import; nothing here is downloaded and nothing is mocked.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import random
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+import gumlab as gl
+from gumlab.batches import batches
+from gumlab.feedforward import FeedForward, is_conv1d, neurons
+from gumlab.tasks import Example, Task
+
+transformers.logging.set_verbosity_error()
+torch.set_num_threads(1)
+
+D, N, LAYERS, VOCAB, CONTEXT = 16, 24, 2, 64, 64
+PLAIN = ("gpt2", "gpt_neo", "opt", "gpt_neox", "gptj")
+ARCHITECTURES = (*PLAIN, "llama", "phi3")
+_SHARED = {"vocab_size": VOCAB, "bos_token_id": 2, "eos_token_id": 0, "pad_token_id": 1}
+_LONG = {"hidden_size": D, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
+_CONTEXT = {"max_position_embeddings": CONTEXT}
+_SHORT = {"n_embd": D, "n_layer": LAYERS, "n_head": 2, "n_inner": N, "n_positions": CONTEXT}
+_NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+_GPT_NEO = {"hidden_size": D, "num_layers": LAYERS, "num_heads": 2, "window_size": 8}
+_OPT = {"ffn_dim": N, "word_embed_proj_dim": D, "dropout": 0.0, "tie_word_embeddings": True}
+_LLAMA = {"intermediate_size": N, "mlp_bias": True, "num_key_value_heads": 1}
+_PHI3 = {"intermediate_size": N, "original_max_position_embeddings": CONTEXT}
+_CONFIGS = {
+    "gpt2": ("GPT2Config", _SHORT | _NO_DROPOUT),
+    "gpt_neo": (
+        "GPTNeoConfig",
+        _GPT_NEO | _CONTEXT | {"intermediate_size": N, "attention_types": [[["global", "local"], 1]]},
+    ),
+    "llama": ("LlamaConfig", _LONG | _CONTEXT | _LLAMA),
+    "opt": ("OPTConfig", _LONG | _CONTEXT | _OPT),
+    "gpt_neox": ("GPTNeoXConfig", _LONG | _CONTEXT | {"intermediate_size": N}),
+    "gptj": ("GPTJConfig", _SHORT | _NO_DROPOUT | {"rotary_dim": 4}),
+    "phi3": ("Phi3Config", _LONG | _CONTEXT | _PHI3),
+    "mixtral": ("MixtralConfig", _LONG | _CONTEXT | {"intermediate_size": N, "num_local_experts": 2}),
+}
+
+# every training-time method as (name, Pruner options); soft movement needs a large score_lr to
+# cross its threshold in a handful of steps
+METHODS = {
+    "random": ("random", {}),
+    "magnitude": ("magnitude", {}),
+    "movement-layer": ("movement", {"scope": "layer"}),
+    "movement-global": ("movement", {"scope": "global"}),
+    "soft_movement": ("soft_movement", {"score_lr": 1.0}),
+    "gum": ("gum", {"gram_every": 2, "gram_tokens": 0.5}),
+}
+_LEARNED = {
+    f"{label}-{gradient}": (name, options | {"gradient": gradient})
+    for label, (name, options) in METHODS.items()
+    if name in ("movement", "soft_movement", "gum")
+    for gradient in ("gate", "neuron")
+}
+METHOD_CASES = {"random": METHODS["random"], "magnitude": METHODS["magnitude"], **_LEARNED}
+
+
+def tiny(name: str, seed: int = 0, dtype: torch.dtype = torch.float32, **config) -> nn.Module:
+    """A random model, every weight and bias about 0.3, so that each of them shows in the logits."""
+    kind, values = _CONFIGS[name]
+    made = getattr(transformers, kind)(**(_SHARED | values | config))
+    model = transformers.AutoModelForCausalLM.from_config(made)
+    generator = torch.Generator().manual_seed(seed)
+    for key, parameter in model.named_parameters():
+        noise = 0.3 * torch.randn(parameter.shape, generator=generator)
+        is_norm_weight = parameter.ndim == 1 and key.endswith("weight")
+        parameter.data = (noise + 1 if is_norm_weight else noise).to(dtype)
+    return model.eval()
+
+
+def linear_twin(model: nn.Module) -> nn.Module:
+    """A copy of a GPT-2 with every Conv1D replaced by the nn.Linear that computes the same."""
+    twin = copy.deepcopy(model)
+    for parent in list(twin.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Conv1D):
+                linear = nn.Linear(child.nx, child.nf).to(child.weight.dtype)
+                linear.weight.data, linear.bias.data = child.weight.data.T.clone(), child.bias.data.clone()
+                setattr(parent, name, linear)
+    return twin
+
+
+def word_tokenizer(bos: bool = False):
+    """One token per word of "w4" ... "w63"; with `bos`, every text starts with <bos>, as Llama's."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = ["<eos>", "<pad>", "<bos>", "<unk>", *(f"w{i}" for i in range(4, VOCAB))]
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    if bos:
+        inner.post_processor = processors.TemplateProcessing(
+            single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 2)]
+        )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="<eos>", pad_token="<pad>", bos_token="<bos>", unk_token="<unk>"
+    )
+
+
+def make_examples(count: int, seed: int = 0) -> list[Example]:
+    """Prompts of 2 to 9 words; the target repeats some of them, so there is something to learn."""
+    draw = random.Random(seed)
+    prompts = [[f"w{draw.randrange(4, 24)}" for _ in range(draw.randint(2, 9))] for _ in range(count)]
+    return [Example(" ".join(p), " ".join(p[: draw.randint(1, len(p))][::-1])) for p in prompts]
+
+
+def one_batch(model: nn.Module, tokenizer, examples) -> dict[str, torch.Tensor]:
+    """All examples as one padded batch, labels included."""
+    return next(batches(model, tokenizer, examples, len(examples)))
+
+
+def loss_of(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean cross entropy of the labelled tokens, in the model's own precision."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+
+def logits_of(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits at the real tokens, (tokens, V), without gradient."""
+    real = batch["attention_mask"].bool()
+    with torch.no_grad():
+        return model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[real]
+
+
+def activations(model: nn.Module, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """h of every layer as it enters proj, (B, T, N), by hooks of our own."""
+    seen: list[torch.Tensor] = []
+    hooks = [
+        layer.proj.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0].detach()))
+        for layer in neurons(model)
+    ]
+    logits_of(model, batch)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def neuron_weights(layer: FeedForward, bias: bool = True) -> list[tuple[nn.Parameter, int, int]]:
+    """(parameter, dim, offset) of all that belongs to a neuron: i sits at offset + i along dim.
+
+    Written out by hand, as an oracle for what `feedforward` finds.
+    """
+    found = []
+    for module in layer.fc:
+        dim = 1 if is_conv1d(module) else 0
+        for offset in range(0, module.weight.shape[dim], layer.width):
+            found.append((module.weight, dim, offset))
+            if bias and module.bias is not None:
+                found.append((module.bias, 0, offset))
+    return [*found, (layer.proj.weight, 0 if is_conv1d(layer.proj) else 1, 0)]
+
+
+def permuted(model: nn.Module, orders: list[torch.Tensor]) -> nn.Module:
+    """A copy in which neuron i of layer l is the original's neuron orders[l][i]."""
+    twin = copy.deepcopy(model)
+    for layer, order in zip(neurons(twin), orders, strict=True):
+        for parameter, dim, offset in neuron_weights(layer):
+            block = parameter.data.narrow(dim, offset, layer.width)
+            block.copy_(block.index_select(dim, order).clone())
+    return twin
+
+
+def hooks_of(model: nn.Module) -> int:
+    """How many forward hooks a model carries."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def random_masks(model: nn.Module, equal: bool = True, seed: int = 1) -> list[torch.Tensor]:
+    """Masks of random neurons: 11 in every layer, or 7, 11, ... so that no two layers are alike."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = [torch.rand(layer.width, generator=generator) for layer in neurons(model)]
+    return gl.select(scores, widths=[11 if equal else 7 + 4 * i for i in range(len(scores))])
+
+
+def prune(model: nn.Module, case: str, tokenizer, task, steps: int = 8, **options):
+    """Train `model` with a method of METHOD_CASES and its gates on; (pruner, history)."""
+    name, extra = METHOD_CASES[case]
+    pruner = gl.Pruner(model, name, 0.4, steps, **(extra | options))
+    history = gl.train(
+        model, tokenizer, task, steps=steps, pruner=pruner, batch_size=4, lr=1e-2, progress=False
+    )
+    return pruner, history
+
+
+@functools.cache
+def _tokenizer():
+    return word_tokenizer()
+
+
+@pytest.fixture
+def tokenizer():
+    return _tokenizer()
+
+
+@pytest.fixture
+def examples() -> list[Example]:
+    return make_examples(12)
+
+
+@pytest.fixture
+def task() -> Task:
+    return Task("tiny", "bleu", make_examples(12), make_examples(5, 1), make_examples(6, 2))
+
+
+@pytest.fixture
+def gpt2() -> nn.Module:
+    return tiny("gpt2")
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def model(request) -> nn.Module:
+    """A tiny model of each architecture."""
+    return tiny(request.param)
