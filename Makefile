@@ -17,7 +17,7 @@ help: ## Show this list
 	touch $@
 
 demo: $(READY) ## Prune a built-in model and show what it cost
-	$(BIN)/gumlab demo
+	$(BIN)/gumlab demo $(ARGS)
 
 lab: $(READY) ## Open JupyterLab at the first notebook
 	$(PY) -m jupyter lab notebooks/00_start_here.ipynb
@@ -38,6 +38,7 @@ lint: $(READY) ## Check style, versions in step, and that the notebooks are fres
 	$(PY) -m ruff format --check
 	$(PY) tools/check_in_step.py
 	$(PY) tools/run_notebooks.py --check
+	$(PY) tools/update_readme.py --check
 
 assets: $(READY) ## Make the built-in checkpoints and tokenizer again
 	$(PY) tools/make_assets.py

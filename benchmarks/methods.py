@@ -52,9 +52,11 @@ def trials() -> list[Any]:
             {"gradient": g, "floor": f, "scope": "global"} for g in both for f in (1, 10)
         ],
         ("soft movement", "soft_movement"): [{"score_lr": lr} for lr in (0.01, 0.03, 0.1, 0.3)],
-        ("GUM", "gum"): [{"penalty": p} for p in (0.03, 0.1, 0.3, 1.0)],
-        ("GUM, gradients and lambda_gum", "gum"): [
-            {"gradient": g, "lambda_gum": u} for g in both for u in (1.0, 4.0)
+        ("GUM", "gum"): [
+            {"penalty": 0.1},
+            {"penalty": 0.3},
+            {"penalty": 1.0},
+            {"penalty": 0.3, "gradient": "neuron"},
         ],
     }
     return [
@@ -156,7 +158,7 @@ def main() -> None:
         chosen = methods()
         first = [(m, s, False) for s in SEEDS for m in chosen.values() if m.label != CONTROL]
         second = [(chosen[CONTROL], s, False) for s in SEEDS]
-        second += [(chosen[label], s, True) for s in SEEDS for label in ("dense", "random", "GUM")]
+        second += [(chosen[label], s, True) for s in SEEDS for label in ("random", "GUM")]
         waves = [first, second]
     for wave in waves:
         joblib.Parallel(n_jobs=args.jobs)(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -98,6 +99,20 @@ def shuffled(
                     return
                 made += 1
                 yield collate([rows[i] for i in part[starts[s] : starts[s] + size]], device)
+
+
+@contextmanager
+def memory_guard(batch_size: int) -> Iterator[None]:
+    """Turns running out of memory, on a GPU or not, into a GumlabError that says what to lower."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise GumlabError(
+                f"Out of memory with batch_size={batch_size}. Lower batch_size, shorten the "
+                "examples, or use a smaller model."
+            ) from error
+        raise
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:

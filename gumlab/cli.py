@@ -44,7 +44,6 @@ def demo(
     data = load_task(task, data_dir)
     for note in data.notes:
         typer.echo(note)
-    out.mkdir(parents=True, exist_ok=True)
     table = run_demo(model, data, out, keep=keep, steps=steps, seed=seed, say=typer.echo)
     typer.echo("\n" + as_text(table, metric_of(data)))
     typer.echo(
@@ -59,3 +58,7 @@ def main() -> None:
     except GumlabError as error:
         typer.echo(f"gumlab: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

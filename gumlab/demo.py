@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from gumlab.checkpoints import save
+from gumlab.errors import GumlabError
 from gumlab.measurement import latencies
 from gumlab.models import load
 from gumlab.plots import method_bars
@@ -36,24 +36,20 @@ def demo(
     table. Raises GumlabError before any work where keep cannot be met or `out` not written to.
     """
     check_keep(keep)
+    if steps < 1:
+        raise GumlabError(f"steps must be 1 or more, got {steps}.")
     base, tokenizer = load(model)
-    split = "test" if task.test else "validation"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GumlabError(
+            f"Cannot write to {out}: {error.strerror}. Choose another folder."
+        ) from error
+    options = {"keep": keep, "steps": steps, "seed": seed, "generated": generated}
     rows, models = [], {}
     for i, method in enumerate(methods, 1):
         say(f"[{i}/{len(methods)}] {method.label}: {steps} steps")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a long prompt is counted once, below
-            done = run(
-                base,
-                tokenizer,
-                task,
-                method,
-                keep=keep,
-                steps=steps,
-                seed=seed,
-                split=split,
-                generated=generated,
-            )
+        done = run(base, tokenizer, task, method, **options)
         rows.append(done.row)
         models[method.label] = done.model
     milliseconds = latencies(models)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.batches import IGNORED, batches, context_length, token_losses
+from gumlab.batches import IGNORED, batches, context_length, memory_guard, token_losses
 from gumlab.errors import GumlabError
 from gumlab.tasks import Example, Task
 
@@ -33,13 +33,13 @@ def evaluate(
     if split == "test" and not task.test and task.notes:
         split = "validation"
     examples = task.split(split)[:limit]
-    loss = mean_target_loss(model, tokenizer, examples, batch_size)
-    result = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-    if generated != 0:
-        examples = examples[:generated]
-        result.update(
-            METRICS[task.metric](generate(model, tokenizer, examples, batch_size), examples)
-        )
+    with memory_guard(batch_size):
+        loss = mean_target_loss(model, tokenizer, examples, batch_size)
+        result = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        if generated != 0:
+            examples = examples[:generated]
+            texts = generate(model, tokenizer, examples, batch_size)
+            result.update(METRICS[task.metric](texts, examples))
     return result
 
 

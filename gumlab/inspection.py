@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.batches import IGNORED, batches, token_losses
+from gumlab.batches import IGNORED, batches, memory_guard, token_losses
 from gumlab.feedforward import neurons
 from gumlab.tasks import Example, Task
 
@@ -84,15 +84,16 @@ def redundancy(
     tokens, was_training = 0, model.training
     model.eval()
     try:
-        for batch in batches(model, tokenizer, examples, batch_size):
-            labels, real = batch.pop("labels"), batch["attention_mask"].bool()
-            losses = token_losses(model(**batch).logits, labels)
-            loss = (losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)).sum()  # each sequence's mean
-            for layer, gradients in enumerate(_gradients(loss, taps)):
-                sums[layer] += sequence_sensitivity(taps[layer].kept, gradients).sum(0)
-                h = taps[layer].kept[-1].detach()[real].float()
-                grams[layer].addmm_(h.T, h)
-            tokens += int(real.sum())
+        with memory_guard(batch_size):
+            for batch in batches(model, tokenizer, examples, batch_size):
+                labels, real = batch.pop("labels"), batch["attention_mask"].bool()
+                losses = token_losses(model(**batch).logits, labels)
+                means = losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)  # L of each sequence
+                for layer, gradients in enumerate(_gradients(means.sum(), taps)):
+                    sums[layer] += sequence_sensitivity(taps[layer].kept, gradients).sum(0)
+                    h = taps[layer].kept[-1].detach()[real].float()
+                    grams[layer].addmm_(h.T, h)
+                tokens += int(real.sum())
     finally:
         for tap in taps:
             tap.remove()

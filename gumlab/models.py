@@ -29,6 +29,9 @@ def load(
     load too. device: default a GPU if there is one. dtype: of the weights. Only safetensors are
     read, nothing is unpickled, and no remote code runs. Raises GumlabError where that cannot be.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar for every load is noise in a notebook
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if str(name) in BUILT_IN:
         folder = ASSETS / str(name)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gumlab.batches import IGNORED, shuffled, token_losses
+from gumlab.batches import IGNORED, memory_guard, shuffled, token_losses
 from gumlab.errors import GumlabError
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
@@ -72,7 +72,8 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
     history, began = History(), time.perf_counter()
     model.train()
-    with tqdm(total=steps, disable=not progress, unit="step", leave=False) as bar:
+    bar = tqdm(total=steps, disable=not progress, unit="step", leave=False)
+    with bar, memory_guard(batch_size):
         for batch in shuffled(model, tokenizer, examples, batch_size, steps, seed):
             labels = batch.pop("labels")
             logits = model(**batch).logits

@@ -1,0 +1,161 @@
+"""What a pruning step costs beside a dense step, and what GUM's sampling loses: results/step.md.
+
+    python benchmarks/step.py
+
+One process, one model of GPT-2-small layer shapes (d = 768, 3,072 neurons; 4 layers, batch 8 x 128,
+vocabulary 1,024). The methods take turns, 8 steps each (one refresh of GUM's similarity), in the
+middle of the schedule, where every method does all its work. A ratio is taken within a round;
+the table gives the median over the rounds and the quartiles. Below it, rank agreement: Spearman's
+correlation of GUM's running mean |cosine| with the exact one, taken from the training examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import gumlab as gl
+from gumlab.scoring import mean_similarity
+
+ROOT = Path(__file__).parents[1]
+CONTENDERS = {
+    "dense": None,
+    "random": ("random", {}),
+    "magnitude": ("magnitude", {}),
+    "movement, local": ("movement", {}),
+    "movement, global": ("movement", {"scope": "global"}),
+    "movement, neuron gradient": ("movement", {"gradient": "neuron"}),
+    "soft movement": ("soft_movement", {}),
+    "GUM": ("gum", {}),
+    "GUM, exact Gram each step": ("gum", {"gram_every": 1, "gram_tokens": 1.0}),
+}
+SAMPLING = {
+    "default (every 8 steps, 1/4 of the tokens, memory 0.8)": {},
+    "every 8 steps, all tokens, memory 0.8": {"gram_tokens": 1.0},
+    "every step, all tokens, memory 0.001 (reference code)": {
+        "gram_every": 1,
+        "gram_tokens": 1.0,
+        "gram_memory": 0.001,
+    },
+    "every 8 steps, 1/32 of the tokens, memory 0.8": {"gram_tokens": 1 / 32},
+}
+
+
+def step_times(rounds: int, steps: int = 8) -> pd.DataFrame:
+    """Seconds of one step of each contender (columns) in each round (rows)."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=1024, n_positions=128, n_embd=768, n_layer=4, n_head=12, bos_token_id=0,
+        eos_token_id=0, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    ids = torch.randint(0, 1024, (8, 128))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    rows = []
+    for _ in range(rounds + 1):
+        row = {}
+        for label, contender in CONTENDERS.items():
+            pruner = None
+            if contender is not None:
+                pruner = gl.Pruner(model, contender[0], 0.25, 1000, **contender[1])
+                pruner.step_count = 400
+            row[label] = _seconds(lambda p=pruner: _step(model, optimizer, batch, p), steps)
+            if pruner is not None:
+                pruner.remove()
+        rows.append(row)
+    return pd.DataFrame(rows[1:])  # the first round warms up
+
+
+def _step(model, optimizer, batch, pruner) -> None:
+    model(**batch).loss.backward()
+    if pruner is not None:
+        pruner.step()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _seconds(work: Callable[[], None], times: int) -> float:
+    began = time.perf_counter()
+    for _ in range(times):
+        work()
+    return (time.perf_counter() - began) / times
+
+
+def rank_agreement(options: dict, steps: int = 160, every: int = 40) -> list[float]:
+    """Spearman per layer and checkpoint of the running similarity with the exact one."""
+    model, tokenizer = gl.load("tiny-gpt-neo", device="cpu")
+    task = gl.load_task("restaurants")
+    pruner = gl.Pruner(model, "gum", 0.25, steps, **options)
+    found = []
+    wrapped = pruner.step
+
+    def step() -> None:
+        wrapped()
+        if pruner.step_count % every == 0 and not pruner.frozen:
+            found.extend(_agreement(model, tokenizer, task, pruner))
+
+    pruner.step = step
+    gl.train(model, tokenizer, task, steps=steps, pruner=pruner, progress=False)
+    return found
+
+
+def _agreement(model, tokenizer, task, pruner) -> list[float]:
+    masks = pruner.masks
+    for gate in pruner.gates:  # the exact similarity of ungated activations: open the gates
+        gate.mask = torch.ones_like(gate.mask)
+    exact = gl.redundancy(model, tokenizer, task, limit=256).gram
+    for gate, mask in zip(pruner.gates, masks, strict=True):
+        gate.mask = mask
+    pairs = zip(pruner.grams.sums, exact, masks, strict=True)
+    return [
+        _spearman(mean_similarity(running, mask), mean_similarity(true, mask))
+        for running, true, mask in pairs
+    ]
+
+
+def _spearman(a: torch.Tensor, b: torch.Tensor) -> float:
+    return pd.Series(a.tolist()).corr(pd.Series(b.tolist()), method="spearman")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    times = step_times(args.rounds)
+    ratios = times.div(times["dense"], axis=0)
+    lines = [
+        "# What a pruning step costs",
+        "",
+        f"Made by `python benchmarks/step.py` with torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads, {platform.machine()}, {args.rounds} rounds. Dense step: "
+        f"{1000 * times['dense'].median():.0f} ms (median).",
+        "",
+        "| step | ratio to dense (median) | quartiles |",
+        "|---|---|---|",
+    ]
+    for label in CONTENDERS:
+        low, mid, high = ratios[label].quantile([0.25, 0.5, 0.75])
+        lines.append(f"| {label} | {mid:.3f} | {low:.3f} to {high:.3f} |")
+    lines += ["", "| GUM's similarity | Spearman, mean | smallest |", "|---|---|---|"]
+    for label, options in SAMPLING.items():
+        found = rank_agreement(options)
+        lines.append(f"| {label} | {statistics.mean(found):.3f} | {min(found):.3f} |")
+    text = "\n".join(lines) + "\n"
+    (ROOT / "results" / "step.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The exercises' checks: `check.<name>(fn)` prints one line and returns a function that works.
+
+The line says ok, or gives a hint for the mistake it recognises, or says "not attempted". The
+function that comes back is the learner's own if it is right, else the reference, so that Run All
+always ends. A mistake is recognised by its answers: each hint comes with a wrong implementation,
+and a learner's function that answers every case as that one does has made that mistake.
+
+One module per notebook. The learner's function, the check and the printed solution share one
+name, and in the notebook the solution's fence begins with the comment `# solution: <name>`.
+"""
+
+from gumlab.check.judging import Exercise
+from gumlab.check.notebook_00 import fraction_of_parameters, kept_count
+from gumlab.check.notebook_01 import gated_activation, neuron_parameters, without_neuron
+from gumlab.check.notebook_02 import apply_mask, remove_gated, remove_neurons
+from gumlab.check.notebook_03 import mean_and_error, schedule_value, top_v
+
+__all__ = [
+    "Exercise",
+    "apply_mask",
+    "fraction_of_parameters",
+    "gated_activation",
+    "kept_count",
+    "mean_and_error",
+    "neuron_parameters",
+    "remove_gated",
+    "remove_neurons",
+    "schedule_value",
+    "top_v",
+    "without_neuron",
+]

@@ -1,0 +1,125 @@
+"""Exercise checks: the reference passes, every known mistake gets its own hint, nothing stops."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from gumlab import check
+from gumlab.check import Exercise
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+EXERCISES = {name: e for name, e in vars(check).items() if isinstance(e, Exercise)}
+MISTAKES = [
+    pytest.param(e, hint, wrong, id=f"{name}-{i}")
+    for name, e in EXERCISES.items()
+    for i, (hint, wrong) in enumerate(e.hints)
+]
+FENCE = re.compile(r"```python\n(# solution: (\w+)\n.*?)```", re.DOTALL)
+
+
+def solutions(path: Path) -> dict[str, str]:
+    """Exercise name -> code, from the folded solutions of a notebook."""
+    cells = nbformat.read(path, as_version=4).cells
+    return {
+        name: code
+        for cell in cells
+        if cell.cell_type == "markdown" and "<details>" in cell.source
+        for code, name in FENCE.findall(cell.source)
+    }
+
+
+def checked(path: Path) -> set[str]:
+    """The exercises that a notebook's code cells check."""
+    code = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells)
+    return set(re.findall(r"gl\.check\.(\w+)\(", code))
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_reference_is_right_and_bears_the_exercises_name(name, capsys):
+    exercise = EXERCISES[name]
+    assert exercise.name == name
+    assert exercise(exercise.reference) is exercise.reference
+    assert capsys.readouterr().out == f"{name}: ok\n"
+
+
+@pytest.mark.parametrize(("exercise", "hint", "wrong"), MISTAKES)
+def test_each_known_mistake_gets_its_own_hint(exercise, hint, wrong, capsys):
+    assert exercise(wrong) is exercise.reference
+    out = capsys.readouterr().out
+    assert out == f"{exercise.name}: not yet. {hint} Going on with the reference.\n"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_stub_is_not_attempted(name, capsys):
+    def stub(*args):
+        raise NotImplementedError
+
+    assert EXERCISES[name](stub) is EXERCISES[name].reference
+    assert capsys.readouterr().out == f"{name}: not attempted. Going on with the reference.\n"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize(
+    ("attempt", "said"),
+    [
+        (lambda *args: None, "returned None; does it end with `return`?"),
+        (lambda *args: {}["missing"], "KeyError: 'missing'."),
+        (lambda: 1, "TypeError:"),
+        (lambda *args: "text", "yours gives 'text'"),
+        ("not a function", "TypeError: 'str' object is not callable"),
+    ],
+)
+def test_any_other_failure_is_one_line_and_goes_on(name, attempt, said, capsys):
+    assert EXERCISES[name](attempt) is EXERCISES[name].reference
+    out = capsys.readouterr().out
+    assert said in out
+    assert out.count("\n") == 1
+
+
+def test_a_crash_names_the_line(capsys):
+    def kept_count(keep, widths):
+        total = sum(widths)
+        return total / 0
+
+    check.kept_count(kept_count)
+    line = kept_count.__code__.co_firstlineno + 2
+    assert f"in line {line} of the cell: ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_an_unknown_mistake_shows_the_first_case_that_differs(capsys):
+    check.kept_count(lambda keep, widths: 4 if widths == [4, 4, 4] else round(keep * sum(widths)))
+    assert "kept_count(0.4, [4, 4, 4]) should give 5, yours gives 4." in capsys.readouterr().out
+    check.top_v(lambda s, keep: torch.ones_like(s, dtype=torch.bool))
+    assert "should give [True, True, False, False]" not in capsys.readouterr().out
+
+
+def test_numbers_that_look_right_are_compared_by_kind(capsys):
+    check.kept_count(lambda keep, widths: float(round(keep * sum(widths))))
+    assert "should give 512, yours gives 512.0" in capsys.readouterr().out
+    check.top_v(lambda s, keep: check.top_v.reference(s, keep).float())
+    assert "not yet" in capsys.readouterr().out
+
+
+def test_a_function_that_changes_its_arguments_spoils_nothing(capsys):
+    def top_v(scores, keep):
+        mask = check.top_v.reference(scores, keep)
+        scores.zero_()
+        return mask
+
+    assert check.top_v(top_v) is top_v
+    assert check.top_v(top_v) is top_v  # the cases are whole the second time
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_exercise_of_a_notebook_has_a_folded_solution_that_passes(path, capsys):
+    printed = solutions(path)
+    assert set(printed) == checked(path)
+    for name, code in printed.items():
+        scope = {"torch": torch}
+        exec(code, scope)
+        assert EXERCISES[name](scope[name]) is scope[name], capsys.readouterr().out

@@ -1,0 +1,192 @@
+"""The loop: its loss, its rate, its clip, and what is left when the loss is not a number."""
+
+import copy
+
+import pytest
+import torch
+from conftest import make_examples, one_batch, tiny
+from torch import nn
+
+import gumlab as gl
+from gumlab.batches import IGNORED
+from gumlab.training import History, distillation, learning_rate, mean_loss, train
+
+
+class Watcher:
+    """Stands where a pruner stands, and notes the norm of the gradients it is shown."""
+
+    def __init__(self, model, steps):
+        self.model, self.steps, self.step_count, self.fraction_kept = model, steps, 0, 1.0
+        self.norms = []
+
+    def step(self):
+        grads = [p.grad.flatten() for p in self.model.parameters() if p.grad is not None]
+        self.norms.append(torch.cat(grads).norm().item())
+
+
+def run(model, tokenizer, task, steps=6, **options):
+    return train(model, tokenizer, task, steps=steps, progress=False, **({"batch_size": 4} | options))
+
+
+def test_training_lowers_the_loss_and_says_so(gpt2, tokenizer, task):
+    history = run(gpt2, tokenizer, task, steps=30, lr=1e-2)
+    assert sum(history.losses[-5:]) < sum(history.losses[:5]) * 0.8
+    assert len(history.losses) == len(history.kept) == 30
+    assert history.kept == [1.0] * 30
+    assert "30 steps" in repr(history)
+    assert repr(History()) == "History(no steps)"
+    assert not gpt2.training
+    assert all(p.grad is None for p in gpt2.parameters())
+
+
+def test_a_task_trains_on_its_train_split(tokenizer, task):
+    ours, theirs = tiny("gpt2"), tiny("gpt2")
+    assert run(ours, tokenizer, task).losses == run(theirs, tokenizer, task.train).losses
+
+
+def test_distillation_is_the_formula_on_the_target_tokens(gpt2, tokenizer, examples):
+    """T^2 sum_v p_v (log p_v - log q_v) at temperature T, mean over target tokens, in plain loops."""
+    teacher, batch = tiny("gpt2", seed=1), one_batch(gpt2, tokenizer, examples)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits, expected = gpt2(**batch).logits, teacher(**batch).logits
+    terms = []
+    for b, t in (labels[:, 1:] != IGNORED).nonzero().tolist():
+        p, q = (x[b, t].double().div(3.0).softmax(-1) for x in (expected, logits))
+        terms.append(9 * sum(p[v] * (p[v].log() - q[v].log()) for v in range(len(p))))
+    got = distillation(teacher, batch, logits, labels, 3.0)
+    assert got.item() == pytest.approx(float(sum(terms) / len(terms)), rel=1e-4)
+    assert distillation(gpt2, batch, logits, labels, 3.0).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("ce", "kd"), [(0.5, 0.5), (0.0, 1.0), (0.7, 0.1)])
+def test_the_loss_is_the_weighted_sum(tokenizer, task, ce, kd):
+    student, teacher = tiny("gpt2"), tiny("gpt2", seed=1)
+    batch = one_batch(student, tokenizer, task.train)
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits = student(**batch).logits
+    expected = ce * mean_loss(logits, labels) + kd * distillation(teacher, batch, logits, labels, 2.0)
+    history = run(
+        student, tokenizer, task, steps=1, teacher=teacher, ce_weight=ce, kd_weight=kd, batch_size=12
+    )
+    assert history.losses[0] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_teacher_stays_as_it_was(gpt2, tokenizer, task):
+    teacher = tiny("gpt2", seed=1, attn_pdrop=0.5, resid_pdrop=0.5)
+    before = copy.deepcopy(teacher.state_dict())
+    teacher.train()
+    run(gpt2, tokenizer, task, teacher=teacher)
+    assert not teacher.training
+    assert all(p.grad is None and p.requires_grad for p in teacher.parameters())
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_is_not_positive_is_refused(gpt2, tokenizer, task, temperature):
+    with pytest.raises(gl.GumlabError, match="temperature must be a positive number"):
+        run(gpt2, tokenizer, task, teacher=tiny("gpt2"), temperature=temperature)
+
+
+def finite(model):
+    return all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tokenizer, task):
+    """At step 4 the logits break: the model must hold what three steps made of it."""
+    model, three = tiny("gpt2"), tiny("gpt2")
+    run(three, tokenizer, task, steps=6, pruner=_Stop(three, 6, after=3))
+    calls = []
+
+    def break_fourth(module, inputs, output):
+        calls.append(1)
+        output.logits = output.logits * (float("nan") if len(calls) == 4 else 1.0)
+        return output
+
+    hook = model.register_forward_hook(break_fourth)
+    with pytest.raises(gl.GumlabError, match=r"became nan at step 4 of 6.*Lower lr \(now 0.001\)"):
+        run(model, tokenizer, task, steps=6)
+    hook.remove()
+    assert finite(model)
+    for a, b in zip(model.parameters(), three.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+class _Stop(Watcher):
+    """Keeps the weights of the first `after` steps by putting them back at each later one."""
+
+    def __init__(self, model, steps, after):
+        super().__init__(model, steps)
+        self.after, self.saved = after, None
+
+    def step(self):
+        self.step_count += 1
+        if self.step_count > self.after:
+            for p in self.model.parameters():
+                p.grad = None
+
+
+@pytest.mark.parametrize("lr", [1e20, 1e38])
+def test_a_rate_far_too_high_leaves_a_model_with_a_finite_loss(gpt2, tokenizer, task, lr):
+    """The last good state is one whose loss is a number, not the one that gave NaN."""
+    with pytest.raises(gl.GumlabError, match="at step .* of 20.*Lower lr"):
+        run(gpt2, tokenizer, task, steps=20, lr=lr)
+    assert finite(gpt2)
+    batch = one_batch(gpt2, tokenizer, task.train)
+    with torch.no_grad():
+        assert gpt2.eval()(**batch).loss.isfinite()
+
+
+def test_gradients_that_are_not_numbers_never_reach_the_weights(gpt2, tokenizer, task):
+    """A finite loss may still have an infinite gradient; the step must not be taken."""
+    hook = gpt2.transformer.h[0].mlp.c_fc.weight.register_hook(lambda g: g * float("nan"))
+    with pytest.raises(gl.GumlabError, match="step 1 of 6"):
+        run(gpt2, tokenizer, task)
+    hook.remove()
+    assert finite(gpt2)
+
+
+def test_the_rate_by_hand():
+    """T = 100: 0.1, 0.2, ... 1 over ten steps, then (100 - t) / 90."""
+    expected = {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.5, 99: 1 / 90}
+    assert {t: learning_rate(t, 100) for t in expected} == pytest.approx(expected)
+    assert learning_rate(0, 1) == 1.0
+
+
+def test_the_optimizer_gets_these_rates(gpt2, tokenizer, task, monkeypatch):
+    rates = []
+
+    class Recorder(torch.optim.AdamW):
+        def step(self, *args, **kwargs):
+            group = self.param_groups[0]
+            rates.append((group["lr"], group["weight_decay"]))
+            return super().step(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Recorder)
+    run(gpt2, tokenizer, task, steps=20, lr=0.02, weight_decay=0.3)
+    assert [r for r, _ in rates] == pytest.approx([0.02 * learning_rate(t, 20) for t in range(20)])
+    assert {w for _, w in rates} == {0.3}
+
+
+@pytest.mark.parametrize(("clip", "limit"), [(1e-3, 1e-3), (1e9, None)])
+def test_gradients_are_clipped_to_the_norm(gpt2, tokenizer, task, clip, limit):
+    watcher = Watcher(gpt2, 6)
+    run(gpt2, tokenizer, task, pruner=watcher, clip=clip)
+    assert watcher.norms == pytest.approx([limit] * 6, rel=1e-3) if limit else min(watcher.norms) > 0.05
+
+
+def test_the_mean_loss_counts_target_tokens():
+    logits = torch.zeros(2, 3, 8)
+    labels = torch.tensor([[IGNORED, 1, 2], [IGNORED, IGNORED, 3]])
+    assert mean_loss(logits, labels).item() == pytest.approx(nn.functional.cross_entropy(
+        torch.zeros(1, 8), torch.tensor([1])).item())
+
+
+def test_train_leaves_the_seed_of_the_user_alone(tokenizer, task):
+    """The same call twice, with another global seed, gives the same losses to the last bit."""
+    torch.manual_seed(1)
+    first = run(tiny("gpt2"), tokenizer, task, seed=3).losses
+    torch.manual_seed(2)
+    assert run(tiny("gpt2"), tokenizer, task, seed=3).losses == first
+    assert run(tiny("gpt2"), tokenizer, make_examples(12), seed=4).losses != first

@@ -1,0 +1,65 @@
+"""Put the tables that commands made into README.md, between their markers; --check only compares.
+
+python tools/update_readme.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def bases_table(folder: Path) -> str:
+    """One row per built-in model, from the files `make assets` wrote."""
+    rows = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = [c for c in columns if not c.endswith("loss")]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for row in rows:
+        cells = [
+            f"{row[c]:,}" if isinstance(row.get(c), int) else str(row.get(c, "")) for c in columns
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def table_of(path: Path) -> str:
+    """The first Markdown table of a results file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    stop = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
+    return "\n".join(lines[start:stop])
+
+
+def filled(text: str, root: Path = ROOT) -> str:
+    """`text` with every `<!-- table NAME -->` section renewed from results/."""
+
+    def section(match: re.Match) -> str:
+        name = match[1]
+        results = root / "results"
+        table = (
+            bases_table(results / "bases") if name == "bases" else table_of(results / f"{name}.md")
+        )
+        return f"<!-- table {name} -->\n{table}\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", section, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    path = ROOT / "README.md"
+    old = path.read_text(encoding="utf-8")
+    new = filled(old)
+    if "--check" in sys.argv:
+        if new != old:
+            print("README.md does not show what results/ holds: run python tools/update_readme.py.")
+        return int(new != old)
+    path.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
