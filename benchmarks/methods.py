@@ -35,6 +35,10 @@ def methods() -> dict[str, Any]:
 
     chosen = {m.label: m for m in PAPER_METHODS}
     chosen["GUM, lambda_gum = 0"] = Method("GUM, lambda_gum = 0", "gum", {"lambda_gum": 0.0})
+    chosen["movement, global, gate"] = Method(
+        "movement, global, gate", "movement", {"scope": "global", "gradient": "gate"}
+    )
+    chosen["GUM, gate"] = Method("GUM, gate", "gum", {"gradient": "gate"})
     chosen[CONTROL] = Method(CONTROL, "random")
     return chosen
 
@@ -52,12 +56,7 @@ def trials() -> list[Any]:
             {"gradient": g, "floor": f, "scope": "global"} for g in both for f in (1, 10)
         ],
         ("soft movement", "soft_movement"): [{"score_lr": lr} for lr in (0.01, 0.03, 0.1, 0.3)],
-        ("GUM", "gum"): [
-            {"penalty": 0.1},
-            {"penalty": 0.3},
-            {"penalty": 1.0},
-            {"penalty": 0.3, "gradient": "neuron"},
-        ],
+        ("GUM", "gum"): [{"penalty": p} for p in (0.03, 0.1, 0.3, 1.0)],
     }
     return [
         Method(f"{label} {json.dumps(options)}", name, options)

@@ -33,9 +33,10 @@ CONTENDERS = {
     "magnitude": ("magnitude", {}),
     "movement, local": ("movement", {}),
     "movement, global": ("movement", {"scope": "global"}),
-    "movement, neuron gradient": ("movement", {"gradient": "neuron"}),
+    "movement, global, gate": ("movement", {"scope": "global", "gradient": "gate"}),
     "soft movement": ("soft_movement", {}),
     "GUM": ("gum", {}),
+    "GUM, gate": ("gum", {"gradient": "gate"}),
     "GUM, exact Gram each step": ("gum", {"gram_every": 1, "gram_tokens": 1.0}),
 }
 SAMPLING = {
@@ -139,8 +140,8 @@ def main() -> None:
         "# What a pruning step costs",
         "",
         f"Made by `python benchmarks/step.py` with torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads, {platform.machine()}, {args.rounds} rounds. Dense step: "
-        f"{1000 * times['dense'].median():.0f} ms (median).",
+        f"{torch.get_num_threads()} threads, {platform.machine()}, {args.rounds} rounds. "
+        f"Dense step: {1000 * times['dense'].median():.0f} ms (median).",
         "",
         "| step | ratio to dense (median) | quartiles |",
         "|---|---|---|",

@@ -121,3 +121,62 @@ def neuron_map(masks: Sequence[Any], title: str = "") -> Plot:
     return Plot(
         figure, f"{kept:,} of {total:,} neurons stay ({kept / total:.0%}): {widths} by layer."
     )
+
+
+def folded_map(ax: Any, masks: Sequence[Any]) -> None:
+    """Draw every neuron as a cell, each layer folded into rows: kept dark, removed light.
+
+    masks: one (N,) bool tensor per layer.
+    """
+    total = sum(len(m) for m in masks)
+    columns = min(2 ** round(np.log2(2 * total) / 2), max(len(m) for m in masks))
+    starts, rows = [], []
+    for mask in masks:
+        height = -(-len(mask) // columns)
+        cells = np.full(height * columns, np.nan)
+        cells[: len(mask)] = np.asarray(mask, dtype=float)
+        starts.append(len(rows) + height / 2 - 0.5)
+        rows += [*cells.reshape(height, columns), np.full(columns, np.nan)]
+    colours = ListedColormap(["#F1E3C8", BLUE])
+    ax.imshow(np.array(rows[:-1]), aspect="auto", vmin=0, vmax=1, cmap=colours)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    ax.set_xticks([])
+    labels = [f"layer {i}\n{int(m.sum())} of {len(m)}" for i, m in enumerate(masks)]
+    ax.set_yticks(starts, labels)
+    ax.set_xlabel("each cell is a neuron; dark: stays")
+
+
+def removal(masks: Sequence[Any], curves: dict[str, dict[float, float]], keep: float) -> Plot:
+    """Who stays, beside the loss against the fraction of neurons kept; nothing is trained.
+
+    masks: one (N,) bool tensor per layer. curves: label -> {keep: loss in nats per target token},
+    the present curve first, each with the dense model's loss at 1. keep: the present point.
+    """
+    figure, (left, right) = new_figure(2, width=9.4, height=3.8)
+    figure.set_layout_engine("none")  # the axes stay where they are from one state to the next
+    figure.subplots_adjust(left=0.09, right=0.99, bottom=0.13, top=0.98, wspace=0.16)
+    folded_map(left, masks)
+    styles = zip(("o-", "s--", "^:", "D-."), (BLUE, ORANGE, GREEN, RED), strict=True)
+    for (name, curve), (style, colour) in zip(curves.items(), styles, strict=False):
+        points = [(100 * k, loss) for k, loss in sorted(curve.items())]
+        right.plot(*zip(*points, strict=True), style, color=colour, markersize=5, label=name)
+    name, curve = next(iter(curves.items()))
+    now, dense = curve[keep], curve[1.0]
+    right.plot(100 * keep, now, "o", markersize=13, fillstyle="none", color="black", mew=1.8)
+    right.annotate(
+        f"{now:.2f}", (100 * keep, now), (8, 8), textcoords="offset points", weight="bold"
+    )
+    right.axhline(dense, color=GREY, linestyle="--", linewidth=1.2)
+    right.text(1, dense, "dense", color="#555555", va="bottom")
+    right.set(xlim=(0, 113), xlabel="neurons kept (%)", ylabel="loss (nats per target token)")
+    right.set_ylim(0, 1.12 * max(max(c.values()) for c in curves.values()))
+    right.legend(frameon=False, fontsize=9, loc="upper right")
+    widths = [int(m.sum()) for m in masks]
+    total = sum(len(m) for m in masks)
+    return Plot(
+        figure,
+        f"{name}: {sum(widths):,} of {total:,} neurons stay ({sum(widths) / total:.0%}), by layer "
+        f"{', '.join(map(str, widths))}. Loss {now:.2f}; dense {dense:.2f}.",
+    )

@@ -26,6 +26,7 @@ from gumlab.selection import SCOPES, check_keep, layer_widths, schedule, select,
 
 METHODS = ("random", "magnitude", "movement", "soft_movement", "gum")
 SCOPE = {"gum": "global"}  # GUM ranks all layers together; the others rank each layer alone
+SCORE_LR = {"soft_movement": 0.03}  # its scores must travel to the threshold; only ranks else
 GRADIENTS = ("gate", "neuron")
 SOFT_THRESHOLD = 0.1  # soft movement keeps neurons with sigmoid(S) above tau, 0 -> 0.1 (reference)
 
@@ -39,9 +40,11 @@ class Pruner:
     `select`. start, end: where the schedule leaves 1 and reaches keep; with `freeze` (default) the
     masks stay as they are from `end` on, without it they go on changing, as in the reference code.
 
-    score_lr: Adam's rate for learned scores, warmed up over 10 % of the steps, then falling
-    linearly to 0. gradient: "gate" (sum over tokens of h dL/dh', removed neurons can return) or
-    "neuron" (the reference code's, over all of a neuron's weights). penalty: lambda of soft
+    score_lr: Adam's rate for learned scores (default 0.01, soft movement 0.03), warmed up over 10 %
+    of the steps, then falling linearly to 0. gradient: "neuron" (the reference code's, over all of
+    a neuron's weights; a removed neuron returns only if others sink) or "gate" (sum over tokens of
+    h dL/dh', removed neurons can return); "neuron" is the default because it gave the lower loss
+    (results/tuning_restaurants.csv, results/methods_restaurants.md). penalty: lambda of soft
     movement and GUM; lambda_t = lambda v_t / keep. lambda_gum: weight of GUM's uniqueness term (0:
     plain L1). GUM's similarity comes from running Gram sums, refreshed every `gram_every` steps
     from a share `gram_tokens` of the batch's tokens; `gram_memory` is what a refresh keeps of the
@@ -66,8 +69,8 @@ class Pruner:
         start: float = 0.1,
         end: float = 0.7,
         freeze: bool = True,
-        score_lr: float = 0.01,
-        gradient: str = "gate",
+        score_lr: float | None = None,
+        gradient: str = "neuron",
         penalty: float = 0.3,
         lambda_gum: float = 1.0,
         gram_every: int = 8,
@@ -87,7 +90,7 @@ class Pruner:
         self.scope = scope or SCOPE.get(method, "layer")
         self.widths, self.floor, self.multiple_of = widths, floor, multiple_of
         self.start, self.end, self.freeze = start, end, freeze
-        self.score_lr, self.gradient = score_lr, gradient
+        self.score_lr, self.gradient = score_lr or SCORE_LR.get(method, 0.01), gradient
         self.penalty, self.lambda_gum = penalty, lambda_gum
         self.step_count = 0
         self.frozen = False
@@ -98,7 +101,7 @@ class Pruner:
             self.scores = [
                 torch.zeros(n.width, device=device, requires_grad=True) for n in self.layers
             ]
-            self._optimizer = torch.optim.Adam(self.scores, lr=score_lr)
+            self._optimizer = torch.optim.Adam(self.scores, lr=self.score_lr)
         else:
             self.scores = [s.to(device) for s in random_scores(self.layers, seed)]
         self._target(keep)  # raises now, before a long run, if keep cannot be met

@@ -1,6 +1,7 @@
 """Gates multiply h and nothing else; running Gram sums are exactly h^T h of the real tokens."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def test_every_says_which_steps_count(gpt2, tokenizer, examples):
     assert changed == [False, False, True, False]
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize("share", [0.1, 0.25])
 def test_a_share_of_the_real_tokens_is_sampled(gpt2, tokenizer, examples, share):
     """The sum over a sample of k tokens has rank k at most, and follows the seed."""
     batch = one_batch(gpt2, tokenizer, make_examples(6, seed=10))
@@ -110,8 +111,9 @@ def test_a_share_of_the_real_tokens_is_sampled(gpt2, tokenizer, examples, share)
     first, again, other = (
         running(gpt2, tokenizer, examples, 1, seed=s, **options)[0][0].double() for s in (0, 0, 1)
     )
-    wanted = -(-int(batch["attention_mask"].sum() * share * 100) // 100)
-    assert abs(int(torch.linalg.matrix_rank(first, rtol=1e-5)) - min(wanted, 24)) <= 1
+    wanted = math.ceil(int(batch["attention_mask"].sum()) * share)
+    assert 4 < wanted < 20
+    assert int(torch.linalg.matrix_rank(first, rtol=1e-6)) == wanted
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

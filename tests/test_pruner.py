@@ -28,18 +28,20 @@ def test_dense_for_a_tenth_then_down_to_exactly_the_budget(case, keep, gpt2, tok
     assert f"step 20/20, keeps {round(keep * 48)} of 48" in repr(pruner)
 
 
-def test_soft_movement_ends_near_its_target(gpt2, tokenizer, task):
-    pruner = gl.Pruner(gpt2, "soft_movement", 0.4, 150, score_lr=0.1)
+@pytest.mark.parametrize("keep", [0.25, 0.4, 0.75])
+def test_soft_movement_ends_near_its_target(keep, gpt2, tokenizer, task):
+    pruner = gl.Pruner(gpt2, "soft_movement", keep, 150, score_lr=0.05)
     history = gl.train(gpt2, tokenizer, task, steps=150, pruner=pruner, batch_size=4, progress=False)
     assert history.kept[14] == 1.0
-    assert pruner.fraction_kept == pytest.approx(0.4, abs=0.03)
+    least = (int(keep * 24) + 1) / 24  # its own floor: one neuron a layer more than asked
+    assert least <= pruner.fraction_kept < least + 0.03
 
 
-@pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
-def test_soft_movement_ends_near_its_target_with_the_default_rate(keep, gpt2, tokenizer, task):
-    pruner = gl.Pruner(gpt2, "soft_movement", keep, 150)
-    gl.train(gpt2, tokenizer, task, steps=150, pruner=pruner, batch_size=4, progress=False)
-    assert pruner.fraction_kept == pytest.approx(keep, abs=0.03)
+def test_soft_movement_ends_near_its_target_at_the_default_rate(gpt2, tokenizer, task):
+    """With the 300 steps and the score_lr that `study.run` gives it."""
+    pruner = gl.Pruner(gpt2, "soft_movement", 0.5, 300)
+    gl.train(gpt2, tokenizer, task, steps=300, pruner=pruner, batch_size=4, progress=False)
+    assert pruner.fraction_kept == pytest.approx(0.5, abs=0.05)
 
 
 def masks_by_step(model, tokenizer, steps=30, **options):
@@ -102,18 +104,25 @@ def test_gum_without_its_term_builds_no_gram(gpt2, tokenizer, task):
         torch.testing.assert_close(a, b)
 
 
-def test_gum_asks_for_unique_neurons(tokenizer, task):
-    """Of two copies of a neuron GUM's term pushes both down, a lonely neuron less."""
-    model = tiny("gpt2")
+def copies_kept(tokenizer, task, seed, lambda_gum):
+    """Of layers whose neurons 11 to 23 are one neuron, how many copies GUM keeps; its factors."""
+    model = tiny("gpt2", seed)
     for layer in neurons(model):
         layer.incoming().data[12:] = layer.incoming().data[11]
         layer.fc[0].bias.data[12:] = layer.fc[0].bias.data[11]
-    pruner = gl.Pruner(model, "gum", 0.5, 20, gram_every=1, gram_tokens=1.0, lambda_gum=50.0, penalty=10.0)
-    gl.train(model, tokenizer, task, steps=20, pruner=pruner, batch_size=4, progress=False, lr=1e-4)
-    for factors in pruner._factors:
-        assert factors[11:].mean() > factors[:11].mean()
-    kept_copies = sum(int(m[11:].sum()) for m in pruner.masks)
-    assert kept_copies < sum(int(m[:11].sum()) for m in pruner.masks)
+    options = {"penalty": 0.1, "lambda_gum": lambda_gum, "gram_every": 1, "gram_tokens": 1.0}
+    pruner = gl.Pruner(model, "gum", 0.5, 40, **options)
+    gl.train(model, tokenizer, task, steps=40, pruner=pruner, batch_size=4, progress=False, lr=1e-4, seed=seed)
+    return sum(int(m[11:].sum()) for m in pruner.masks), pruner._factors
+
+
+def test_gum_asks_for_unique_neurons(tokenizer, task):
+    """Copies of one neuron get the larger penalty, and fewer of them stay than without the term."""
+    runs = [copies_kept(tokenizer, task, seed, 50.0) for seed in range(4)]
+    for _, factors in runs:
+        assert all(q[11:].mean() > q[:11].mean() + 1 for q in factors)
+    without = sum(copies_kept(tokenizer, task, seed, 0.0)[0] for seed in range(4))
+    assert sum(kept for kept, _ in runs) < without - 4
 
 
 @pytest.mark.parametrize("case", ["random", "movement-layer-gate", "gum-gate"])

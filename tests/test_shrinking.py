@@ -1,0 +1,103 @@
+"""Physical removal: smaller by exactly the neurons' weights, the original as it was."""
+
+import copy
+
+import pytest
+import torch
+from conftest import N, hooks_of, logits_of, neuron_weights, one_batch, random_masks, tiny
+
+import gumlab as gl
+from gumlab.feedforward import neurons
+from gumlab.gating import RunningGrams
+from gumlab.models import width_field
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_shrunk_equals_gated_and_the_original_is_untouched(model, equal, tokenizer, examples):
+    batch, masks = one_batch(model, tokenizer, examples), random_masks(model, equal)
+    before = copy.deepcopy(model.state_dict())
+    settings = model.config.to_dict()
+    small = gl.shrink(model, masks)
+    assert model.config.to_dict() == settings
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in before.items()}
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    gl.gate(model, masks)
+    gated = logits_of(model, batch)
+    torch.testing.assert_close(logits_of(small, batch), gated, rtol=1e-4, atol=1e-4)
+    from_gated = gl.shrink(model, masks)
+    assert hooks_of(from_gated) == 0
+    assert torch.equal(logits_of(from_gated, batch), logits_of(small, batch))
+    assert torch.equal(logits_of(model, batch), gated)
+
+
+def test_the_copy_shares_no_storage(gpt2):
+    small = gl.shrink(gpt2, random_masks(gpt2))
+    ours = {p.data_ptr() for p in gpt2.parameters()}
+    assert not any(p.data_ptr() in ours for p in small.parameters())
+    assert small.lm_head.weight is small.transformer.wte.weight
+
+
+def test_the_neurons_that_stay_keep_their_order_and_weights(model):
+    masks = random_masks(model, equal=False)
+    small = gl.shrink(model, masks)
+    for old, new, mask in zip(neurons(model), neurons(small), masks, strict=True):
+        assert torch.equal(new.incoming(), old.incoming()[mask])
+        assert torch.equal(new.outgoing(), old.outgoing()[mask])
+        if old.incoming_bias() is not None:
+            assert torch.equal(new.incoming_bias(), old.incoming_bias()[mask])
+
+
+def test_it_loses_exactly_the_neurons_parameters(model):
+    masks = random_masks(model, equal=False)
+    small = gl.shrink(model, masks)
+    lost = sum(
+        int((~mask).sum()) * layer.parameters_per_neuron()
+        for layer, mask in zip(neurons(model), masks, strict=True)
+    )
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (model, small)]
+    assert sizes[0] - sizes[1] == lost > 0
+
+
+def test_sizes_and_config_tell_the_truth(model):
+    small = gl.shrink(model, random_masks(model))
+    assert getattr(small.config, width_field(small)) == 11
+    for layer in neurons(small):
+        assert layer.width == 11
+        for p, dim, _ in neuron_weights(layer):
+            assert p.shape[dim] in (11, 22)
+        assert "11" in repr(layer.proj) or "11" in repr(layer.fc[0])
+    assert getattr(gl.shrink(model, random_masks(model, equal=False)).config, width_field(model)) == N
+
+
+def test_keeping_all_changes_nothing(model, tokenizer, examples):
+    batch = one_batch(model, tokenizer, examples)
+    same = gl.shrink(model, [torch.ones(N, dtype=torch.bool)] * 2)
+    assert torch.equal(logits_of(same, batch), logits_of(model, batch))
+
+
+def test_a_shrunk_model_trains_and_shrinks_again(gpt2, tokenizer, task):
+    small = gl.shrink(gpt2, random_masks(gpt2, equal=False))
+    pruner = gl.Pruner(small, "gum", 0.5, 6)
+    gl.train(small, tokenizer, task, steps=6, pruner=pruner, batch_size=4, progress=False)
+    batch = one_batch(small, tokenizer, task.test)
+    smaller = gl.shrink(small, pruner.masks)
+    assert sum(layer.width for layer in neurons(smaller)) == 9
+    torch.testing.assert_close(logits_of(smaller, batch), logits_of(small, batch), rtol=1e-4, atol=1e-4)
+
+
+def test_shrinking_during_a_run_leaves_the_run_alone(gpt2, tokenizer, task):
+    """GUM's running sums are hooked to the model; a copy must not carry or disturb them."""
+    pruner = gl.Pruner(gpt2, "gum", 0.5, 6)
+    hooks = hooks_of(gpt2)
+    small = gl.shrink(gpt2, random_masks(gpt2))
+    assert hooks_of(gpt2) == hooks == 3
+    assert hooks_of(small) == 0
+    assert isinstance(pruner.grams, RunningGrams)
+
+
+def test_precision_and_frozen_weights_stay(examples):
+    model = tiny("llama", dtype=torch.bfloat16)
+    model.requires_grad_(False)
+    small = gl.shrink(model, random_masks(model))
+    assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
+    assert not any(p.requires_grad for p in small.parameters())
