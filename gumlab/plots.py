@@ -155,7 +155,7 @@ def removal(masks: Sequence[Any], curves: dict[str, dict[float, float]], keep: f
     the present curve first, each with the dense model's loss at 1. keep: the present point.
     """
     figure, (left, right) = new_figure(2, width=9.4, height=3.8)
-    figure.set_layout_engine("none")  # the axes stay where they are from one state to the next
+    figure.set_layout_engine(None)  # the axes stay where they are from one state to the next
     figure.subplots_adjust(left=0.09, right=0.99, bottom=0.13, top=0.98, wspace=0.16)
     folded_map(left, masks)
     styles = zip(("o-", "s--", "^:", "D-."), (BLUE, ORANGE, GREEN, RED), strict=True)
@@ -180,3 +180,161 @@ def removal(masks: Sequence[Any], curves: dict[str, dict[float, float]], keep: f
         f"{name}: {sum(widths):,} of {total:,} neurons stay ({sum(widths) / total:.0%}), by layer "
         f"{', '.join(map(str, widths))}. Loss {now:.2f}; dense {dense:.2f}.",
     )
+
+
+def activations(h: Any, tokens: Sequence[str], names: Sequence[int]) -> Plot:
+    """How strongly some neurons fire at each token of a text.
+
+    h: (T, N) tensor. tokens: T strings. names: the neurons shown, one row each.
+    """
+    rows = np.asarray(h)[:, list(names)].T
+    limit = float(np.abs(rows).max())
+    figure, (ax,) = new_figure(width=9.4, height=1.3 + 0.34 * len(names))
+    ax.grid(False)
+    image = ax.imshow(rows, aspect="auto", vmin=-limit, vmax=limit, cmap="PuOr_r")
+    for row, strongest in enumerate(rows.argmax(1)):
+        ax.plot(strongest, row, "o", color="black", markersize=4)
+    ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8, family="monospace")
+    ax.set_yticks(range(len(names)), [f"neuron {n}" for n in names])
+    figure.colorbar(image, ax=ax, label="activation h", pad=0.01)
+    peaks = [f"{n} at {tokens[k]!r}" for n, k in zip(names, rows.argmax(1), strict=True)]
+    return Plot(figure, f"Each neuron has its own token (the dot: strongest): {', '.join(peaks)}.")
+
+
+def parameter_shares(models: dict[str, dict[str, int]]) -> Plot:
+    """Where each model's parameters are: one bar per model, cut into its parts.
+
+    models: model -> {part: parameters}, the same parts for each; the first part is named.
+    """
+    figure, (ax,) = new_figure(width=9, height=1.1 + 0.5 * len(models))
+    left = np.zeros(len(models))
+    totals = np.array([sum(parts.values()) for parts in models.values()])
+    shown = zip((BLUE, ORANGE, GREY), ("", "//", ".."), next(iter(models.values())), strict=False)
+    for colour, hatch, part in shown:
+        share = np.array([parts[part] for parts in models.values()]) / totals * 100
+        ax.barh(list(models), share, left=left, color=colour, hatch=hatch, ec="white", label=part)
+        for row, (start, size) in enumerate(zip(left, share, strict=True)):
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            ax.text(start + size / 2, row, f"{size:.0f} %", ha="center", va="center", bbox=box)
+        left += share
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 100), xlabel="share of the parameters (%)")
+    figure.legend(frameon=False, ncols=3, loc="outside upper right")
+    first = next(iter(next(iter(models.values()))))
+    shares = [f"{parts[first] / sum(parts.values()):.0%} in {m}" for m, parts in models.items()]
+    return Plot(figure, f"Share of the parameters in {first}: {', '.join(shares)}.")
+
+
+def relative_costs(costs: dict[str, dict[str, float]]) -> Plot:
+    """What each version of a model costs, in percent of the first version, one row per measure.
+
+    costs: version -> {measure: value}, the same measures for each.
+    """
+    first, *others = costs
+    measures = list(costs[first])
+    figure, (ax,) = new_figure(width=8, height=1.3 + 0.45 * len(measures))
+    ax.axvline(100, color=GREY, linestyle="--", linewidth=1.2)
+    places = zip((BLUE, ORANGE, GREEN), ("o", "s", "^"), others, strict=False)
+    for lane, (colour, marker, name) in enumerate(places):
+        values = [100 * costs[name][m] / costs[first][m] for m in measures]
+        rows = np.arange(len(measures)) + 0.24 * (lane - (len(others) - 1) / 2)
+        ax.plot(values, rows, marker, color=colour, markersize=9, label=name)
+        for value, row in zip(values, rows, strict=True):
+            ax.annotate(
+                f"{value:.0f} %", (value, row), (9, 0), textcoords="offset points", va="center"
+            )
+    ax.set_yticks(range(len(measures)), measures)
+    ax.invert_yaxis()
+    ax.set(xlabel=f"percent of {first} (dashed line)", ylim=(len(measures) - 0.4, -0.6))
+    ax.set_xlim(0, 1.12 * ax.get_xlim()[1])
+    figure.legend(frameon=False, ncols=3, loc="outside upper right")
+    last = others[-1]
+    shares = [f"{costs[last][m] / costs[first][m]:.0%} of the {m}" for m in measures]
+    return Plot(figure, f"The {last} model has {', '.join(shares)} of the {first} one.")
+
+
+def keep_curves(curves: dict[str, dict[float, float]], dense: float) -> Plot:
+    """Loss against the fraction of neurons kept, one line for each way of choosing them.
+
+    curves: label -> {keep: loss in nats per target token}. dense: the whole model's loss.
+    """
+    figure, (ax,) = new_figure(width=7.5)
+    lines = zip(
+        (BLUE, ORANGE, GREEN, RED), ("o-", "s--", "^:", "D-."), curves.items(), strict=False
+    )
+    for colour, style, (name, curve) in lines:
+        points = sorted(curve.items())
+        ax.plot(
+            [100 * k for k, _ in points], [x for _, x in points], style, color=colour, label=name
+        )
+    ax.axhline(dense, color=GREY, linestyle="--", linewidth=1.2)
+    ax.annotate("dense", (100, dense), (0, 4), textcoords="offset points", ha="right")
+    ax.set(xlabel="neurons kept (%)", ylabel="loss (nats per target token)")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False)
+    least = min(next(iter(curves.values())))
+    ends = [curve[least] for curve in curves.values()]
+    return Plot(
+        figure,
+        f"The fewer neurons stay, the higher the loss: dense {dense:.2f}; with {least:.0%} kept, "
+        f"{min(ends):.2f} to {max(ends):.2f}.",
+    )
+
+
+def training_runs(histories: dict[str, Any], window: int = 8) -> Plot:
+    """The share of neurons kept and the training loss (a running mean) at each step of some runs.
+
+    histories: label -> History.
+    """
+    figure, (left, right) = new_figure(2, width=9.4, height=3.4)
+    lines = zip((BLUE, ORANGE, GREEN), ("-", "--", ":"), histories.items(), strict=False)
+    for colour, style, (name, history) in lines:
+        steps = np.arange(1, len(history.losses) + 1)
+        left.plot(steps, [100 * k for k in history.kept], style, color=colour, lw=2, label=name)
+        mean = np.convolve(history.losses, np.ones(window) / window, "valid")
+        right.plot(steps[window - 1 :], mean, style, color=colour, lw=2, label=name)
+    left.set(ylim=(0, 105), xlabel="step", ylabel="neurons kept (%)")
+    right.set(xlabel="step", ylabel=f"training loss (mean of {window} steps)")
+    right.set_ylim(bottom=0)
+    left.legend(frameon=False)
+    ends = [f"{n} {np.mean(h.losses[-window:]):.2f}" for n, h in histories.items()]
+    return Plot(figure, f"Training loss over the last {window} steps: {', '.join(ends)}.")
+
+
+def seed_dots(runs: dict[str, Sequence[float]], label: str = "test loss") -> Plot:
+    """Every run as a dot, one row per condition; the bar is the mean of the condition.
+
+    runs: condition -> one value per seed.
+    """
+    figure, (ax,) = new_figure(width=8, height=1 + 0.5 * len(runs))
+    for row, values in enumerate(runs.values()):
+        ax.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.7, markersize=8)
+        mean = float(np.mean(values))
+        ax.plot([mean, mean], [row - 0.25, row + 0.25], color="black", lw=2)
+        ax.annotate(f"{mean:.3f}", (mean, row - 0.27), ha="center", va="bottom", fontsize=9)
+    ax.set_yticks(range(len(runs)), list(runs))
+    ax.set(ylim=(len(runs) - 0.5, -0.7), xlabel=f"{label} (dot: a seed, bar: the mean)")
+    ax.margins(x=0.1)
+    means = [f"{n} {np.mean(v):.3f}" for n, v in runs.items()]
+    return Plot(figure, f"Mean {label}: {', '.join(means)}.")
+
+
+def quality_against_keep(table: Any, metric: str, label: str) -> Plot:
+    """Loss and a task's metric against the share of neurons kept, for one way to remove.
+
+    table: one row per keep with columns keep, loss and `metric`; the largest keep is the reference
+    (dashed). label: the metric's name on its axis.
+    """
+    rows = table.sort_values("keep")
+    figure, axes = new_figure(2, width=9, height=3.4)
+    for ax, column, name in zip(
+        axes, ("loss", metric), ("loss (nats per target token)", label), strict=True
+    ):
+        ax.plot(100 * rows["keep"], rows[column], "o-", color=BLUE)
+        ax.axhline(rows[column].iloc[-1], color=GREY, linestyle="--", linewidth=1.2)
+        ax.set(xlim=(0, 105), xlabel="neurons kept (%)", ylabel=name)
+        ax.set_ylim(bottom=0)
+    values = ", ".join(
+        f"{v:.0f} at {k:.0%}" for k, v in zip(rows["keep"][::-1], rows[metric][::-1], strict=True)
+    )
+    return Plot(figure, f"{label}, by neurons kept: {values}. The loss rises as neurons go.")

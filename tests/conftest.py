@@ -39,14 +39,19 @@ _CONFIGS = {
     "gpt2": ("GPT2Config", _SHORT | _NO_DROPOUT),
     "gpt_neo": (
         "GPTNeoConfig",
-        _GPT_NEO | _CONTEXT | {"intermediate_size": N, "attention_types": [[["global", "local"], 1]]},
+        _GPT_NEO
+        | _CONTEXT
+        | {"intermediate_size": N, "attention_types": [[["global", "local"], 1]]},
     ),
     "llama": ("LlamaConfig", _LONG | _CONTEXT | _LLAMA),
     "opt": ("OPTConfig", _LONG | _CONTEXT | _OPT),
     "gpt_neox": ("GPTNeoXConfig", _LONG | _CONTEXT | {"intermediate_size": N}),
     "gptj": ("GPTJConfig", _SHORT | _NO_DROPOUT | {"rotary_dim": 4}),
     "phi3": ("Phi3Config", _LONG | _CONTEXT | _PHI3),
-    "mixtral": ("MixtralConfig", _LONG | _CONTEXT | {"intermediate_size": N, "num_local_experts": 2}),
+    "mixtral": (
+        "MixtralConfig",
+        _LONG | _CONTEXT | {"intermediate_size": N, "num_local_experts": 2},
+    ),
 }
 
 # every training-time method as (name, Pruner options); soft movement needs a large score_lr to
@@ -88,7 +93,10 @@ def linear_twin(model: nn.Module) -> nn.Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, Conv1D):
                 linear = nn.Linear(child.nx, child.nf).to(child.weight.dtype)
-                linear.weight.data, linear.bias.data = child.weight.data.T.clone(), child.bias.data.clone()
+                linear.weight.data, linear.bias.data = (
+                    child.weight.data.T.clone(),
+                    child.bias.data.clone(),
+                )
                 setattr(parent, name, linear)
     return twin
 
@@ -105,14 +113,20 @@ def word_tokenizer(bos: bool = False):
             single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", 2)]
         )
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token="<eos>", pad_token="<pad>", bos_token="<bos>", unk_token="<unk>"
+        tokenizer_object=inner,
+        eos_token="<eos>",
+        pad_token="<pad>",
+        bos_token="<bos>",
+        unk_token="<unk>",
     )
 
 
 def make_examples(count: int, seed: int = 0) -> list[Example]:
     """Prompts of 2 to 9 words; the target repeats some of them, so there is something to learn."""
     draw = random.Random(seed)
-    prompts = [[f"w{draw.randrange(4, 24)}" for _ in range(draw.randint(2, 9))] for _ in range(count)]
+    prompts = [
+        [f"w{draw.randrange(4, 24)}" for _ in range(draw.randint(2, 9))] for _ in range(count)
+    ]
     return [Example(" ".join(p), " ".join(p[: draw.randint(1, len(p))][::-1])) for p in prompts]
 
 
@@ -124,14 +138,18 @@ def one_batch(model: nn.Module, tokenizer, examples) -> dict[str, torch.Tensor]:
 def loss_of(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean cross entropy of the labelled tokens, in the model's own precision."""
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+    return nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
+    )
 
 
 def logits_of(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The logits at the real tokens, (tokens, V), without gradient."""
     real = batch["attention_mask"].bool()
     with torch.no_grad():
-        return model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[real]
+        return model.eval()(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits[real]
 
 
 def activations(model: nn.Module, batch: dict[str, torch.Tensor]) -> list[torch.Tensor]:

@@ -36,7 +36,9 @@ def test_long_prompts_lose_their_left_and_are_counted(tokenizer):
         rows = encode(tokenizer, examples, 10)
     assert rows[0] == ([*range(17, 24), 50, 51, 0], 7)
     assert rows[1] == ([4, 5, 0], 1)
-    assert encode(tokenizer, [long], 23) == [([*range(4, 24), 50, 51, 0], 20)]  # just fits, no warning
+    assert encode(tokenizer, [long], 23) == [
+        ([*range(4, 24), 50, 51, 0], 20)
+    ]  # just fits, no warning
 
 
 def test_a_target_that_cannot_fit_is_refused(tokenizer):
@@ -56,7 +58,7 @@ def test_no_examples_are_refused(gpt2, tokenizer):
 def test_a_tokenizer_without_an_end_of_text_is_refused():
     tokenizer = word_tokenizer()
     tokenizer.eos_token = None
-    with pytest.raises(gl.GumlabError, match="no end-of-text token; set tokenizer.eos_token"):
+    with pytest.raises(gl.GumlabError, match=r"no end-of-text token; set tokenizer\.eos_token"):
         encode(tokenizer, make_examples(1), 10)
 
 
@@ -65,7 +67,10 @@ def test_the_loss_does_not_depend_on_batch_size_or_padding(model, tokenizer, exa
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
     rows = encode(tokenizer, examples, CONTEXT)
     tight = collate(rows)
-    wide = {k: nn.functional.pad(v, (0, 7), value=IGNORED if k == "labels" else 0) for k, v in tight.items()}
+    wide = {
+        k: nn.functional.pad(v, (0, 7), value=IGNORED if k == "labels" else 0)
+        for k, v in tight.items()
+    }
     sums = []
     for batch in (tight, wide):
         labels = batch.pop("labels")
@@ -76,11 +81,16 @@ def test_the_loss_does_not_depend_on_batch_size_or_padding(model, tokenizer, exa
 
 def test_token_losses_are_the_cross_entropy_of_the_next_token():
     torch.manual_seed(0)
-    logits, labels = torch.randn(2, 4, 5), torch.tensor([[IGNORED, IGNORED, 3, 1], [IGNORED, 2, 0, IGNORED]])
+    logits, labels = (
+        torch.randn(2, 4, 5),
+        torch.tensor([[IGNORED, IGNORED, 3, 1], [IGNORED, 2, 0, IGNORED]]),
+    )
     losses = token_losses(logits, labels)
     assert losses.shape == (2, 3)
     for b, t in [(0, 1), (0, 2), (1, 0), (1, 1)]:
-        assert losses[b, t].item() == pytest.approx(-logits[b, t].log_softmax(-1)[labels[b, t + 1]].item())
+        assert losses[b, t].item() == pytest.approx(
+            -logits[b, t].log_softmax(-1)[labels[b, t + 1]].item()
+        )
     assert losses[0, 0] == losses[1, 2] == 0
 
 
@@ -104,7 +114,10 @@ def test_shuffled_shows_every_example_once_an_epoch(gpt2, tokenizer, count, size
     seen = list(shuffled(gpt2, tokenizer, numbered(count), size, steps, seed=0))
     assert len(seen) == steps
     firsts = [b["input_ids"][:, 0].tolist() for b in seen]
-    epochs = [sum(firsts[e * per_epoch : (e + 1) * per_epoch], []) for e in range(3)]
+    epochs = [
+        [i for firsts_ in firsts[e * per_epoch : (e + 1) * per_epoch] for i in firsts_]
+        for e in range(3)
+    ]
     for epoch in epochs:
         assert collections.Counter(epoch) == collections.Counter(range(4, 4 + count))
     if count > size:

@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, LAYERS, D, N, activations, linear_twin, neuron_weights, one_batch, tiny
+from conftest import (
+    ARCHITECTURES,
+    LAYERS,
+    D,
+    N,
+    activations,
+    linear_twin,
+    neuron_weights,
+    one_batch,
+    tiny,
+)
 from torch import nn
 
 import gumlab as gl
@@ -38,7 +48,9 @@ def test_incoming_and_outgoing_compute_the_block(model, tokenizer, examples):
     rows = layer.incoming().split(D, dim=1)
     offsets = layer.incoming_bias()
     z = [x @ r.T + (0 if offsets is None else offsets[:, i]) for i, r in enumerate(rows)]
-    activation = next(m for m in model.modules() if "Activation" in type(m).__name__ or type(m) in ACTIVATIONS)
+    activation = next(
+        m for m in model.modules() if "Activation" in type(m).__name__ or type(m) in ACTIVATIONS
+    )
     torch.testing.assert_close(activation(z[0]) * (z[1] if len(z) == 2 else 1), h)
 
 
@@ -81,7 +93,9 @@ def test_replacements_take_neurons_and_pad_with_zeros(model):
 
 
 def test_a_mixture_of_experts_is_refused_with_what_was_found():
-    with pytest.raises(gl.GumlabError, match=r"2 layers of MixtralForCausalLM, found 0 \(none\).*mixtures"):
+    with pytest.raises(
+        gl.GumlabError, match=r"2 layers of MixtralForCausalLM, found 0 \(none\).*mixtures"
+    ):
         gl.neurons(tiny("mixtral"))
 
 

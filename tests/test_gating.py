@@ -1,6 +1,7 @@
 """Gates multiply h and nothing else; running Gram sums are exactly h^T h of the real tokens."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -73,7 +74,9 @@ def running(model, tokenizer, examples, batches, **options):
 def mean_grams(model, tokenizer, seed):
     """h^T h / tokens over the real tokens, from activations caught by hooks of our own."""
     batch = one_batch(model, tokenizer, make_examples(6, seed=seed))
-    assert not batch["attention_mask"].all(), "the batch must have padding for this test to mean much"
+    assert not batch["attention_mask"].all(), (
+        "the batch must have padding for this test to mean much"
+    )
     real = batch["attention_mask"].bool()
     rows = [h.view(*real.shape, -1)[real] for h in activations(model, batch)]
     return [r.T @ r / len(r) for r in rows]
@@ -98,7 +101,7 @@ def test_memory_is_what_a_refresh_keeps(gpt2, tokenizer, examples):
 
 def test_every_says_which_steps_count(gpt2, tokenizer, examples):
     got = running(gpt2, tokenizer, examples, 5, every=3, tokens=1.0, memory=0.0)
-    changed = [not torch.equal(a[0], b[0]) for a, b in zip(got, got[1:], strict=False)]
+    changed = [not torch.equal(a[0], b[0]) for a, b in itertools.pairwise(got)]
     assert got[0][0].any()
     assert changed == [False, False, True, False]
 

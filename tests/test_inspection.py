@@ -33,7 +33,9 @@ def sensitivity_by_hand(model, tokenizer, examples):
 
 def test_sensitivity_is_autograd_of_every_weight(model, tokenizer, examples):
     report = gl.redundancy(model, tokenizer, examples, batch_size=5)
-    for got, want in zip(report.sensitivity, sensitivity_by_hand(model, tokenizer, examples), strict=True):
+    for got, want in zip(
+        report.sensitivity, sensitivity_by_hand(model, tokenizer, examples), strict=True
+    ):
         torch.testing.assert_close(got, want, rtol=2e-3, atol=1e-5)
     assert all(p.grad is None for p in model.parameters())
 
@@ -50,7 +52,9 @@ def test_the_gram_is_the_stacked_activations(model, tokenizer, examples):
     report = gl.redundancy(model, tokenizer, examples, batch_size=12)
     rows = [[] for _ in report.gram]
     for example in examples:  # alone, so there is no padding
-        for stack, h in zip(rows, activations(model, one_batch(model, tokenizer, [example])), strict=True):
+        for stack, h in zip(
+            rows, activations(model, one_batch(model, tokenizer, [example])), strict=True
+        ):
             stack.append(h.flatten(0, -2))
     for gram, stack in zip(report.gram, rows, strict=True):
         h = torch.cat(stack)
@@ -62,7 +66,10 @@ def unique_by_hand(h):
     """No later neuron at cosine 0.8 or more, by a double loop over columns of h."""
     found = []
     for i in range(h.shape[1]):
-        later = [nn.functional.cosine_similarity(h[:, i], h[:, j], dim=0) for j in range(i + 1, h.shape[1])]
+        later = [
+            nn.functional.cosine_similarity(h[:, i], h[:, j], dim=0)
+            for j in range(i + 1, h.shape[1])
+        ]
         found.append(bool(h[:, i].any()) and not any(c >= 0.8 for c in later))
     return torch.tensor(found)
 
@@ -106,7 +113,9 @@ def test_the_twin_is_the_largest_absolute_cosine_and_keeps_its_sign():
     values, index = nearest(cosines)
     for i in range(6):
         others = {
-            j: nn.functional.cosine_similarity(h[:, i], h[:, j], dim=0).item() for j in range(6) if j != i
+            j: nn.functional.cosine_similarity(h[:, i], h[:, j], dim=0).item()
+            for j in range(6)
+            if j != i
         }
         best = max(others, key=lambda j: abs(others[j]))
         assert index[i] == best
@@ -145,8 +154,12 @@ def test_a_shrunk_model_shows_the_kept_neurons_of_the_gated(model, tokenizer, ex
     gl.gate(model, masks)
     gated = gl.redundancy(model, tokenizer, examples)
     for layer, mask in enumerate(masks):
-        torch.testing.assert_close(gated.sensitivity[layer][mask], small.sensitivity[layer], rtol=2e-3, atol=1e-5)
-        torch.testing.assert_close(gated.gram[layer][mask][:, mask], small.gram[layer], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            gated.sensitivity[layer][mask], small.sensitivity[layer], rtol=2e-3, atol=1e-5
+        )
+        torch.testing.assert_close(
+            gated.gram[layer][mask][:, mask], small.gram[layer], rtol=1e-3, atol=1e-3
+        )
         assert gated.dead[layer][~mask].all()
 
 

@@ -16,8 +16,9 @@ def test_counts(model):
     assert cost["neurons"] == 2 * N
     assert cost["widths"] == [N, N]
     assert cost["bytes"] == 4 * cost["parameters"]
-    assert gl.measure(tiny("gpt2", dtype=torch.float16), latency=False)["bytes"] * 2 == (
-        gl.measure(tiny("gpt2"), latency=False)["bytes"]
+    assert (
+        gl.measure(tiny("gpt2", dtype=torch.float16), latency=False)["bytes"] * 2
+        == (gl.measure(tiny("gpt2"), latency=False)["bytes"])
     )
 
 

@@ -1,5 +1,7 @@
 """A pruner over a run: dense first, exactly the budget at the end, and a gradient of its own."""
 
+import itertools
+
 import pytest
 import torch
 from conftest import METHOD_CASES, hooks_of, loss_of, make_examples, one_batch, prune, tiny
@@ -31,7 +33,9 @@ def test_dense_for_a_tenth_then_down_to_exactly_the_budget(case, keep, gpt2, tok
 @pytest.mark.parametrize("keep", [0.25, 0.4, 0.75])
 def test_soft_movement_ends_near_its_target(keep, gpt2, tokenizer, task):
     pruner = gl.Pruner(gpt2, "soft_movement", keep, 150, score_lr=0.05)
-    history = gl.train(gpt2, tokenizer, task, steps=150, pruner=pruner, batch_size=4, progress=False)
+    history = gl.train(
+        gpt2, tokenizer, task, steps=150, pruner=pruner, batch_size=4, progress=False
+    )
     assert history.kept[14] == 1.0
     least = (int(keep * 24) + 1) / 24  # its own floor: one neuron a layer more than asked
     assert least <= pruner.fraction_kept < least + 0.03
@@ -44,9 +48,11 @@ def test_soft_movement_ends_near_its_target_at_the_default_rate(gpt2, tokenizer,
     assert pruner.fraction_kept == pytest.approx(0.5, abs=0.05)
 
 
-def masks_by_step(model, tokenizer, steps=30, **options):
+def masks_by_step(model, tokenizer, steps=30, gradient="gate", **options):
     """The masks after each step of a hand-written loop."""
-    pruner = gl.Pruner(model, "movement", 0.5, steps, scope="global", score_lr=0.5, **options)
+    pruner = gl.Pruner(
+        model, "movement", 0.5, steps, scope="global", score_lr=0.5, gradient=gradient, **options
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     seen = []
     for batch in shuffled(model, tokenizer, make_examples(12), 4, steps, seed=0):
@@ -73,7 +79,26 @@ def test_without_freeze_masks_go_on_changing(gpt2, tokenizer):
 def test_a_removed_neuron_can_return_with_the_gate_gradient(gpt2, tokenizer):
     """Between two steps of the constant phase a neuron that was out comes in."""
     seen = masks_by_step(gpt2, tokenizer, end=0.5, freeze=False)
-    assert any((after & ~before).any() for before, after in zip(seen[14:], seen[15:], strict=False))
+    assert any((after & ~before).any() for before, after in itertools.pairwise(seen))
+
+
+def test_a_removed_neuron_hears_nothing_with_the_neuron_gradient(gpt2, tokenizer):
+    """Its score can only drift on Adam's momentum; the gradient it is given is 0."""
+    pruner = gl.Pruner(
+        gpt2, "movement", 0.5, 10, gradient="neuron", start=0.0, end=0.1, freeze=False
+    )
+    given = []
+    move = pruner._optimizer.step
+    pruner._optimizer.step = lambda: (given.append([s.grad.clone() for s in pruner.scores]), move())
+    for batch in shuffled(gpt2, tokenizer, make_examples(12), 4, 6, seed=0):
+        masks = pruner.masks
+        loss_of(gpt2.train(), batch).backward()
+        pruner.step()
+        gpt2.zero_grad()
+        for mask, gradient in zip(masks, given[-1], strict=True):
+            assert not gradient[~mask].any()
+            assert gradient[mask].any()
+    assert pruner.fraction_kept == 0.5
 
 
 @pytest.mark.parametrize("case", METHOD_CASES)
@@ -112,7 +137,17 @@ def copies_kept(tokenizer, task, seed, lambda_gum):
         layer.fc[0].bias.data[12:] = layer.fc[0].bias.data[11]
     options = {"penalty": 0.1, "lambda_gum": lambda_gum, "gram_every": 1, "gram_tokens": 1.0}
     pruner = gl.Pruner(model, "gum", 0.5, 40, **options)
-    gl.train(model, tokenizer, task, steps=40, pruner=pruner, batch_size=4, progress=False, lr=1e-4, seed=seed)
+    gl.train(
+        model,
+        tokenizer,
+        task,
+        steps=40,
+        pruner=pruner,
+        batch_size=4,
+        progress=False,
+        lr=1e-4,
+        seed=seed,
+    )
     return sum(int(m[11:].sum()) for m in pruner.masks), pruner._factors
 
 
@@ -166,7 +201,14 @@ def test_the_penalty_follows_the_schedule(tokenizer, step, gradient):
 
 
 def test_gum_uses_the_factors_from_the_next_step_on(tokenizer):
-    options = {"method": "gum", "step": 1, "steps": 100, "keep": 0.25, "gram_every": 1, "gram_tokens": 1.0}
+    options = {
+        "method": "gum",
+        "step": 1,
+        "steps": 100,
+        "keep": 0.25,
+        "gram_every": 1,
+        "gram_tokens": 1.0,
+    }
     first, pruner = score_gradients(tokenizer, penalty=0.4, lambda_gum=2.0, **options)
     flat, _ = score_gradients(tokenizer, penalty=0.4, lambda_gum=0.0, **options)
     for a, b in zip(first, flat, strict=True):
@@ -192,7 +234,17 @@ def test_a_loop_by_hand_gives_what_train_gives(case, tokenizer, task):
     name, options = METHOD_CASES[case]
     ours, theirs = tiny("gpt2"), tiny("gpt2")
     pruner = gl.Pruner(theirs, name, 0.4, 10, **options)
-    gl.train(theirs, tokenizer, task, steps=10, pruner=pruner, batch_size=4, lr=1e-2, seed=5, progress=False)
+    gl.train(
+        theirs,
+        tokenizer,
+        task,
+        steps=10,
+        pruner=pruner,
+        batch_size=4,
+        lr=1e-2,
+        seed=5,
+        progress=False,
+    )
 
     by_hand = gl.Pruner(ours, name, 0.4, 10, **options)
     optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-2, weight_decay=0.1)

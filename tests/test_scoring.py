@@ -89,7 +89,9 @@ def test_the_neuron_gradient_is_autograd_of_a_mask_on_both_matrices(model, token
             assert offset % N == 0
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
     logits = functional_call(model, state, (), inputs).logits
-    loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten())
+    loss = nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
+    )
     wanted = torch.autograd.grad(loss, soft)
     gl.gate(model, masks)
     loss_of(model.train(), batch).backward()

@@ -51,8 +51,12 @@ def test_exactly_round_keep_n_neurons_stay(seed, scope):
         masks = select(scores, keep, scope, floor=floor)
     sizes, widths = [len(s) for s in scores], [int(m.sum()) for m in masks]
     assert sum(widths) == total
-    assert all(m.dtype == torch.bool and m.shape == s.shape for m, s in zip(masks, scores, strict=True))
-    for s, m, w in zip(scores, masks, widths, strict=True):  # each layer keeps its own best, ties by position
+    assert all(
+        m.dtype == torch.bool and m.shape == s.shape for m, s in zip(masks, scores, strict=True)
+    )
+    for s, m, w in zip(
+        scores, masks, widths, strict=True
+    ):  # each layer keeps its own best, ties by position
         assert set(m.nonzero().flatten().tolist()) == {i for _, i in best_first([s])[:w]}
         assert w >= floor
     if scope == "global":
@@ -74,12 +78,18 @@ def test_ties_go_to_the_first_position():
 
 @pytest.mark.parametrize("keep", [1, 1.0])
 def test_keep_one_keeps_all(keep):
-    assert all(m.all() for s in ("layer", "global") for m in select([torch.randn(5), torch.randn(7)], keep, s))
+    assert all(
+        m.all()
+        for s in ("layer", "global")
+        for m in select([torch.randn(5), torch.randn(7)], keep, s)
+    )
 
 
 def test_the_floor_comes_from_the_same_total_and_is_named():
     scores = [torch.arange(10.0) + 100, torch.arange(10.0), torch.arange(10.0) + 100]
-    with pytest.warns(UserWarning, match=r"fewer than floor=2 neurons in layer\(s\) 1; they keep 2") as said:
+    with pytest.warns(
+        UserWarning, match=r"fewer than floor=2 neurons in layer\(s\) 1; they keep 2"
+    ) as said:
         masks = select(scores, 0.4, "global", floor=2)
     assert [int(m.sum()) for m in masks][1] == 2
     assert sum(int(m.sum()) for m in masks) == 12
@@ -87,7 +97,9 @@ def test_the_floor_comes_from_the_same_total_and_is_named():
 
 
 def test_a_floor_that_is_not_hit_is_not_mentioned():
-    select([torch.arange(10.0), torch.arange(10.0) + 0.5], 0.5, "global", floor=3)  # a warning is an error
+    select(
+        [torch.arange(10.0), torch.arange(10.0) + 0.5], 0.5, "global", floor=3
+    )  # a warning is an error
 
 
 def test_a_floor_hit_in_layer_scope_is_named_too():
@@ -179,7 +191,17 @@ def test_masks_that_do_not_fit_get_a_sentence(gpt2, use):
 
 def test_the_schedule_by_hand():
     """T = 100, keep 0.2: 1 until 10, then 0.2 + 0.8 (1 - (t - 10) / 60)^3, 0.2 from 70."""
-    expected = {1: 1, 5: 1, 10: 1, 25: 0.2 + 0.8 * 0.75**3, 40: 0.3, 55: 0.2125, 70: 0.2, 99: 0.2, 100: 0.2}
+    expected = {
+        1: 1,
+        5: 1,
+        10: 1,
+        25: 0.2 + 0.8 * 0.75**3,
+        40: 0.3,
+        55: 0.2125,
+        70: 0.2,
+        99: 0.2,
+        100: 0.2,
+    }
     assert {t: schedule(t, 100, 0.2) for t in expected} == pytest.approx(expected)
     assert schedule(30, 60, 0.5, start=0, end=1) == pytest.approx(0.5 + 0.5 / 8)
     assert all(schedule(t, 50, 1.0) == 1 for t in range(51))

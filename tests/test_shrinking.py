@@ -19,7 +19,9 @@ def test_shrunk_equals_gated_and_the_original_is_untouched(model, equal, tokeniz
     settings = model.config.to_dict()
     small = gl.shrink(model, masks)
     assert model.config.to_dict() == settings
-    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in before.items()}
+    assert {k: v.shape for k, v in model.state_dict().items()} == {
+        k: v.shape for k, v in before.items()
+    }
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     gl.gate(model, masks)
     gated = logits_of(model, batch)
@@ -66,7 +68,9 @@ def test_sizes_and_config_tell_the_truth(model):
         for p, dim, _ in neuron_weights(layer):
             assert p.shape[dim] in (11, 22)
         assert "11" in repr(layer.proj) or "11" in repr(layer.fc[0])
-    assert getattr(gl.shrink(model, random_masks(model, equal=False)).config, width_field(model)) == N
+    assert (
+        getattr(gl.shrink(model, random_masks(model, equal=False)).config, width_field(model)) == N
+    )
 
 
 def test_keeping_all_changes_nothing(model, tokenizer, examples):
@@ -82,7 +86,9 @@ def test_a_shrunk_model_trains_and_shrinks_again(gpt2, tokenizer, task):
     batch = one_batch(small, tokenizer, task.test)
     smaller = gl.shrink(small, pruner.masks)
     assert sum(layer.width for layer in neurons(smaller)) == 9
-    torch.testing.assert_close(logits_of(smaller, batch), logits_of(small, batch), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        logits_of(smaller, batch), logits_of(small, batch), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_shrinking_during_a_run_leaves_the_run_alone(gpt2, tokenizer, task):

@@ -25,7 +25,9 @@ class Watcher:
 
 
 def run(model, tokenizer, task, steps=6, **options):
-    return train(model, tokenizer, task, steps=steps, progress=False, **({"batch_size": 4} | options))
+    return train(
+        model, tokenizer, task, steps=steps, progress=False, **({"batch_size": 4} | options)
+    )
 
 
 def test_training_lowers_the_loss_and_says_so(gpt2, tokenizer, task):
@@ -45,7 +47,7 @@ def test_a_task_trains_on_its_train_split(tokenizer, task):
 
 
 def test_distillation_is_the_formula_on_the_target_tokens(gpt2, tokenizer, examples):
-    """T^2 sum_v p_v (log p_v - log q_v) at temperature T, mean over target tokens, in plain loops."""
+    """T^2 sum_v p_v (log p_v - log q_v) at temperature T, mean over target tokens, in loops."""
     teacher, batch = tiny("gpt2", seed=1), one_batch(gpt2, tokenizer, examples)
     labels = batch.pop("labels")
     with torch.no_grad():
@@ -66,9 +68,18 @@ def test_the_loss_is_the_weighted_sum(tokenizer, task, ce, kd):
     labels = batch.pop("labels")
     with torch.no_grad():
         logits = student(**batch).logits
-    expected = ce * mean_loss(logits, labels) + kd * distillation(teacher, batch, logits, labels, 2.0)
+    expected = ce * mean_loss(logits, labels) + kd * distillation(
+        teacher, batch, logits, labels, 2.0
+    )
     history = run(
-        student, tokenizer, task, steps=1, teacher=teacher, ce_weight=ce, kd_weight=kd, batch_size=12
+        student,
+        tokenizer,
+        task,
+        steps=1,
+        teacher=teacher,
+        ce_weight=ce,
+        kd_weight=kd,
+        batch_size=12,
     )
     assert history.losses[0] == pytest.approx(expected.item(), rel=1e-4)
 
@@ -129,7 +140,7 @@ class _Stop(Watcher):
 
 def test_a_rate_far_too_high_leaves_a_model_with_a_finite_loss(gpt2, tokenizer, task):
     """The last good state is one whose loss is a number, not the one that gave NaN."""
-    with pytest.raises(gl.GumlabError, match="at step .* of 20.*Lower lr"):
+    with pytest.raises(gl.GumlabError, match=r"at step .* of 20.*Lower lr"):
         run(gpt2, tokenizer, task, steps=20, lr=1e20)
     assert finite(gpt2)
     batch = one_batch(gpt2, tokenizer, task.train)
@@ -172,14 +183,19 @@ def test_the_optimizer_gets_these_rates(gpt2, tokenizer, task, monkeypatch):
 def test_gradients_are_clipped_to_the_norm(gpt2, tokenizer, task, clip, limit):
     watcher = Watcher(gpt2, 6)
     run(gpt2, tokenizer, task, pruner=watcher, clip=clip)
-    assert watcher.norms == pytest.approx([limit] * 6, rel=1e-3) if limit else min(watcher.norms) > 0.05
+    assert (
+        watcher.norms == pytest.approx([limit] * 6, rel=1e-3)
+        if limit
+        else min(watcher.norms) > 0.05
+    )
 
 
 def test_the_mean_loss_counts_target_tokens():
     logits = torch.zeros(2, 3, 8)
     labels = torch.tensor([[IGNORED, 1, 2], [IGNORED, IGNORED, 3]])
-    assert mean_loss(logits, labels).item() == pytest.approx(nn.functional.cross_entropy(
-        torch.zeros(1, 8), torch.tensor([1])).item())
+    assert mean_loss(logits, labels).item() == pytest.approx(
+        nn.functional.cross_entropy(torch.zeros(1, 8), torch.tensor([1])).item()
+    )
 
 
 def test_train_leaves_the_seed_of_the_user_alone(tokenizer, task):

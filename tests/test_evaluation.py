@@ -1,0 +1,181 @@
+"""Metrics against the libraries' own front doors, losses against Hugging Face's."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import CONTEXT, make_examples, one_batch, tiny, word_tokenizer
+from rouge_score.rouge_scorer import RougeScorer
+
+import gumlab as gl
+from gumlab.evaluation import METRICS, bleu, evaluate, generate, mean_target_loss, rouge
+from gumlab.tasks import Example, Task
+
+OUTPUTS = [
+    "The Mill is a cheap pub near the river .",
+    "Zizzi serves Thai food, and it is child friendly.",
+    "A place called Aromi has a rating of 3 out of 5",
+    "",
+]
+REFERENCES = [
+    (
+        "The Mill is a cheap pub by the river.",
+        "Near the river is The Mill, a cheap pub.",
+        "Cheap pub: The Mill.",
+    ),
+    ("Zizzi is child friendly and serves Thai food.",),
+    ("Aromi has a customer rating of 3 out of 5.", "Rated 3 out of 5, Aromi is a place to go."),
+    ("Nothing was said.",),
+]
+JUDGED = [Example("p", r[0], r) for r in REFERENCES]
+
+
+def test_bleu_is_what_sacrebleu_prints(tmp_path):
+    """Its command line with three reference files; who has fewer repeats the first, which is neutral."""
+    (tmp_path / "hyp").write_text("\n".join(OUTPUTS) + "\n")
+    for k in range(3):
+        lines = [r[k] if k < len(r) else r[0] for r in REFERENCES]
+        (tmp_path / f"ref{k}").write_text("\n".join(lines) + "\n")
+    command = [sys.executable, "-W", "ignore", "-m", "sacrebleu", *(f"ref{k}" for k in range(3))]
+    printed = subprocess.run(
+        [*command, "-i", "hyp", "-b", "-w", "6"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert bleu(OUTPUTS, JUDGED)["bleu"] == pytest.approx(float(printed), abs=1e-5)
+    assert 10 < float(printed) < 90
+
+
+def test_bleu_counts_every_reference():
+    said = [r[-1] for r in REFERENCES]
+    assert bleu(said, JUDGED)["bleu"] == pytest.approx(100)
+    first_only = [Example("p", r[0]) for r in REFERENCES]
+    assert bleu(said, first_only)["bleu"] < 90
+
+
+def test_rouge_is_rouge_score_with_the_best_reference():
+    got = rouge(OUTPUTS, JUDGED)
+    for kind in ("rouge1", "rouge2", "rougeL"):
+        scorer = RougeScorer([kind], use_stemmer=True)
+        best = [
+            max(scorer.score(r, o)[kind].fmeasure for r in refs)
+            for o, refs in zip(OUTPUTS, REFERENCES, strict=True)
+        ]
+        assert got[kind] == pytest.approx(100 * sum(best) / len(best))
+
+
+def test_sql_counts_equal_queries_and_equal_results():
+    databases = ({"t": (["a", "b"], [(1, 2), (3, 4)])}, {"t": (["a", "b"], [(5, 2), (7, 4)])})
+    examples = [Example("p", "SELECT a FROM t WHERE b = 2", databases=databases)] * 4
+    outputs = [
+        "SELECT a FROM t WHERE b = 2",
+        "SELECT a FROM t WHERE b < 3",  # the same rows, another query
+        "SELECT b FROM t WHERE b = 2",
+        "SELEKT a",
+    ]
+    assert METRICS["sql"](outputs, examples) == {"execution": 50.0, "exact_match": 25.0}
+
+
+def test_the_loss_is_hugging_faces_own(model, tokenizer, examples):
+    for example in examples[:3]:
+        batch = one_batch(model, tokenizer, [example])
+        with torch.no_grad():
+            theirs = model(input_ids=batch["input_ids"], labels=batch["labels"]).loss.item()
+        assert mean_target_loss(model, tokenizer, [example]) == pytest.approx(theirs, rel=1e-4)
+
+
+def test_the_loss_weighs_tokens_not_examples(gpt2, tokenizer):
+    long, short = Example("w4 w5", " ".join(["w6"] * 20)), Example("w7", "w8")
+    one, other = (mean_target_loss(gpt2, tokenizer, [e]) for e in (long, short))
+    together = mean_target_loss(gpt2, tokenizer, [long, short])
+    assert together == pytest.approx((21 * one + 2 * other) / 23, rel=1e-4)
+
+
+def greedy(model, tokenizer, prompt, room):
+    """The most likely next token, again and again, without padding and without a cache."""
+    ids = tokenizer(prompt)["input_ids"]
+    start = len(ids)
+    while len(ids) < start + room:
+        with torch.no_grad():
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == tokenizer.eos_token_id:
+            break
+    return tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+
+
+def test_generation_in_batches_is_greedy_generation_one_by_one(model, tokenizer, examples):
+    longest = max(len(e.target.split()) for e in examples)
+    room = int(1.5 * longest) + 2
+    wanted = [greedy(model, tokenizer, e.prompt, room) for e in examples]
+    assert len({len(e.prompt.split()) for e in examples}) > 3
+    assert generate(model, tokenizer, examples, 5) == wanted
+    assert any(wanted)
+
+
+def test_generation_stops_at_the_end_of_text(gpt2, tokenizer, examples):
+    gl.train(gpt2, tokenizer, examples, steps=80, lr=2e-2, batch_size=12, progress=False)
+    outputs = generate(gpt2, tokenizer, examples)
+    assert sum(o == e.target for o, e in zip(outputs, examples, strict=True)) >= 6
+    assert any(len(o.split()) < max(len(e.target.split()) for e in examples) for o in outputs)
+
+
+def test_long_prompts_are_cut_to_leave_room(gpt2, tokenizer):
+    long = Example(" ".join(["w9"] * (2 * CONTEXT)), "w4 w5 w6")
+    room = int(1.5 * 3) + 2
+    kept = " ".join(["w9"] * (CONTEXT - room))
+    assert generate(gpt2, tokenizer, [long]) == [greedy(gpt2, tokenizer, kept, room)]
+
+
+def test_prompts_of_different_lengths_need_a_padding_token(gpt2, examples):
+    """Handled or refused in words; never a TypeError from inside."""
+    tokenizer = word_tokenizer()
+    tokenizer.pad_token = None
+    try:
+        outputs = generate(gpt2, tokenizer, examples)
+    except gl.GumlabError as error:
+        assert "pad" in str(error)
+    else:
+        assert outputs == generate(gpt2, word_tokenizer(), examples)
+
+
+def test_evaluate_gives_loss_perplexity_and_the_metric(gpt2, tokenizer, task):
+    got = evaluate(gpt2, tokenizer, task)
+    assert list(got) == ["loss", "perplexity", "bleu"]
+    assert got["loss"] == mean_target_loss(gpt2, tokenizer, task.test)
+    assert got["perplexity"] == pytest.approx(math.exp(got["loss"]))
+    assert got["bleu"] == bleu(generate(gpt2, tokenizer, task.test), task.test)["bleu"]
+    assert list(evaluate(gpt2, tokenizer, task, generated=0)) == ["loss", "perplexity"]
+    few = evaluate(gpt2, tokenizer, task, "validation", limit=2, generated=1)
+    assert few["loss"] == mean_target_loss(gpt2, tokenizer, task.validation[:2])
+
+
+@pytest.mark.parametrize(
+    ("split", "sentence"),
+    [
+        ("test", "Task 'small' has no test examples. It has: train"),
+        ("validation", "has no validation examples"),
+        ("tests", "Unknown split 'tests'. Did you mean 'test'"),
+    ],
+)
+def test_a_missing_split_is_said_to_be_missing(gpt2, tokenizer, split, sentence):
+    with pytest.raises(gl.GumlabError, match=sentence):
+        evaluate(gpt2, tokenizer, Task("small", "bleu", make_examples(3)), split)
+
+
+def test_a_real_task_without_a_test_split_uses_validation(gpt2, tokenizer, task):
+    real = Task("e2e", "bleu", task.train, task.validation, [], notes=("no test split",))
+    assert evaluate(gpt2, tokenizer, real) == evaluate(gpt2, tokenizer, task, "validation")
+
+
+def test_nothing_to_generate_from_is_refused(gpt2, tokenizer):
+    with pytest.raises(gl.GumlabError, match="no prompts to generate from"):
+        generate(gpt2, tokenizer, [])
+
+
+def test_an_unknown_metric_is_refused(tokenizer, examples):
+    with pytest.raises(gl.GumlabError, match="bleu"):
+        evaluate(tiny("gpt2"), tokenizer, Task("mine", "blue", test=examples))

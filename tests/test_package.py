@@ -1,0 +1,128 @@
+"""The package as a whole: light to import, whole in its names, small in its files."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gumlab as gl
+
+PACKAGE = Path(gl.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+LIFECYCLE = [
+    "feedforward",
+    "scoring",
+    "selection",
+    "gating",
+    "pruner",
+    "batches",
+    "training",
+    "inspection",
+    "shrinking",
+    "errors",
+]
+HEAVY = (
+    "datasets",
+    "ipywidgets",
+    "matplotlib",
+    "transformers",
+    "pandas",
+    "sacrebleu",
+    "rouge_score",
+)
+
+
+def relative(path):
+    return str(path.relative_to(PACKAGE))
+
+
+def test_importing_is_light():
+    code = f"import sys, gumlab; print(*[m for m in {HEAVY} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", gl.__all__)
+def test_every_public_name_resolves(name):
+    home = gl._HOMES.get(name, name)
+    if name != "GumlabError" and importlib.util.find_spec(f"gumlab.{home}") is None:
+        pytest.skip(f"gumlab.{home} is not there yet")
+    assert getattr(gl, name) is not None
+    assert name in dir(gl)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'gumlab' has no attribute 'prune'"):
+        gl.prune  # noqa: B018
+
+
+def test_no_module_bears_a_public_functions_name():
+    functions = set(gl._HOMES)
+    assert not functions & {p.stem for p in PACKAGE.iterdir()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_a_file_can_be_read_in_one_sitting(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 260
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            lines = node.end_lineno - body[0].lineno + 1  # signature and docstring not counted
+            assert lines <= 45, f"{node.name} has {lines} lines"
+
+
+def test_the_package_stays_small():
+    lines = {p.stem: len(p.read_text(encoding="utf-8").splitlines()) for p in FILES}
+    assert sum(len(p.read_text(encoding="utf-8").splitlines()) for p in FILES) < 4500
+    assert sum(lines[name] for name in LIFECYCLE) < 1800
+
+
+def imports(path):
+    """The gumlab modules a file imports anywhere, by their first name after `gumlab.`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gumlab."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def test_no_circle_of_imports():
+    graph = {}
+    for path in FILES:
+        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        graph.setdefault(name, set()).update(imports(path) - {name})
+    done = set()
+    while len(done) < len(graph):
+        ready = {n for n, needs in graph.items() if n not in done and needs & graph.keys() <= done}
+        assert ready, f"these import each other: {sorted(graph.keys() - done)}"
+        done |= ready
+
+
+def test_nothing_is_unpickled_and_no_remote_code_runs():
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        for word in ("torch.load(", "import pickle", "trust_remote_code=True"):
+            assert word not in text, f"{relative(path)} has {word}"
+
+
+def test_one_error_class():
+    """Every exception raised on purpose is GumlabError, but for what Python's protocols ask."""
+    allowed = {
+        "AttributeError",
+        "GumlabError",
+        "unknown",
+        None,
+        "Exit",
+        "BadParameter",
+        "SystemExit",
+    }
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                called = node.exc.func
+                name = called.attr if isinstance(called, ast.Attribute) else called.id
+                assert name in allowed or name.startswith("_"), f"{relative(path)} raises {name}"
