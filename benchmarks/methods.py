@@ -29,16 +29,18 @@ BASE, KEEP, STEPS, SEEDS, TUNING_SEED = "tiny-gpt-neo", 0.10, 300, (0, 1, 2), 10
 CONTROL = "random at GUM's widths"
 
 
-def methods() -> dict[str, Any]:
-    """The rows of the table: the paper's methods and the controls."""
+def methods(task: str) -> dict[str, Any]:
+    """The rows of the table: the paper's methods, the controls, and the other gradient."""
     from gumlab.study import PAPER_METHODS, Method
 
     chosen = {m.label: m for m in PAPER_METHODS}
     chosen["GUM, lambda_gum = 0"] = Method("GUM, lambda_gum = 0", "gum", {"lambda_gum": 0.0})
-    chosen["movement, global, gate"] = Method(
-        "movement, global, gate", "movement", {"scope": "global", "gradient": "gate"}
-    )
-    chosen["GUM, gate"] = Method("GUM, gate", "gum", {"gradient": "gate"})
+    if task == "restaurants":
+        gate = {"gradient": "gate"}
+        chosen["movement, global, gate"] = Method(
+            "movement, global, gate", "movement", {"scope": "global", **gate}
+        )
+        chosen["GUM, gate"] = Method("GUM, gate", "gum", gate)
     chosen[CONTROL] = Method(CONTROL, "random")
     return chosen
 
@@ -154,7 +156,7 @@ def main() -> None:
     if args.tune:
         waves = [[(m, TUNING_SEED, False) for m in trials()]]
     else:
-        chosen = methods()
+        chosen = methods(args.task)
         first = [(m, s, False) for s in SEEDS for m in chosen.values() if m.label != CONTROL]
         second = [(chosen[CONTROL], s, False) for s in SEEDS]
         second += [(chosen[label], s, True) for s in SEEDS for label in ("random", "GUM")]

@@ -188,17 +188,20 @@ def activations(h: Any, tokens: Sequence[str], names: Sequence[int]) -> Plot:
     h: (T, N) tensor. tokens: T strings. names: the neurons shown, one row each.
     """
     rows = np.asarray(h)[:, list(names)].T
-    limit = float(np.abs(rows).max())
+    low, high = float(rows.min()), float(np.abs(rows).max())
+    colours = {"vmin": 0, "vmax": high, "cmap": "Oranges"}  # GELU's h is hardly ever below 0
+    if low < -0.2 * high:
+        colours = {"vmin": -high, "vmax": high, "cmap": "PuOr_r"}
     figure, (ax,) = new_figure(width=9.4, height=1.3 + 0.34 * len(names))
     ax.grid(False)
-    image = ax.imshow(rows, aspect="auto", vmin=-limit, vmax=limit, cmap="PuOr_r")
+    image = ax.imshow(rows, aspect="auto", **colours)
     for row, strongest in enumerate(rows.argmax(1)):
         ax.plot(strongest, row, "o", color="black", markersize=4)
     ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8, family="monospace")
     ax.set_yticks(range(len(names)), [f"neuron {n}" for n in names])
     figure.colorbar(image, ax=ax, label="activation h", pad=0.01)
     peaks = [f"{n} at {tokens[k]!r}" for n, k in zip(names, rows.argmax(1), strict=True)]
-    return Plot(figure, f"Each neuron has its own token (the dot: strongest): {', '.join(peaks)}.")
+    return Plot(figure, f"Where each neuron fires most (the dot): {', '.join(peaks)}.")
 
 
 def parameter_shares(models: dict[str, dict[str, int]]) -> Plot:
@@ -332,9 +335,10 @@ def quality_against_keep(table: Any, metric: str, label: str) -> Plot:
     ):
         ax.plot(100 * rows["keep"], rows[column], "o-", color=BLUE)
         ax.axhline(rows[column].iloc[-1], color=GREY, linestyle="--", linewidth=1.2)
-        ax.set(xlim=(0, 105), xlabel="neurons kept (%)", ylabel=name)
+        ax.set(xlim=(0, 105), xlabel="neurons kept (%); dashed: all kept", ylabel=name)
         ax.set_ylim(bottom=0)
     values = ", ".join(
-        f"{v:.0f} at {k:.0%}" for k, v in zip(rows["keep"][::-1], rows[metric][::-1], strict=True)
+        f"{r[metric]:.0f} and {r['loss']:.2f} with {r['keep']:.0%}"
+        for _, r in rows[::-1].iterrows()
     )
-    return Plot(figure, f"{label}, by neurons kept: {values}. The loss rises as neurons go.")
+    return Plot(figure, f"{label}, and loss, by neurons kept: {values}.")

@@ -56,7 +56,8 @@ def _packages() -> Iterator[tuple[bool, str]]:
     from packaging.requirements import Requirement
 
     for wanted in map(Requirement, requires("gumlab") or ()):
-        if wanted.marker and not wanted.marker.evaluate({"extra": "lab"}):
+        for_notebooks = not wanted.marker or wanted.marker.evaluate({"extra": "lab"})
+        if not for_notebooks or wanted.name == "jupyterlab":  # the front end may live elsewhere
             continue
         try:
             found = version(wanted.name)

@@ -102,7 +102,7 @@ def linear_twin(model: nn.Module) -> nn.Module:
 
 
 def word_tokenizer(bos: bool = False):
-    """One token per word of "w4" ... "w63"; with `bos`, every text starts with <bos>, as Llama's."""
+    """One token per word of "w4" ... "w63"; with `bos`, a text starts with <bos>, as Llama's."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     words = ["<eos>", "<pad>", "<bos>", "<unk>", *(f"w{i}" for i in range(4, VOCAB))]

@@ -36,7 +36,7 @@ def solutions(path: Path) -> dict[str, str]:
 def checked(path: Path) -> set[str]:
     """The exercises that a notebook's code cells check."""
     code = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells)
-    return set(re.findall(r"gl\.check\.(\w+)\(", code))
+    return set(re.findall(r"gl\.check\.(\w+)\(", code)) - {"claims"}
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -123,3 +123,11 @@ def test_every_exercise_of_a_notebook_has_a_folded_solution_that_passes(path, ca
         scope = {"torch": torch}
         exec(code, scope)
         assert EXERCISES[name](scope[name]) is scope[name], capsys.readouterr().out
+
+
+def test_claims_are_all_printed_before_one_that_fails_stops(capsys):
+    check.claims({"one is one": True})
+    with pytest.raises(AssertionError, match="^one is two$"):
+        check.claims({"one is two": 1 == 2, "two is two": True})
+    said = ["holds: one is one", "DOES NOT HOLD: one is two", "holds: two is two"]
+    assert capsys.readouterr().out.splitlines() == said

@@ -1,4 +1,4 @@
-"""Save and load: the same logits, in gumlab and in plain transformers, and sentences for the rest."""
+"""Save and load: the same logits here and in plain transformers, and sentences for the rest."""
 
 import json
 import os
@@ -258,11 +258,11 @@ def test_a_tokenizer_without_padding_gets_one(gpt2, tmp_path):
 def test_an_unknown_name_is_answered_with_the_nearest(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        gl.GumlabError, match="Unknown model 'tiny-gpt-noe'. Did you mean 'tiny-gpt-neo'"
+        gl.GumlabError, match=r"Unknown model 'tiny-gpt-noe'. Did you mean 'tiny-gpt-neo'"
     ):
         gl.load("tiny-gpt-noe")
     with pytest.raises(
-        gl.GumlabError, match="'./nowhere' is not a built-in model.*not a folder here"
+        gl.GumlabError, match=r"'./nowhere' is not a built-in model.*not a folder here"
     ):
         gl.load("./nowhere")
 

@@ -269,7 +269,7 @@ def test_a_pruner_of_another_run_is_refused(gpt2, tokenizer, task):
     with pytest.raises(gl.GumlabError, match="made for 10 steps and has done 0; this run has 12"):
         gl.train(gpt2, tokenizer, task, steps=12, pruner=pruner, progress=False)
     gl.train(gpt2, tokenizer, task, steps=10, pruner=pruner, progress=False)
-    with pytest.raises(gl.GumlabError, match="has done 10; this run has 10. Make a fresh one"):
+    with pytest.raises(gl.GumlabError, match=r"has done 10; this run has 10. Make a fresh one"):
         gl.train(gpt2, tokenizer, task, steps=10, pruner=pruner, progress=False)
 
 
@@ -299,7 +299,7 @@ def test_bad_arguments_fail_before_the_run_and_leave_no_hook(gpt2, arguments, se
 
 def test_a_step_before_backward_says_so(gpt2):
     pruner = gl.Pruner(gpt2, "movement", 0.5, 10, gradient="neuron")
-    with pytest.raises(gl.GumlabError, match="call loss.backward"):
+    with pytest.raises(gl.GumlabError, match=r"call loss.backward"):
         pruner.step()
 
 

@@ -172,5 +172,7 @@ def test_a_learned_method_is_sent_to_the_pruner(gpt2, method):
 
 
 def test_an_unknown_method_names_the_nearest(gpt2):
-    with pytest.raises(gl.GumlabError, match="Unknown method 'magnitud'. Did you mean 'magnitude'"):
+    with pytest.raises(
+        gl.GumlabError, match=r"Unknown method 'magnitud'. Did you mean 'magnitude'"
+    ):
         gl.score(gpt2, "magnitud")

@@ -38,7 +38,7 @@ STEPS = {
     "tiny-gpt2": 1200,
     "tiny-llama": 1200,
     "tiny-twins": 40,
-    "tiny-wide": 1000,
+    "tiny-wide": 1200,
 }
 TWIN_NOISE = 0.02  # of a neuron's own incoming weights' spread
 
@@ -102,7 +102,7 @@ def fresh_model(name: str) -> PreTrainedModel:
             **common,
         ),
         "tiny-wide": lambda: GPT2Config(
-            n_embd=64, n_layer=2, n_inner=2048, activation_function="relu", **gpt2, **common
+            n_embd=40, n_layer=2, n_inner=2048, activation_function="relu", **gpt2, **common
         ),
     }
     return AutoModelForCausalLM.from_config(configs[name]())
@@ -155,7 +155,8 @@ def make(name: str, tasks: dict[str, Task], tokenizer: PreTrainedTokenizerFast) 
     else:
         data = tasks["tables"].train if name == "tiny-wide" else mixed
         model = fresh_model(name)
-        gl.train(model, tokenizer, data, steps=STEPS[name], batch_size=32, lr=2e-3, seed=SEED)
+        rate = 3e-3 if name == "tiny-wide" else 2e-3
+        gl.train(model, tokenizer, data, steps=STEPS[name], batch_size=32, lr=rate, seed=SEED)
     gl.save(model.half(), tokenizer, ASSETS / name)
     if pairs is not None:
         (ASSETS / name / "twins.json").write_text(json.dumps(pairs) + "\n", encoding="utf-8")

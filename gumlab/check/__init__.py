@@ -7,9 +7,10 @@ and a learner's function that answers every case as that one does has made that 
 
 One module per notebook. The learner's function, the check and the printed solution share one
 name, and in the notebook the solution's fence begins with the comment `# solution: <name>`.
+`check.claims({sentence: holds})` prints the verdicts of a notebook's last cell.
 """
 
-from gumlab.check.judging import Exercise
+from gumlab.check.judging import Exercise, claims
 from gumlab.check.notebook_00 import fraction_of_parameters, kept_count
 from gumlab.check.notebook_01 import gated_activation, neuron_parameters, without_neuron
 from gumlab.check.notebook_02 import apply_mask, remove_gated, remove_neurons
@@ -18,6 +19,7 @@ from gumlab.check.notebook_03 import mean_and_error, schedule_value, top_v
 __all__ = [
     "Exercise",
     "apply_mask",
+    "claims",
     "fraction_of_parameters",
     "gated_activation",
     "kept_count",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -78,6 +78,15 @@ class Exercise:
 def exercise(cases: Sequence[tuple], hints: Sequence[Hint]) -> Callable[[Callable], Exercise]:
     """Decorator that turns a reference implementation into the check of its exercise."""
     return lambda reference: Exercise(reference, cases, hints)
+
+
+def claims(verdicts: Mapping[str, bool]) -> None:
+    """Print a notebook's checked claims, one verdict a line; AssertionError if one does not hold."""
+    for sentence, holds in verdicts.items():
+        print(f"{'holds' if holds else 'DOES NOT HOLD'}: {sentence}")
+    failed = [sentence for sentence, holds in verdicts.items() if not holds]
+    if failed:
+        raise AssertionError("; ".join(failed))
 
 
 def _answer(function: Callable, case: tuple) -> Any:
