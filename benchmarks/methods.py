@@ -99,7 +99,7 @@ def one(folder: Path, task_name: str, data_dir: str | None, method: Any, seed: i
     if method.label == "dense" and not dense.exists():
         gl.save(done.model, tokenizer, dense)
     fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps({"task": task_name, "split": split, **done.row}, default=str))
+    fresh.write_text(json.dumps({"task": task_name, **done.row}, default=str))
     os.replace(fresh, path)
 
 

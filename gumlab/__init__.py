@@ -25,6 +25,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "measure": "measurement",
     "start": "session",
+    "environment": "session",
 }
 _MODULES = ("check", "explore", "plots")
 __all__ = ["GumlabError", *_HOMES, *_MODULES]

@@ -31,7 +31,7 @@ def encode(
     if tokenizer.eos_token_id is None:
         raise GumlabError("The tokenizer has no end-of-text token; set tokenizer.eos_token.")
     prompts = tokenizer([e.prompt for e in examples])["input_ids"]
-    targets = tokenizer([" " + e.target for e in examples])["input_ids"]
+    targets = tokenizer([" " + e.target for e in examples], add_special_tokens=False)["input_ids"]
     encoded, cut = [], 0
     for prompt, target in zip(prompts, targets, strict=True):
         target = [*target, tokenizer.eos_token_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from gumlab.batches import IGNORED, batches, context_length, memory_guard, token_losses
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, unknown
 from gumlab.tasks import Example, Task
 
 
@@ -28,10 +29,13 @@ def evaluate(
 
     limit: the first examples used for the loss (default all). generated: the first examples that
     are generated for the metric (None: all, 0: none, which leaves the metric out). A split that is
-    not there is an error; a real task without a test split is evaluated on validation.
+    not there is an error; a task without a test split is evaluated on validation, with a warning.
     """
-    if split == "test" and not task.test and task.notes:
+    if split == "test" and not task.test and task.validation:
         split = "validation"
+        warnings.warn(f"Task {task.name!r} has no test split; this is validation.", stacklevel=2)
+    if task.metric not in METRICS:
+        raise unknown("metric", task.metric, METRICS)
     examples = task.split(split)[:limit]
     with memory_guard(batch_size):
         loss = mean_target_loss(model, tokenizer, examples, batch_size)
@@ -74,10 +78,10 @@ def generate(
         raise GumlabError("There are no prompts to generate from; expected one or more.")
     model.eval()
     prompts = tokenizer([e.prompt for e in examples])["input_ids"]
-    longest = max(
-        len(ids)
-        for ids in tokenizer([" " + r for e in examples for r in e.references])["input_ids"]
-    )
+    answers = [" " + r for e in examples for r in e.references]
+    longest = max(map(len, tokenizer(answers, add_special_tokens=False)["input_ids"]))
+    pad = tokenizer.pad_token_id  # masked, so any token serves where there is none
+    pad = tokenizer.eos_token_id if pad is None else pad
     room = min(int(1.5 * longest) + 2, context_length(model) - 1)
     device, texts = next(model.parameters()).device, [""] * len(examples)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
@@ -85,9 +89,7 @@ def generate(
         chosen = order[start : start + batch_size]
         cut = [prompts[i][-(context_length(model) - room) :] for i in chosen]
         size = max(map(len, cut))
-        ids = torch.tensor(
-            [[tokenizer.pad_token_id] * (size - len(p)) + p for p in cut], device=device
-        )
+        ids = torch.tensor([[pad] * (size - len(p)) + p for p in cut], device=device)
         mask = torch.tensor([[0] * (size - len(p)) + [1] * len(p) for p in cut], device=device)
         out = model.generate(
             input_ids=ids,
@@ -95,7 +97,7 @@ def generate(
             max_new_tokens=room,
             do_sample=False,
             num_beams=beams,
-            pad_token_id=tokenizer.pad_token_id,
+            pad_token_id=pad,
             eos_token_id=tokenizer.eos_token_id,
         )
         for i, tokens in zip(chosen, out[:, size:], strict=True):

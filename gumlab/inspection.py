@@ -84,14 +84,15 @@ def redundancy(
     tokens, was_training = 0, model.training
     model.eval()
     try:
-        with memory_guard(batch_size):
+        with memory_guard(batch_size), torch.enable_grad():
             for batch in batches(model, tokenizer, examples, batch_size):
                 labels, real = batch.pop("labels"), batch["attention_mask"].bool()
                 losses = token_losses(model(**batch).logits, labels)
                 means = losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)  # L of each sequence
                 for layer, gradients in enumerate(_gradients(means.sum(), taps)):
-                    sums[layer] += sequence_sensitivity(taps[layer].kept, gradients).sum(0)
-                    h = taps[layer].kept[-1].detach()[real].float()
+                    kept = taps[layer].kept
+                    sums[layer] += sequence_sensitivity(kept, gradients, len(real)).sum(0)
+                    h = kept[-1].detach().flatten(0, -2)[real.flatten()].float()
                     grams[layer].addmm_(h.T, h)
                 tokens += int(real.sum())
     finally:
@@ -111,14 +112,16 @@ def redundancy(
     )
 
 
-def sequence_sensitivity(kept: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+def sequence_sensitivity(
+    kept: Sequence[Tensor], gradients: Sequence[Tensor], sequences: int
+) -> Tensor:
     """|sum over a neuron's weights of w dL/dw| for each sequence, (B, N).
 
     From activations alone: the sum over tokens of z dL/dz (each incoming row with its bias) plus
-    h dL/dh. kept, gradients: the z's and h, each (B, T, N), and dL/d of them.
+    h dL/dh. kept, gradients: the z's and h, (B, T, N) or flat (B T, N), and dL/d of them.
     """
-    terms = [(x.detach() * g).sum(1).float() for x, g in zip(kept, gradients, strict=True)]
-    return sum(terms).abs()
+    products = [(x.detach() * g).float() for x, g in zip(kept, gradients, strict=True)]
+    return sum(p.view(sequences, -1, p.shape[-1]).sum(1) for p in products).abs()
 
 
 def cosine(gram: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gumlab.batches import context_length
 from gumlab.feedforward import is_linear, neurons
 
 
@@ -36,9 +37,13 @@ def latencies(
 ) -> dict[str, float]:
     """Median milliseconds of a forward pass of (batch, tokens) for each model, interleaved.
 
-    The models take turns, so that a busy moment of the machine falls on all of them.
+    In eval mode; shorter where the context is. The models take turns, so that a busy moment of
+    the machine falls on all of them.
     """
     times: dict[str, list[float]] = {name: [] for name in models}
+    training = {name: model.training for name, model in models.items()}
+    for model in models.values():
+        model.eval()
     inputs = {name: _tokens(model, batch, tokens) for name, model in models.items()}
     for turn in range(repeats + 3):  # the first three turns warm up
         for name, model in models.items():
@@ -48,11 +53,14 @@ def latencies(
             _wait(model)
             if turn >= 3:
                 times[name].append(1000 * (time.perf_counter() - began))
+    for name, model in models.items():
+        model.train(training[name])
     return {name: statistics.median(t) for name, t in times.items()}
 
 
 def _tokens(model: nn.Module, batch: int, tokens: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
+    tokens = min(tokens, context_length(model))
     ids = torch.randint(0, model.config.vocab_size, (batch, tokens), generator=generator)
     return ids.to(next(model.parameters()).device)
 

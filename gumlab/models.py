@@ -54,22 +54,18 @@ def load_folder(folder: Path, dtype: torch.dtype) -> nn.Module:
             f"{folder} holds no safetensors weights (found: {found}). gumlab never unpickles; save "
             "the model again with safetensors (transformers: model.save_pretrained)."
         )
+    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     try:
-        if layers is None:
-            return AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
-            ).eval()
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).to(dtype)
-        set_widths(
-            model,
-            {
-                int(i): v
-                for i, over in layers.items()
-                for k, v in over.items()
-                if k == width_field(model)
-            },
+        config = AutoConfig.for_model(**config)
+        # transformers does not build unequal layers: it loads all the rest, we load the blocks
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=bool(layers),
+            **options,
         )
-        _load_weights(model, folder)
+        refitted = _load_blocks(model, folder, layers) if layers else set()
     except GumlabError:
         raise
     except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
@@ -77,22 +73,31 @@ def load_folder(folder: Path, dtype: torch.dtype) -> nn.Module:
             f"{folder} cannot be loaded ({type(error).__name__}: {_first_line(error)}). "
             "The files are damaged or made for another model; copy or save them again."
         ) from error
+    wrong = {k if isinstance(k, str) else k[0] for k in report["mismatched_keys"]} - refitted
+    wrong |= set(report["missing_keys"])
+    if wrong:
+        raise GumlabError(
+            f"{folder} lacks weights that its config.json asks for, or has others in their place "
+            f"({', '.join(sorted(wrong)[:3])}). The files belong to another model; save it again."
+        )
     return model.eval()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's config.json; GumlabError where there is none or it is damaged."""
+    path = folder / "config.json"
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise GumlabError(
             f"{folder} has no config.json, so it is not a model folder. Expected config.json, "
             "model.safetensors and the tokenizer's files."
         ) from None
     except ValueError as error:
-        raise GumlabError(
-            f"{folder / 'config.json'} is not JSON ({error}). Copy or save it again."
-        ) from error
+        raise GumlabError(f"{path} is not JSON ({error}). Copy or save it again.") from error
+    if not isinstance(config, dict):
+        raise GumlabError(f"{path} holds no JSON object. Copy or save it again.")
+    return config
 
 
 def width_field(model: nn.Module) -> str:
@@ -105,41 +110,29 @@ def width_field(model: nn.Module) -> str:
     )
 
 
-def set_widths(model: nn.Module, widths: dict[int, int]) -> None:
-    """Give layers other widths, with zero weights, ready to receive a checkpoint's."""
-    for i, layer in enumerate(neurons(model)):
-        if i in widths:
-            empty = torch.full((widths[i],), layer.width)
-            replace_parameters(layer, layer.replacements(empty))
-
-
-def replace_parameters(layer: Any, new: dict[nn.Parameter, nn.Parameter]) -> None:
-    """Put new parameters in a block's modules, old -> new, and set the modules' sizes."""
-    for module in (*layer.fc, layer.proj):
-        for key, parameter in list(module.named_parameters(recurse=False)):
-            if parameter in new:
-                setattr(module, key, new[parameter])
-    layer.set_sizes()
-
-
-def _load_weights(model: nn.Module, folder: Path) -> None:
+def _load_blocks(model: nn.Module, folder: Path, layers: dict[str, dict[str, Any]]) -> set[str]:
+    """Give the layers of `per_layer_config` their own widths and weights; the loaded keys."""
     from safetensors.torch import load_file
 
     state = {
         k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()
     }
-    missing, surplus = model.load_state_dict(state, strict=False)
-    tied = set(
-        getattr(model, "all_tied_weights_keys", None)
-        or getattr(model, "_tied_weights_keys", None)
-        or ()
-    )
-    if surplus or set(missing) - tied:
-        raise GumlabError(
-            f"{folder} does not fit its config.json: missing {sorted(set(missing) - tied)[:3]}, "
-            f"unexpected {surplus[:3]}. The files belong to another model; save it again."
-        )
-    model.tie_weights()
+    field, dtype, loaded = width_field(model), next(model.parameters()).dtype, set()
+    for i, layer in enumerate(neurons(model)):
+        width = layers.get(str(i), {}).get(field, layer.width)
+        if width == layer.width:
+            continue
+        zeros = layer.replacements(torch.full((width,), layer.width))
+        for name, module in model.get_submodule(layer.name).named_modules():
+            for key, old in list(module.named_parameters(recurse=False)):
+                if old in zeros:
+                    full = ".".join(filter(None, (layer.name, name, key)))
+                    if full not in state or state[full].shape != zeros[old].shape:
+                        raise GumlabError(f"{folder}: {full} is missing or not of width {width}.")
+                    setattr(module, key, nn.Parameter(state[full].to(dtype)))
+                    loaded.add(full)
+        layer.set_sizes()
+    return loaded
 
 
 def _first_line(error: Exception) -> str:

@@ -44,8 +44,9 @@ class Pruner:
     of the steps, then falling linearly to 0. gradient: "neuron" (the reference code's, over all of
     a neuron's weights; a removed neuron returns only if others sink) or "gate" (sum over tokens of
     h dL/dh', removed neurons can return); "neuron" is the default because it gave the lower loss
-    (results/tuning_restaurants.csv, results/methods_restaurants.md). penalty: lambda of soft
-    movement and GUM; lambda_t = lambda v_t / keep. lambda_gum: weight of GUM's uniqueness term (0:
+    (results/tuning_restaurants.csv, results/methods_restaurants.md). penalty: GUM's lambda
+    (lambda_t = lambda v_t / keep), and where soft movement's starts, which is then steered towards
+    the asked fraction. lambda_gum: weight of GUM's uniqueness term (0:
     plain L1). GUM's similarity comes from running Gram sums, refreshed every `gram_every` steps
     from a share `gram_tokens` of the batch's tokens; `gram_memory` is what a refresh keeps of the
     old sums (reference code: every step, all tokens, 0.001).
@@ -86,12 +87,19 @@ class Pruner:
         check_keep(keep)
         if steps < 1:
             raise GumlabError(f"steps must be 1 or more, got {steps}.")
+        if gram_every < 1 or not 0 < gram_tokens <= 1 or not 0 <= gram_memory < 1:
+            raise GumlabError(
+                "GUM's similarity needs gram_every >= 1, gram_tokens in (0, 1] and gram_memory in "
+                f"[0, 1), got {gram_every}, {gram_tokens} and {gram_memory}."
+            )
+        schedule(0, steps, keep, start, end)  # raises for a start or end out of order
         self.model, self.method, self.keep, self.steps = model, method, keep, steps
         self.scope = scope or SCOPE.get(method, "layer")
         self.widths, self.floor, self.multiple_of = widths, floor, multiple_of
         self.start, self.end, self.freeze = start, end, freeze
         self.score_lr, self.gradient = score_lr or SCORE_LR.get(method, 0.01), gradient
         self.penalty, self.lambda_gum = penalty, lambda_gum
+        self._soft = penalty
         self.step_count = 0
         self.frozen = False
 
@@ -151,9 +159,7 @@ class Pruner:
             gate.remove()
 
     def _learn(self, v: float) -> None:
-        strength = self.penalty * v / self.keep if self.method != "movement" else 0.0
-        if self.method == "soft_movement":
-            strength = self._soft_strength(v)
+        strength = self._strength(v)
         for i, (score, gate) in enumerate(zip(self.scores, self.gates, strict=True)):
             if self.gradient == "neuron":
                 score.grad = neuron_gradient(self.layers[i], gate.mask)
@@ -196,10 +202,12 @@ class Pruner:
         above = [torch.sigmoid(s) > tau for s in scores]
         return [m | top(s, int(self.keep * len(s)) + 1) for m, s in zip(above, scores, strict=True)]
 
-    def _soft_strength(self, v: float) -> float:
-        """Soft movement's lambda: raised while more is kept than v_t asks, lowered while less."""
-        self.penalty *= math.exp(20 / self.steps * math.copysign(1, self.fraction_kept - v))
-        return self.penalty
+    def _strength(self, v: float) -> float:
+        """lambda_t. Soft movement's rises while more is kept than v_t asks, else it falls."""
+        if self.method == "soft_movement":
+            self._soft *= math.exp(20 / self.steps * math.copysign(1, self.fraction_kept - v))
+            return self._soft
+        return self.penalty * v / self.keep if self.method == "gum" else 0.0
 
     def _freeze(self) -> None:
         self.frozen = True

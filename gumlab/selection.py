@@ -68,20 +68,25 @@ def layer_widths(
 ) -> list[int]:
     """How many neurons each layer keeps under `select`: the sum is round(keep * N) exactly.
 
-    With multiple_of the sum is the nearest that the multiples allow.
+    With multiple_of the sum is within one multiple of it.
     """
     sizes = [len(s) for s in scores]
     total = _check_budget(sizes, keep, scope, floor, multiple_of)
     if scope == "layer":
         wanted = [n * total / sum(sizes) for n in sizes]
+        short = [layer for layer, w in enumerate(wanted) if w < floor]
     else:  # with the floors' neurons set first, the rest of the budget goes by rank over all layers
+        free = torch.cat([s.double() for s in scores])
         ranks = [s.argsort(descending=True, stable=True).argsort() for s in scores]
-        lifted = torch.cat([s.double() for s in scores])
-        safe = torch.cat([r < floor for r in ranks])
-        lifted[safe] = math.inf
+        lifted = free.masked_fill(torch.cat([r < floor for r in ranks]), math.inf)
         wanted = [float(m.sum()) for m in top(lifted, total).split(sizes)]
-        if warn and floor:
-            _warn_floor(scores, total, floor)
+        short = [i for i, m in enumerate(top(free, total).split(sizes)) if m.sum() < floor]
+    if warn and short:
+        warnings.warn(
+            f"Top_v would leave fewer than floor={floor} neurons in layer(s) "
+            f"{', '.join(map(str, short))}; they keep {floor}, taken from the same total.",
+            stacklevel=3,
+        )
     low = [
         min(n, max(floor, 1) if multiple_of == 1 else _ceil(max(floor, 1), multiple_of))
         for n in sizes
@@ -163,6 +168,8 @@ def check_masks(masks: Sequence[Tensor], widths: Sequence[int]) -> None:
 
 
 def _check_scores(scores: Sequence[Tensor]) -> None:
+    if len(scores) == 0:
+        raise GumlabError("There are no scores; expected one (N,) tensor per layer.")
     for layer, s in enumerate(scores):
         if s.ndim != 1 or torch.isnan(s).any():
             found = f"shape {tuple(s.shape)}" if s.ndim != 1 else "NaN"
@@ -194,14 +201,3 @@ def _check_budget(sizes: list[int], keep: float, scope: str, floor: int, multipl
 
 def _ceil(number: int, unit: int) -> int:
     return -(-number // unit) * unit
-
-
-def _warn_floor(scores: Sequence[Tensor], total: int, floor: int) -> None:
-    free = top(torch.cat(list(scores)), total).split([len(s) for s in scores])
-    short = [layer for layer, mask in enumerate(free) if mask.sum() < floor]
-    if short:
-        warnings.warn(
-            f"Global Top_v would leave fewer than floor={floor} neurons in layer(s) "
-            f"{', '.join(map(str, short))}; they keep {floor}, taken from the same total.",
-            stacklevel=4,
-        )

@@ -59,17 +59,19 @@ def run(
     steps: int = 300,
     seed: int = 0,
     teacher: nn.Module | None = None,
-    split: str = "test",
+    split: str | None = None,
     generated: int | None = 200,
     **training: Any,
 ) -> Run:
     """Prune a copy of `base` on `task` with one method, shrink it, and measure it.
 
     The row holds method, keep, neurons and parameters left (with the fraction), loss, the task's
-    metrics, sensitivity and uniqueness on training examples, and the seconds of the training.
+    metrics on `split` (default: test where there is one), sensitivity and uniqueness on training
+    examples, and the seconds of the training.
     Every method gets the same steps, batches (by seed) and optimiser.
     """
     began = time.perf_counter()
+    split = split or ("test" if task.test else "validation")
     model, masks = copy.deepcopy(base), None
     pruner = None
     if method.name is not None:
@@ -89,6 +91,7 @@ def run(
         "method": method.label,
         "distilled": teacher is not None,
         "seed": seed,
+        "split": split,
         "keep": left / sum(layer.width for layer in neurons(base)),
         "neurons": left,
         "parameters": size,

@@ -60,7 +60,8 @@ def train(
     AdamW, gradients clipped to norm `clip`, learning rate warmed up over 10 % of the steps, then
     linear to 0. With a `teacher` the loss is ce_weight * CE + kd_weight * T^2 KL(teacher ||
     student), both the mean over target tokens; without one it is CE. Raises GumlabError when the
-    loss is not finite: the model then holds the last good weights.
+    loss or its gradient is not finite: the model then holds the last weights known to be good (a
+    copy is kept from every twentieth of the run).
     """
     if pruner is not None and (pruner.steps != steps or pruner.step_count):
         raise GumlabError(
@@ -70,7 +71,7 @@ def train(
     examples = task.split("train") if isinstance(task, Task) else task
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
-    history, began = History(), time.perf_counter()
+    history, good, began = History(), _Copy(model, 0), time.perf_counter()
     model.train()
     bar = tqdm(total=steps, disable=not progress, unit="step", leave=False)
     with bar, memory_guard(batch_size):
@@ -84,12 +85,11 @@ def train(
                 )
             loss.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+            done = len(history.losses)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
-                raise GumlabError(
-                    f"The loss or its gradient was not finite (loss {loss.item()}) at step "
-                    f"{len(history.losses) + 1} of {steps}; the model holds the weights of the "
-                    f"step before. Lower lr (now {lr}) or check the data."
-                )
+                raise good.restored(model, f"{loss.item()} at step {done + 1} of {steps}", lr)
+            if done % max(1, steps // 20) == 0:
+                good = _Copy(model, done)
             if pruner is not None:
                 pruner.step()
             optimizer.step()
@@ -104,6 +104,25 @@ def train(
     model.eval()
     history.seconds = time.perf_counter() - began
     return history
+
+
+class _Copy:
+    """A model's weights as they were after `step` steps."""
+
+    def __init__(self, model: nn.Module, step: int) -> None:
+        self.step, self.weights = step, [p.detach().clone() for p in model.parameters()]
+
+    @torch.no_grad()
+    def restored(self, model: nn.Module, loss: str, lr: float) -> GumlabError:
+        """Put the weights back; the error to raise."""
+        for parameter, weight in zip(model.parameters(), self.weights, strict=True):
+            parameter.copy_(weight)
+            parameter.grad = None
+        model.eval()
+        return GumlabError(
+            f"The loss or its gradient was not finite (loss {loss}); the model holds the weights "
+            f"it had after step {self.step}. Lower lr (now {lr}) or check the data."
+        )
 
 
 def learning_rate(step: int, steps: int, warm_up: float = 0.1) -> float:

@@ -161,9 +161,14 @@ def test_a_missing_split_is_said_to_be_missing(gpt2, tokenizer, split, sentence)
         evaluate(gpt2, tokenizer, Task("small", "bleu", make_examples(3)), split)
 
 
-def test_a_real_task_without_a_test_split_uses_validation(gpt2, tokenizer, task):
-    real = Task("e2e", "bleu", task.train, task.validation, [], notes=("no test split",))
-    assert evaluate(gpt2, tokenizer, real) == evaluate(gpt2, tokenizer, task, "validation")
+def test_a_task_without_a_test_split_uses_validation_and_says_so(gpt2, tokenizer, task):
+    without = Task("e2e", "bleu", task.train, task.validation)
+    with pytest.warns(
+        UserWarning, match="Task 'e2e' has no test split; this is validation"
+    ) as said:
+        got = evaluate(gpt2, tokenizer, without)
+    assert got == evaluate(gpt2, tokenizer, task, "validation")
+    assert said[0].filename == __file__
 
 
 def test_nothing_to_generate_from_is_refused(gpt2, tokenizer):

@@ -81,7 +81,7 @@ def exercise(cases: Sequence[tuple], hints: Sequence[Hint]) -> Callable[[Callabl
 
 
 def claims(verdicts: Mapping[str, bool]) -> None:
-    """Print a notebook's checked claims, one verdict a line; AssertionError if one does not hold."""
+    """Print a notebook's checked claims, a line each; AssertionError if one does not hold."""
     for sentence, holds in verdicts.items():
         print(f"{'holds' if holds else 'DOES NOT HOLD'}: {sentence}")
     failed = [sentence for sentence, holds in verdicts.items() if not holds]

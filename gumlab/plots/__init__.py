@@ -1,0 +1,34 @@
+"""Pure figure builders: data in, a `Plot` out, which is a figure and the sentence it shows."""
+
+from gumlab.plots.figure import Plot, new_figure
+from gumlab.plots.models import (
+    activations,
+    folded_map,
+    neuron_map,
+    parameter_shares,
+    relative_costs,
+    removal,
+)
+from gumlab.plots.runs import (
+    keep_curves,
+    method_bars,
+    quality_against_keep,
+    seed_dots,
+    training_runs,
+)
+
+__all__ = [
+    "Plot",
+    "activations",
+    "folded_map",
+    "keep_curves",
+    "method_bars",
+    "neuron_map",
+    "new_figure",
+    "parameter_shares",
+    "quality_against_keep",
+    "relative_costs",
+    "removal",
+    "seed_dots",
+    "training_runs",
+]
