@@ -131,6 +131,18 @@ def gate(model: nn.Module, masks: list[Tensor]) -> list[Gate]:
     return gates
 
 
+def kept_by_gates(model: nn.Module) -> list[Tensor]:
+    """The masks of a model's gates, (N,) bool per layer; all True where a layer has none."""
+    masks = []
+    for layer in neurons(model):
+        mask = torch.ones(layer.width, dtype=torch.bool, device=layer.proj.weight.device)
+        for hook in layer.proj._forward_pre_hooks.values():
+            if isinstance(hook, Gate):
+                mask &= hook.mask
+        masks.append(mask)
+    return masks
+
+
 def remove_gates(model: nn.Module) -> None:
     """Take every gate off a model, whoever put it there."""
     for module in model.modules():

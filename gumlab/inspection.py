@@ -1,7 +1,6 @@
-"""What a neuron is worth to its model: Gram statistics, sensitivity, uniqueness, twins.
+"""What a neuron is worth to its model: sensitivity, uniqueness, reconstructability, twins.
 
-One pass over the data gathers, per layer, the Gram matrix G = H^T H (tokens x neurons H, padding
-never counts) and the sensitivity; every other figure comes from G.
+Everything comes from the Gram matrix G and the sensitivity of one pass (`statistics.collect`).
 """
 
 from __future__ import annotations
@@ -13,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.batches import IGNORED, batches, memory_guard, token_losses
 from gumlab.feedforward import neurons
+from gumlab.gating import kept_by_gates
+from gumlab.scoring import obs
+from gumlab.statistics import RIDGE, Statistics, collect, inverse
 from gumlab.tasks import Example, Task
 
 UNIQUE_BELOW = 0.8  # the paper's threshold on the cosine
@@ -22,38 +23,67 @@ UNIQUE_BELOW = 0.8  # the paper's threshold on the cosine
 
 @dataclass
 class Redundancy:
-    """One figure per neuron, lists of (N,) tensors by layer; `uniqueness` for the whole model."""
+    """One figure per neuron, lists of (N,) tensors by layer, and figures of the whole model.
+
+    max_cosine: signed cosine with the twin. reconstructability: R2, the share of a neuron's energy
+    that the best combination of the other neurons of its layer rebuilds; exact_uniqueness is
+    1 - R2. obs: ||w_i||^2 / [G^-1]_ii, the layer's output error after deleting the neuron and
+    refitting the rest. effective_rank: one number per layer. kept: what a gated model's masks keep;
+    figures of the whole model are over the kept neurons.
+    """
 
     sensitivity: list[Tensor]
     max_cosine: list[Tensor]
     twin: list[Tensor]
     unique: list[Tensor]
     dead: list[Tensor]
+    reconstructability: list[Tensor]
+    obs: list[Tensor]
+    effective_rank: list[float]
+    kept: list[Tensor]
     gram: list[Tensor]
     tokens: int
 
     @property
+    def exact_uniqueness(self) -> list[Tensor]:
+        """1 - R2 of every neuron."""
+        return [1 - r for r in self.reconstructability]
+
+    @property
     def uniqueness(self) -> float:
         """Share of neurons without a later neuron of their layer at cosine 0.8 or more."""
-        return float(torch.cat(self.unique).float().mean())
+        return self._share(self.unique)
 
     @property
     def mean_sensitivity(self) -> float:
-        """Mean over all neurons."""
-        return float(torch.cat(self.sensitivity).mean())
+        """Mean over the kept neurons."""
+        return self._share(self.sensitivity)
+
+    def rebuilt(self, above: float = 0.9) -> float:
+        """Share of neurons with R2 above a bound."""
+        return self._share([r > above for r in self.reconstructability])
+
+    def _share(self, values: list[Tensor]) -> float:
+        return float(torch.cat(values)[torch.cat(self.kept)].float().mean())
 
     def table(self) -> Any:
-        """A pandas DataFrame, one row per layer."""
+        """A pandas DataFrame, one row per layer, over the kept neurons."""
         import pandas as pd
+
+        def mean(values: list[Tensor]) -> list[float]:
+            return [float(v[k].float().mean()) for v, k in zip(values, self.kept, strict=True)]
 
         return pd.DataFrame(
             {
                 "layer": range(len(self.unique)),
-                "neurons": [len(u) for u in self.unique],
-                "uniqueness": [float(u.float().mean()) for u in self.unique],
-                "dead": [int(d.sum()) for d in self.dead],
-                "sensitivity": [float(s.mean()) for s in self.sensitivity],
-                "mean_max_cosine": [float(c.abs().mean()) for c in self.max_cosine],
+                "neurons": [int(k.sum()) for k in self.kept],
+                "uniqueness": mean(self.unique),
+                "dead": [int((d & k).sum()) for d, k in zip(self.dead, self.kept, strict=True)],
+                "R2 > 0.9": mean([r > 0.9 for r in self.reconstructability]),
+                "R2 > 0.99": mean([r > 0.99 for r in self.reconstructability]),
+                "effective_rank": self.effective_rank,
+                "sensitivity": mean(self.sensitivity),
+                "mean_max_cosine": mean([c.abs() for c in self.max_cosine]),
             }
         )
 
@@ -70,58 +100,47 @@ def redundancy(
     split: str = "train",
     limit: int | None = 256,
     batch_size: int = 16,
+    ridge: float = RIDGE,
 ) -> Redundancy:
     """Measure every neuron on the first `limit` examples of a split (the paper: the training set).
 
-    Works on dense and shrunk models. The figures do not depend on the batch size.
+    Works on dense, gated and shrunk models. The figures do not depend on the batch size. ridge: of
+    the mean of G's diagonal, added to it before it is inverted, so that twins, dead neurons and
+    fewer tokens than neurons give finite figures.
     """
-    examples = (task.split(split) if isinstance(task, Task) else list(task))[:limit]
+    found = collect(
+        model, tokenizer, task, split=split, limit=limit, batch_size=batch_size, gradients=True
+    )
     layers = neurons(model)
-    taps = [_Tap(layer) for layer in layers]
-    device = layers[0].proj.weight.device
-    grams = [torch.zeros(n.width, n.width, device=device) for n in layers]
-    sums = [torch.zeros(n.width, device=device) for n in layers]
-    tokens, was_training = 0, model.training
-    model.eval()
-    try:
-        with memory_guard(batch_size), torch.enable_grad():
-            for batch in batches(model, tokenizer, examples, batch_size):
-                labels, real = batch.pop("labels"), batch["attention_mask"].bool()
-                losses = token_losses(model(**batch).logits, labels)
-                means = losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)  # L of each sequence
-                for layer, gradients in enumerate(_gradients(means.sum(), taps)):
-                    kept = taps[layer].kept
-                    sums[layer] += sequence_sensitivity(kept, gradients, len(real)).sum(0)
-                    h = kept[-1].detach().flatten(0, -2)[real.flatten()].float()
-                    grams[layer].addmm_(h.T, h)
-                tokens += int(real.sum())
-    finally:
-        for tap in taps:
-            tap.remove()
-        model.train(was_training)
-    cosines = [cosine(g) for g in grams]
+    cosines = [cosine(f.gram) for f in found]
     twins = [nearest(c) for c in cosines]
     return Redundancy(
-        sensitivity=[s / len(examples) for s in sums],
+        sensitivity=[f.sensitivity for f in found],
         max_cosine=[c for c, _ in twins],
         twin=[i for _, i in twins],
         unique=[unique(c) for c in cosines],
-        dead=[g.diagonal() == 0 for g in grams],
-        gram=grams,
-        tokens=tokens,
+        dead=[f.dead for f in found],
+        reconstructability=[reconstructability(f, ridge) for f in found],
+        obs=[obs(layer, f, ridge) for layer, f in zip(layers, found, strict=True)],
+        effective_rank=[effective_rank(f.gram) for f in found],
+        kept=kept_by_gates(model),
+        gram=[f.gram for f in found],
+        tokens=found[0].tokens,
     )
 
 
-def sequence_sensitivity(
-    kept: Sequence[Tensor], gradients: Sequence[Tensor], sequences: int
-) -> Tensor:
-    """|sum over a neuron's weights of w dL/dw| for each sequence, (B, N).
+def reconstructability(found: Statistics, ridge: float = RIDGE) -> Tensor:
+    """R2_i = 1 - 1 / (G_ii [G^-1]_ii), (N,), G with the ridge; 0 for dead neurons."""
+    lift = ridge * found.energy.double().mean().clamp_min(1e-30)
+    r2 = 1 - 1 / ((found.energy.double() + lift) * inverse(found.gram, ridge).diagonal())
+    return torch.where(found.dead, 0.0, r2).float()
 
-    From activations alone: the sum over tokens of z dL/dz (each incoming row with its bias) plus
-    h dL/dh. kept, gradients: the z's and h, (B, T, N) or flat (B T, N), and dL/d of them.
-    """
-    products = [(x.detach() * g).float() for x, g in zip(kept, gradients, strict=True)]
-    return sum(p.view(sequences, -1, p.shape[-1]).sum(1) for p in products).abs()
+
+def effective_rank(gram: Tensor) -> float:
+    """exp of the entropy of G's normalised eigenvalues (Roy, Vetterli 2007); 0 if all is dead."""
+    values = torch.linalg.eigvalsh(gram.double()).clamp_min(0)
+    share = values / values.sum().clamp_min(1e-30)
+    return float(torch.exp(-(share * share.clamp_min(1e-30).log()).sum())) if values.sum() else 0.0
 
 
 def cosine(gram: Tensor) -> Tensor:
@@ -144,38 +163,3 @@ def unique(cosines: Tensor, threshold: float = UNIQUE_BELOW) -> Tensor:
     """True for neurons with no later neuron j > i at cosine >= threshold; dead ones are False."""
     has_later = (cosines >= threshold).triu(diagonal=1).any(1)
     return ~has_later & (cosines.diagonal() > 0)
-
-
-class _Tap:
-    """Keeps a layer's z (one or two) and h of the last forward pass, with their graph."""
-
-    def __init__(self, layer: Any) -> None:
-        self.layer, self.kept = layer, []
-        hooks = [m.register_forward_hook(self._after_fc) for m in layer.fc]
-        self._handles = [*hooks, layer.proj.register_forward_pre_hook(self._before_proj)]
-
-    def _after_fc(self, module: nn.Module, inputs: tuple, z: Tensor) -> Tensor | None:
-        if module is self.layer.fc[0]:
-            self.kept = []
-        if not z.requires_grad:
-            z.requires_grad_(True)
-        parts = z.split(self.layer.width, dim=-1)
-        if len(parts) == 1:
-            self.kept.append(z)
-            return None
-        self.kept.extend(parts)  # gate and up are fused: differentiate the two halves
-        return torch.cat(parts, dim=-1)
-
-    def _before_proj(self, module: nn.Module, inputs: tuple) -> None:
-        self.kept.append(inputs[0])
-
-    def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-def _gradients(loss: Tensor, taps: Sequence[_Tap]) -> list[tuple[Tensor, ...]]:
-    flat = torch.autograd.grad(loss, [x for tap in taps for x in tap.kept])
-    counts = [len(tap.kept) for tap in taps]
-    starts = [sum(counts[:i]) for i in range(len(counts))]
-    return [flat[s : s + c] for s, c in zip(starts, counts, strict=True)]

@@ -1,19 +1,23 @@
 """How much each neuron matters: every criterion as its formula, high = keep.
 
-Two families. Scores read off the weights (random, magnitude) are functions of the model. Learned
-scores (movement, soft movement, GUM) are a variable S that follows a gradient while the model
-trains; their formulas are here, `pruner` applies them step by step.
+Three families. Scores read off the weights (random, magnitude) are functions of the model. Scores
+without training need one pass over data (`statistics.collect`). Learned scores (movement, soft
+movement, GUM) are a variable S that follows a gradient while the model trains; their formulas are
+here, `pruner` applies them step by step. w_i is a neuron's row of outgoing weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import FeedForward, neurons
+from gumlab.statistics import RIDGE, Statistics, collect, inverse
+from gumlab.tasks import Example, Task
 
 
 def random_scores(layers: Sequence[FeedForward], seed: int = 0) -> list[Tensor]:
@@ -72,18 +76,108 @@ def mean_similarity(gram: Tensor, mask: Tensor) -> Tensor:
     return inverse * (gram.abs() @ kept - energy * kept) / mask.sum()
 
 
+def activation_norm(layer: FeedForward, found: Statistics) -> Tensor:
+    """||h_i|| over the tokens, (N,)."""
+    return found.energy.sqrt()
+
+
+def wanda(layer: FeedForward, found: Statistics) -> Tensor:
+    """Wanda-sp: (mean over j of |w_ij|) * ||h_i||, (N,) (Sun et al. 2023; An et al. 2023)."""
+    return layer.outgoing().abs().mean(1).detach().float() * found.energy.sqrt()
+
+
+def flap(layer: FeedForward, found: Statistics) -> Tensor:
+    """FLAP: Var(h_i) * ||w_i||^2, (N,) (An et al. 2023); its bias compensation is in `shrink`."""
+    variance = found.energy / found.tokens - found.mean.square()
+    return variance.clamp_min(0) * _squared_norm(layer)
+
+
+def taylor(layer: FeedForward, found: Statistics) -> Tensor:
+    """First-order Taylor: the sensitivity, mean over sequences of |sum of w dL/dw|, (N,)."""
+    return found.sensitivity
+
+
+def fisher(layer: FeedForward, found: Statistics) -> Tensor:
+    """Mask Fisher: mean over sequences of (dL/dm_i)^2, (N,) (Kwon et al. 2022)."""
+    return found.fisher
+
+
+def minitron(layer: FeedForward, found: Statistics) -> Tensor:
+    """Root of the sum over sequences of (mean over tokens of |h_i|)^2, (N,) (Muralidharan 2024)."""
+    return found.squared_means.sqrt()
+
+
+def peak_to_peak(layer: FeedForward, found: Statistics) -> Tensor:
+    """max h_i - min h_i over the tokens, (N,)."""
+    return found.high - found.low
+
+
+def obs(layer: FeedForward, found: Statistics, ridge: float = RIDGE) -> Tensor:
+    """Optimal Brain Surgeon: ||w_i||^2 / [G^-1]_ii, (N,): used times exactly unique.
+
+    It is the squared error of the layer's output, summed over the tokens, after neuron i is deleted
+    and the others' outgoing weights are refitted (with the ridge as part of G).
+    """
+    return (_squared_norm(layer) / inverse(found.gram, ridge).diagonal()).float()
+
+
+def greedy_obs(layer: FeedForward, found: Statistics, ridge: float = RIDGE) -> Tensor:
+    """OBS one neuron at a time: remove the cheapest, refit, update G^-1, and go on, (N,).
+
+    A neuron's score is the largest error of a single removal up to its own, so the order of removal
+    is kept and scores of several layers share one scale (error energy, summed over the tokens).
+    """
+    h, w = inverse(found.gram, ridge), layer.outgoing().detach().double().clone()
+    left = torch.ones(len(h), dtype=torch.bool, device=h.device)
+    score, worst = torch.zeros(len(h), dtype=h.dtype, device=h.device), 0.0
+    for _ in range(len(h)):
+        cost = torch.where(left, w.square().sum(1) / h.diagonal(), torch.inf)
+        i = int(cost.argmin())
+        worst = max(worst * (1 + 1e-9), float(cost[i]))  # later removals rank above earlier ones
+        score[i], left[i] = worst, False
+        column = h[:, i] / h[i, i]
+        w -= torch.outer(column, w[i])  # the others take over what neuron i did
+        h -= torch.outer(column, h[i].clone())
+        h[i], h[:, i], h[i, i], w[i] = 0.0, 0.0, 1.0, 0.0
+    return score
+
+
+def _squared_norm(layer: FeedForward) -> Tensor:
+    return layer.outgoing().detach().float().square().sum(1)
+
+
 WEIGHT_SCORES: dict[str, Callable[[FeedForward], Tensor]] = {"magnitude": magnitude}
+DATA_SCORES: dict[str, Callable[[FeedForward, Statistics], Tensor]] = {
+    "activation_norm": activation_norm,
+    "wanda": wanda,
+    "flap": flap,
+    "taylor": taylor,
+    "fisher": fisher,
+    "minitron": minitron,
+    "peak_to_peak": peak_to_peak,
+    "obs": obs,
+    "greedy_obs": greedy_obs,
+}
+NEED_GRADIENTS = ("taylor", "fisher")
 LEARNED = ("movement", "soft_movement", "gum")
-SCORES = ("random", *WEIGHT_SCORES)
+SCORES = ("random", *WEIGHT_SCORES, *DATA_SCORES)
 
 
 def score(
-    model: nn.Module, method: str, tokenizer=None, task=None, *, seed: int = 0
+    model: nn.Module,
+    method: str,
+    tokenizer: Any = None,
+    task: Task | Sequence[Example] | None = None,
+    *,
+    seed: int = 0,
+    **options: Any,
 ) -> list[Tensor]:
     """One score per neuron, a list of (N,) float tensors, one per layer; high = keep.
 
-    method: "random" or "magnitude" (data-free: no tokenizer, no task needed). Movement and GUM
-    learn their scores during training: use `gumlab.Pruner`. Raises GumlabError for an unknown name.
+    method: "random" and "magnitude" need no data; the scores without training (DATA_SCORES) need
+    tokenizer and task, and take the options of `statistics.collect` (split, limit, batch_size).
+    Movement and GUM learn their scores during training: use `gumlab.Pruner`. Raises GumlabError
+    for an unknown name or missing data.
     """
     layers = neurons(model)
     if method in LEARNED:
@@ -93,6 +187,14 @@ def score(
         )
     if method == "random":
         return random_scores(layers, seed)
-    if method not in WEIGHT_SCORES:
+    if method in WEIGHT_SCORES:
+        return [WEIGHT_SCORES[method](layer) for layer in layers]
+    if method not in DATA_SCORES:
         raise unknown("method", method, SCORES + LEARNED)
-    return [WEIGHT_SCORES[method](layer) for layer in layers]
+    if tokenizer is None or task is None:
+        raise GumlabError(
+            f"Method {method!r} is measured on data. Give them: "
+            f"gumlab.score(model, {method!r}, tokenizer, task)."
+        )
+    found = collect(model, tokenizer, task, gradients=method in NEED_GRADIENTS, **options)
+    return [DATA_SCORES[method](layer, f) for layer, f in zip(layers, found, strict=True)]

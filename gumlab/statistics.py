@@ -1,0 +1,180 @@
+"""One pass over the data, and everything that scores, metrics and the refit need from it.
+
+For each layer: the Gram matrix G = H^T H of the activations (tokens x neurons H, padding never
+counts), sums and extremes of h, and with `gradients` the sensitivity. Sums are float32 or better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gumlab.batches import IGNORED, batches, memory_guard, token_losses
+from gumlab.feedforward import FeedForward, neurons
+from gumlab.tasks import Example, Task
+
+RIDGE = 1e-4  # of the mean of G's diagonal, added to the diagonal before G is inverted
+
+
+@dataclass
+class Statistics:
+    """What one pass found about one layer of N neurons; every tensor is (N,) but `gram` (N, N).
+
+    sensitivity and fisher are means over sequences, squared_means a sum over them; the others are
+    over all `tokens`. sensitivity and fisher are zero where no gradients were asked for.
+    """
+
+    gram: Tensor
+    total: Tensor
+    low: Tensor
+    high: Tensor
+    squared_means: Tensor
+    sensitivity: Tensor
+    fisher: Tensor
+    tokens: int = 0
+
+    @property
+    def energy(self) -> Tensor:
+        """G_ii, the sum over tokens of h_i^2."""
+        return self.gram.diagonal()
+
+    @property
+    def dead(self) -> Tensor:
+        """True where a neuron never fired: G_ii = 0."""
+        return self.energy == 0
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of h over the tokens."""
+        return self.total / self.tokens
+
+
+def collect(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task | Sequence[Example],
+    *,
+    split: str = "train",
+    limit: int | None = 256,
+    batch_size: int = 16,
+    gradients: bool = False,
+    only: Sequence[int] | None = None,
+) -> list[Statistics]:
+    """One `Statistics` per layer from the first `limit` examples of a split, in eval mode.
+
+    only: the indices of the layers to look at, where not all are wanted.
+
+    The figures do not depend on the batch size. On a gated model h is what the gate lets through,
+    so removed neurons are dead. Raises GumlabError where there are no examples.
+    """
+    examples = (task.split(split) if isinstance(task, Task) else list(task))[:limit]
+    layers = neurons(model)
+    layers = layers if only is None else [layers[i] for i in only]
+    found = [_empty(layer) for layer in layers]
+    taps = [_Tap(layer) for layer in layers]
+    was_training = model.training
+    model.eval()
+    try:
+        with memory_guard(batch_size), torch.set_grad_enabled(gradients):
+            for batch in batches(model, tokenizer, examples, batch_size):
+                labels, real = batch.pop("labels"), batch["attention_mask"].bool()
+                logits = model(**batch).logits
+                for tap, layer in zip(taps, found, strict=True):
+                    _add_activations(layer, tap.kept[-1].detach(), real)
+                if gradients:
+                    losses = token_losses(logits, labels)
+                    means = losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)  # each sequence's L
+                    for tap, layer, grads in zip(
+                        taps, found, _gradients(means.sum(), taps), strict=True
+                    ):
+                        _add_gradients(layer, tap.kept, grads, real, len(examples))
+    finally:
+        for tap in taps:
+            tap.remove()
+        model.train(was_training)
+    return found
+
+
+def sequence_sensitivity(
+    kept: Sequence[Tensor], gradients: Sequence[Tensor], sequences: int
+) -> Tensor:
+    """|sum over a neuron's weights of w dL/dw| for each sequence, (B, N).
+
+    From activations alone: the sum over tokens of z dL/dz (each incoming row with its bias) plus
+    h dL/dh. kept, gradients: the z's and h, (B, T, N) or flat (B T, N), and dL/d of them.
+    """
+    products = [(x.detach() * g).float() for x, g in zip(kept, gradients, strict=True)]
+    return sum(p.view(sequences, -1, p.shape[-1]).sum(1) for p in products).abs()
+
+
+def inverse(gram: Tensor, ridge: float = RIDGE) -> Tensor:
+    """(G + ridge mean(G_ii) I)^-1, (N, N), in float64; dead neurons' rows stay large and finite."""
+    gram = gram.double()
+    lift = ridge * gram.diagonal().mean().clamp_min(1e-30)
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.cholesky_inverse(torch.linalg.cholesky(gram + lift * eye))
+
+
+def _empty(layer: FeedForward) -> Statistics:
+    n, device = layer.width, layer.proj.weight.device
+    zeros = [torch.zeros(n, device=device) for _ in range(4)]
+    low, high = (torch.full((n,), x, device=device) for x in (torch.inf, -torch.inf))
+    return Statistics(torch.zeros(n, n, device=device), zeros[0], low, high, *zeros[1:])
+
+
+def _add_activations(layer: Statistics, h: Tensor, real: Tensor) -> None:
+    rows = h.flatten(0, -2)[real.flatten()].float()  # (real tokens, N)
+    layer.gram.addmm_(rows.T, rows)
+    layer.total += rows.sum(0)
+    layer.low = torch.minimum(layer.low, rows.min(0).values)
+    layer.high = torch.maximum(layer.high, rows.max(0).values)
+    size = h.float().view(*real.shape, -1).abs() * real[..., None]  # (B, T, N)
+    layer.squared_means += (size.sum(1) / real.sum(1, keepdim=True)).square().sum(0)
+    layer.tokens += len(rows)
+
+
+def _add_gradients(
+    layer: Statistics, kept: list[Tensor], grads: Sequence[Tensor], real: Tensor, sequences: int
+) -> None:
+    layer.sensitivity += sequence_sensitivity(kept, grads, len(real)).sum(0) / sequences
+    to_mask = (kept[-1].detach() * grads[-1]).float().view(*real.shape, -1).sum(1)  # dL/dm
+    layer.fisher += to_mask.square().sum(0) / sequences
+
+
+class _Tap:
+    """Keeps a layer's z (one or two) and h of the last forward pass, with their graph."""
+
+    def __init__(self, layer: FeedForward) -> None:
+        self.layer, self.kept = layer, []
+        hooks = [m.register_forward_hook(self._after_fc) for m in layer.fc]
+        self._handles = [*hooks, layer.proj.register_forward_pre_hook(self._before_proj)]
+
+    def _after_fc(self, module: nn.Module, inputs: tuple, z: Tensor) -> Tensor | None:
+        if module is self.layer.fc[0]:
+            self.kept = []
+        if torch.is_grad_enabled() and not z.requires_grad:
+            z.requires_grad_(True)
+        parts = z.split(self.layer.width, dim=-1)
+        if len(parts) == 1:
+            self.kept.append(z)
+            return None
+        self.kept.extend(parts)  # gate and up are fused: differentiate the two halves
+        return torch.cat(parts, dim=-1)
+
+    def _before_proj(self, module: nn.Module, inputs: tuple) -> None:
+        self.kept.append(inputs[0])
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _gradients(loss: Tensor, taps: Sequence[_Tap]) -> list[tuple[Tensor, ...]]:
+    flat = torch.autograd.grad(loss, [x for tap in taps for x in tap.kept])
+    counts = [len(tap.kept) for tap in taps]
+    starts = [sum(counts[:i]) for i in range(len(counts))]
+    return [flat[s : s + c] for s, c in zip(starts, counts, strict=True)]
