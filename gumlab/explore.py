@@ -27,7 +27,7 @@ from gumlab.scoring import score
 from gumlab.selection import SCOPES, select
 from gumlab.tasks import Example, Task
 
-SLOW = 0.3  # seconds; above it the controls wait and the sentence says so
+SLOW = 0.3  # seconds; above it the other controls wait and the sentence says so
 
 
 class Explorer(widgets.VBox):
@@ -47,10 +47,10 @@ class Explorer(widgets.VBox):
         self._answers: dict[tuple, Any] = {}
         self._last_seconds = 0.0
         self._picture, self._words = widgets.HTML(), widgets.HTML()
-        row = widgets.HBox(list(controls.values()), layout=widgets.Layout(flex_flow="row wrap"))
+        row = widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
         super().__init__([row, self._picture, self._words])
         for control in controls.values():
-            control.observe(self._moved, "value")
+            control.observe(lambda change: self._update(change["owner"]), "value")
         self._update()
 
     def compute(self, **state: Any) -> Any:
@@ -73,34 +73,30 @@ class Explorer(widgets.VBox):
         """How long `compute` will take, about; by default as long as the last time."""
         return self._last_seconds
 
-    def _moved(self, change: Any) -> None:
-        self._update()
-
-    def _update(self) -> None:
+    def _update(self, moved: widgets.Widget | None = None) -> None:
         self.error = None
         state = self.state()
         key = tuple(state.items())
         try:
             if key not in self._answers:
                 if self.seconds(**state) > SLOW:
-                    self._switch_off(self.controls)
+                    others = [n for n, c in self.controls.items() if c is not moved]
+                    self._switch_off(others)  # the moved one would lose the keyboard's focus
                     self._say("computing ...")
                 self._answers[key] = self._timed(state)
             answer, notes = self._answers[key]
             self.plot = self.draw(answer, **state)
             image = base64.b64encode(self.plot.png()).decode()
             self._picture.value = (
-                f'<img alt="{html.escape(self.alt)}" style="max-width: 100%" '
+                f'<img alt="{html.escape(self.alt)}" style="display: block; max-width: 100%" '
                 f'src="data:image/png;base64,{image}">'
             )
             self._say(" ".join([self.plot.sentence, *notes]))
         except GumlabError as error:
             self._alert(error, str(error))
         except Exception as error:  # a callback's traceback would vanish in Jupyter's log
-            reason = f"This could not be computed ({type(error).__name__}: {error})."
-            self._alert(
-                error, f"{reason} Choose another value; `raise explorer.error` shows where."
-            )
+            why = f"This failed ({type(error).__name__}: {error})."
+            self._alert(error, f"{why} Choose another value; `raise explorer.error` shows where.")
         finally:
             self._switch_off(self.idle(**state))
 
@@ -112,7 +108,7 @@ class Explorer(widgets.VBox):
         self._last_seconds = time.perf_counter() - began
         return answer, [str(w.message) for w in caught if w.category is UserWarning]
 
-    def _switch_off(self, names: Sequence[str] | Mapping[str, Any]) -> None:
+    def _switch_off(self, names: Sequence[str]) -> None:
         for name, control in self.controls.items():
             control.disabled = name in names
 
@@ -141,6 +137,7 @@ def labelled(kind: type[widgets.Widget], label: str, tooltip: str, **options: An
     """A control with a visible label and a tooltip; a slider answers when it is let go."""
     if issubclass(kind, widgets.IntSlider | widgets.FloatSlider):
         options["continuous_update"] = False
+    options["layout"] = {"width": "28em", "margin": "2px 1.5em 2px 2px"}
     control = kind(description=label, style={"description_width": "initial"}, **options)
     # ipywidgets 7 names a slider's tooltip otherwise
     setattr(control, "tooltip" if control.has_trait("tooltip") else "description_tooltip", tooltip)
@@ -180,9 +177,8 @@ class Removal(Explorer):
         share = "How many of all feed-forward neurons stay, in percent"
         choice = labelled(widgets.Dropdown, "score", "Who stays", options=["random", "magnitude"])
         scope = labelled(widgets.Dropdown, "scope", reach, options=SCOPES)
-        keep = labelled(
-            widgets.IntSlider, "neurons kept (%)", share, value=50, min=5, max=100, step=5
-        )
+        percent = {"value": 50, "min": 5, "max": 100, "step": 5}
+        keep = labelled(widgets.IntSlider, "neurons kept (%)", share, **percent)
         seed = labelled(widgets.IntSlider, "seed", "Another random draw", max=9)
         super().__init__({"method": choice, "scope": scope, "keep": keep, "seed": seed})
 
@@ -213,10 +209,8 @@ class Removal(Explorer):
         latest = [key for key in self._curves if key != now][:-4:-1]  # three curves seen before
         curves = {self._label(*key): self._curves[key] for key in (now, *latest)}
         plot = plots.removal(answer, curves, state["keep"])
-        gone = sum(
-            layer.parameters_per_neuron() * int((~mask).sum())
-            for layer, mask in zip(self.layers, answer, strict=True)
-        )
+        pairs = zip(self.layers, answer, strict=True)
+        gone = sum(layer.parameters_per_neuron() * int((~mask).sum()) for layer, mask in pairs)
         left, share = self.parameters - gone, 1 - gone / self.parameters
         plot.sentence += f" {left:,} of {self.parameters:,} parameters are left ({share:.0%})."
         return plot
@@ -232,8 +226,8 @@ class Removal(Explorer):
 
     @staticmethod
     def _label(method: str, scope: str, seed: int) -> str:
-        reach = "by layer" if scope == "layer" else "global"
-        return f"{method}, {reach}" + (f", seed {seed}" if method == "random" else "")
+        label = f"{method}, {'by layer' if scope == 'layer' else 'global'}"
+        return f"{label}, seed {seed}" if method == "random" else label
 
 
 def removal(model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> Removal:

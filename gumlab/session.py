@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 from collections.abc import Iterator
@@ -13,19 +12,22 @@ import torch
 def start(seed: int = 0, threads: int | None = None) -> None:
     """Set the seeds, the threads and the plot style, find the device, quieten libraries.
 
-    threads: default up to four. Prints one line. `gumlab.load` uses the device by itself.
+    threads: by default all cores but one, at most four: a thread that has to wait for a core that
+    others use makes a small model's step several times slower than one thread would be. Prints one
+    line. `gumlab.load` uses the device by itself.
     """
+    import joblib
     import matplotlib
     import numpy as np
     import transformers
     from cycler import cycler
 
-    from gumlab.plots import BLUE, GREEN, ORANGE, RED
+    from gumlab.plots.figure import BLUE, GREEN, ORANGE, RED
 
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(threads or min(4, os.cpu_count() or 1))
+    torch.set_num_threads(threads or max(1, min(4, joblib.cpu_count() - 1)))  # knows containers
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     colours = cycler(color=[BLUE, ORANGE, GREEN, RED])

@@ -37,19 +37,20 @@ class Squares(explore.Explorer):
 
     def __init__(self):
         self.computed, self.said = [], []
-        super().__init__({"x": explore.labelled(widgets.IntSlider, "x", "a number", max=9)})
+        x = explore.labelled(widgets.IntSlider, "x", "a number", max=9)
+        super().__init__({"x": x, "other": explore.labelled(widgets.Text, "other", "not used")})
 
-    def seconds(self, x):
+    def seconds(self, x, other):
         return 1.0 if x == 5 else 0.0
 
-    def compute(self, x):
+    def compute(self, x, other):
         self.computed.append(x)
-        self.said.append((self.sentence, self.controls["x"].disabled))
+        self.said.append((self.sentence, [c.disabled for c in self.controls.values()]))
         if x == 3:
             raise gl.GumlabError("3 is too odd. Choose <another> number.")
         return {4: lambda: 1 / 0}.get(x, lambda: x * x)()
 
-    def draw(self, answer, x):
+    def draw(self, answer, x, other):
         figure, _ = plots.new_figure()
         return plots.Plot(figure, f"{x} squared is {answer}.")
 
@@ -192,12 +193,15 @@ def test_errors_are_shown_escaped_and_kept():
     assert squares.computed == [0, 3, 4, 2, 3]  # an error is not an answer
 
 
-def test_a_slow_state_says_so_and_holds_the_controls():
+def test_a_slow_state_says_so_and_holds_the_other_controls():
     squares = Squares()
     squares.at(2)
     squares.at(5)
-    assert squares.said[1:] == [("0 squared is 0.", False), ("computing ...", True)]
-    assert not squares.controls["x"].disabled
+    assert squares.said[1:] == [
+        ("0 squared is 0.", [False, False]),
+        ("computing ...", [False, True]),  # the moved one keeps the keyboard's focus
+    ]
+    assert not any(control.disabled for control in squares.controls.values())
     assert squares.sentence == "5 squared is 25."
 
 

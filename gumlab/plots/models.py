@@ -68,8 +68,14 @@ def removal(masks: Sequence[Any], curves: dict[str, dict[float, float]], keep: f
     name, curve = next(iter(curves.items()))
     now, dense = curve[keep], curve[1.0]
     right.plot(100 * keep, now, "o", markersize=13, fillstyle="none", color="black", mew=1.8)
+    paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
     right.annotate(
-        f"{now:.2f}", (100 * keep, now), (8, 8), textcoords="offset points", weight="bold"
+        f"{now:.2f}",
+        (100 * keep, now),
+        (10, 9),
+        textcoords="offset points",
+        weight="bold",
+        bbox=paper,
     )
     right.axhline(dense, color=GREY, linestyle="--", linewidth=1.2)
     right.text(1, dense, "dense", color="#555555", va="bottom")
