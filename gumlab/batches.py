@@ -102,6 +102,19 @@ def shuffled(
 
 
 @contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Models in eval mode, each back in its own mode afterwards."""
+    modes = [model.training for model in models]
+    try:
+        for model in models:
+            model.eval()
+        yield
+    finally:
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)
+
+
+@contextmanager
 def memory_guard(batch_size: int) -> Iterator[None]:
     """Turns running out of memory, on a GPU or not, into a GumlabError that says what to lower."""
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.batches import IGNORED, batches, context_length, memory_guard, token_losses
+from gumlab.batches import IGNORED, batches, context_length, evaluating, memory_guard, token_losses
 from gumlab.errors import GumlabError, unknown
 from gumlab.tasks import Example, Task
 
@@ -52,12 +52,12 @@ def mean_target_loss(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], batch_size: int = 50
 ) -> float:
     """Cross entropy per target token over all examples together, in nats."""
-    model.eval()
     total = count = 0.0
-    for batch in batches(model, tokenizer, examples, batch_size):
-        labels = batch.pop("labels")
-        total += token_losses(model(**batch).logits, labels).sum().item()
-        count += (labels[:, 1:] != IGNORED).sum().item()
+    with evaluating(model):
+        for batch in batches(model, tokenizer, examples, batch_size):
+            labels = batch.pop("labels")
+            total += token_losses(model(**batch).logits, labels).sum().item()
+            count += (labels[:, 1:] != IGNORED).sum().item()
     return total / count
 
 
@@ -76,7 +76,6 @@ def generate(
     """
     if not examples:
         raise GumlabError("There are no prompts to generate from; expected one or more.")
-    model.eval()
     prompts = tokenizer([e.prompt for e in examples])["input_ids"]
     answers = [" " + r for e in examples for r in e.references]
     longest = max(map(len, tokenizer(answers, add_special_tokens=False)["input_ids"]))
@@ -91,15 +90,16 @@ def generate(
         size = max(map(len, cut))
         ids = torch.tensor([[pad] * (size - len(p)) + p for p in cut], device=device)
         mask = torch.tensor([[0] * (size - len(p)) + [1] * len(p) for p in cut], device=device)
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            max_new_tokens=room,
-            do_sample=False,
-            num_beams=beams,
-            pad_token_id=pad,
-            eos_token_id=tokenizer.eos_token_id,
-        )
+        with evaluating(model):
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=room,
+                do_sample=False,
+                num_beams=beams,
+                pad_token_id=pad,
+                eos_token_id=tokenizer.eos_token_id,
+            )
         for i, tokens in zip(chosen, out[:, size:], strict=True):
             texts[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
     return texts

@@ -148,14 +148,8 @@ def one_shot_loss(
     model: nn.Module, masks: Sequence[Tensor], tokenizer: Any, examples: Sequence[Example]
 ) -> float:
     """Loss per target token with only the masks' neurons; nothing is trained or changed."""
-    was_training = model.training
-    gates = gate(model, list(masks))
-    try:
+    with gate(model, masks):
         return mean_target_loss(model, tokenizer, examples)
-    finally:
-        for g in gates:
-            g.remove()
-        model.train(was_training)
 
 
 class Removal(Explorer):

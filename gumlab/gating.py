@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -121,13 +121,30 @@ class RunningGrams:
         self.sums = []
 
 
-def gate(model: nn.Module, masks: list[Tensor]) -> list[Gate]:
-    """Hook one Gate per layer with the given masks, (N,) bool each; `remove()` takes one off."""
+class Gates(list[Gate]):
+    """One Gate per layer; `remove()`, or the end of a `with` block, takes them all off."""
+
+    def remove(self) -> None:
+        for one in self:
+            one.remove()
+
+    def __enter__(self) -> Gates:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def gate(model: nn.Module, masks: Sequence[Tensor]) -> Gates:
+    """Hook one Gate per layer with the given masks, (N,) bool each.
+
+    Use it as `with gumlab.gate(model, masks): ...`, or keep it and call its `remove()`.
+    """
     layers = neurons(model)
     check_masks(masks, [layer.width for layer in layers])
-    gates = [Gate(layer) for layer in layers]
-    for g, mask in zip(gates, masks, strict=True):
-        g.mask = mask.to(g.mask.device)
+    gates = Gates(Gate(layer) for layer in layers)
+    for one, mask in zip(gates, masks, strict=True):
+        one.mask = mask.to(one.mask.device)
     return gates
 
 

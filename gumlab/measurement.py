@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.batches import context_length
+from gumlab.batches import context_length, evaluating
 from gumlab.feedforward import is_linear, neurons
 
 
@@ -41,20 +41,16 @@ def latencies(
     the machine falls on all of them.
     """
     times: dict[str, list[float]] = {name: [] for name in models}
-    training = {name: model.training for name, model in models.items()}
-    for model in models.values():
-        model.eval()
     inputs = {name: _tokens(model, batch, tokens) for name, model in models.items()}
-    for turn in range(repeats + 3):  # the first three turns warm up
-        for name, model in models.items():
-            _wait(model)
-            began = time.perf_counter()
-            model(inputs[name])
-            _wait(model)
-            if turn >= 3:
-                times[name].append(1000 * (time.perf_counter() - began))
-    for name, model in models.items():
-        model.train(training[name])
+    with evaluating(*models.values()):
+        for turn in range(repeats + 3):  # the first three turns warm up
+            for name, model in models.items():
+                _wait(model)
+                began = time.perf_counter()
+                model(inputs[name])
+                _wait(model)
+                if turn >= 3:
+                    times[name].append(1000 * (time.perf_counter() - began))
     return {name: statistics.median(t) for name, t in times.items()}
 
 

@@ -47,8 +47,8 @@ def environment() -> bool:
 
 def _python() -> Iterator[tuple[bool, str]]:
     found = ".".join(map(str, sys.version_info[:3]))
-    good = sys.version_info >= (3, 10)
-    yield good, f"Python {found}" + ("" if good else ": 3.10 or newer is needed")
+    good = sys.version_info >= (3, 11)
+    yield good, f"Python {found}" + ("" if good else ": 3.11 or newer is needed")
 
 
 def _packages() -> Iterator[tuple[bool, str]]:

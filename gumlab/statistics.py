@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.batches import IGNORED, batches, memory_guard, token_losses
+from gumlab.batches import IGNORED, batches, evaluating, memory_guard, token_losses
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.tasks import Example, Task
 
@@ -76,10 +76,8 @@ def collect(
     layers = layers if only is None else [layers[i] for i in only]
     found = [_empty(layer) for layer in layers]
     taps = [_Tap(layer) for layer in layers]
-    was_training = model.training
-    model.eval()
     try:
-        with memory_guard(batch_size), torch.set_grad_enabled(gradients):
+        with evaluating(model), memory_guard(batch_size), torch.set_grad_enabled(gradients):
             for batch in batches(model, tokenizer, examples, batch_size):
                 labels, real = batch.pop("labels"), batch["attention_mask"].bool()
                 logits = model(**batch).logits
@@ -95,7 +93,6 @@ def collect(
     finally:
         for tap in taps:
             tap.remove()
-        model.train(was_training)
     return found
 
 

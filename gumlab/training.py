@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gumlab.batches import IGNORED, memory_guard, shuffled, token_losses
+from gumlab.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
 from gumlab.errors import GumlabError
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
@@ -146,8 +146,8 @@ def distillation(
     """
     if not math.isfinite(temperature) or temperature <= 0:
         raise GumlabError(f"temperature must be a positive number, got {temperature}.")
-    with torch.no_grad():
-        expected = teacher.eval()(**batch).logits[:, :-1]
+    with torch.no_grad(), evaluating(teacher):
+        expected = teacher(**batch).logits[:, :-1]
     targets = labels[:, 1:] != IGNORED
     student = (logits[:, :-1][targets].float() / temperature).log_softmax(-1)  # (target tokens, V)
     wanted = (expected[targets].float() / temperature).log_softmax(-1)

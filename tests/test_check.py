@@ -43,8 +43,19 @@ def checked(path: Path) -> set[str]:
 def test_the_reference_is_right_and_bears_the_exercises_name(name, capsys):
     exercise = EXERCISES[name]
     assert exercise.name == name
-    assert exercise(exercise.reference) is exercise.reference
+
+    def same(*case):
+        return exercise.reference(*case)
+
+    assert exercise(same) is same
     assert capsys.readouterr().out == f"{name}: ok\n"
+
+
+def test_a_check_that_runs_twice_does_not_praise_its_own_reference(capsys):
+    exercise = EXERCISES["kept_count"]
+    given = exercise(lambda *case: 0)
+    assert exercise(given) is exercise.reference
+    assert "ok" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("exercise", "hint", "wrong"), MISTAKES)

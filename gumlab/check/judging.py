@@ -40,8 +40,10 @@ class Exercise:
 
     def __call__(self, attempt: Callable) -> Callable:
         """Print what the cases say; return `attempt` if it is right, else the reference."""
-        answers = [_answer(attempt, case) for case in self.cases]
-        verdict = self.verdict(answers)
+        if attempt is self.reference:  # the check ran twice: its name already holds the reference
+            verdict: str | None = f"not attempted, or not right yet. {REFERENCE}"
+        else:
+            verdict = self.verdict([_answer(attempt, case) for case in self.cases])
         print(f"{self.name}: {verdict or 'ok'}")
         return self.reference if verdict else attempt
 
