@@ -39,6 +39,8 @@ class Pruner:
     kept neurons by layer (the control "random at the same widths"). floor, multiple_of: see
     `select`. start, end: where the schedule leaves 1 and reaches keep; with `freeze` (default) the
     masks stay as they are from `end` on, without it they go on changing, as in the reference code.
+    Soft movement keeps every neuron with sigmoid(S) above a threshold, but at least int(keep N) + 1
+    in a layer, so it ends a little above `keep`: `fraction_kept` says where.
 
     score_lr: Adam's rate for learned scores (default 0.01, soft movement 0.03), warmed up over 10 %
     of the steps, then falling linearly to 0. gradient: "neuron" (the reference code's, over all of
@@ -91,6 +93,11 @@ class Pruner:
             raise GumlabError(
                 "GUM's similarity needs gram_every >= 1, gram_tokens in (0, 1] and gram_memory in "
                 f"[0, 1), got {gram_every}, {gram_tokens} and {gram_memory}."
+            )
+        if method == "soft_movement" and (widths is not None or multiple_of != 1 or scope):
+            raise GumlabError(
+                "Soft movement keeps whatever lies above its threshold: it takes no widths, "
+                "multiple_of or scope. Leave them out, or use method='movement'."
             )
         schedule(0, steps, keep, start, end)  # raises for a start or end out of order
         self.model, self.method, self.keep, self.steps = model, method, keep, steps
@@ -190,8 +197,9 @@ class Pruner:
                 raise GumlabError(f"widths {self.widths} do not fit layers of {full} neurons.")
             return [w + round(share * (n - w)) for w, n in zip(self.widths, full, strict=True)]
         scores = [s.detach() for s in self.scores]
+        last = self.step_count == math.ceil((self.end if self.freeze else 1) * self.steps)
         return layer_widths(
-            scores, v, self.scope, floor=self.floor, multiple_of=self.multiple_of, warn=False
+            scores, v, self.scope, floor=self.floor, multiple_of=self.multiple_of, warn=last
         )
 
     def _select(self, v: float) -> list[Tensor]:
