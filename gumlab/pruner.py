@@ -80,15 +80,7 @@ class Pruner:
         gram_tokens: float = 0.25,
         gram_memory: float = 0.8,
     ) -> None:
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
-        if gradient not in GRADIENTS:
-            raise unknown("gradient", gradient, GRADIENTS)
-        if scope is not None and scope not in SCOPES:
-            raise unknown("scope", scope, SCOPES)
-        check_keep(keep)
-        if steps < 1:
-            raise GumlabError(f"steps must be 1 or more, got {steps}.")
+        _check(method, gradient, scope, keep, steps)
         if gram_every < 1 or not 0 < gram_tokens <= 1 or not 0 <= gram_memory < 1:
             raise GumlabError(
                 "GUM's similarity needs gram_every >= 1, gram_tokens in (0, 1] and gram_memory in "
@@ -230,3 +222,16 @@ class Pruner:
             f"Pruner({self.method}, {self.scope}, step {self.step_count}/{self.steps}, keeps "
             f"{kept:,} of {total:,} neurons ({kept / total:.1%}), target {self.keep:.1%})"
         )
+
+
+def _check(method: str, gradient: str, scope: str | None, keep: float, steps: int) -> None:
+    for kind, name, known in (
+        ("method", method, METHODS),
+        ("gradient", gradient, GRADIENTS),
+        ("scope", scope, (*SCOPES, None)),
+    ):
+        if name not in known:
+            raise unknown(kind, name, [k for k in known if k])
+    check_keep(keep)
+    if steps < 1:
+        raise GumlabError(f"steps must be 1 or more, got {steps}.")

@@ -88,8 +88,12 @@ def test_the_teacher_stays_as_it_was(gpt2, tokenizer, task):
     teacher = tiny("gpt2", seed=1, attn_pdrop=0.5, resid_pdrop=0.5)
     before = copy.deepcopy(teacher.state_dict())
     teacher.train()
+    modes = []
+    teacher.register_forward_hook(lambda module, *_: modes.append(module.training))
     run(gpt2, tokenizer, task, teacher=teacher)
-    assert not teacher.training
+    assert modes  # it was asked, without dropout, and has its own mode back
+    assert not any(modes)
+    assert teacher.training
     assert all(p.grad is None and p.requires_grad for p in teacher.parameters())
     assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
 
