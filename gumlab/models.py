@@ -157,15 +157,21 @@ def _tokenizer(source: Path | str) -> Any:
 def _load_from_hub(
     name: str, device: str | torch.device, dtype: torch.dtype
 ) -> tuple[nn.Module, Any]:
+    import huggingface_hub
     from transformers import AutoModelForCausalLM
 
     if "/" not in name and (name.startswith("tiny") or "." in name):
         raise unknown("model", name, BUILT_IN)
+    options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    build = AutoModelForCausalLM.from_pretrained
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
+        try:
+            model = build(name, local_files_only=True, **options)  # the cache needs no network
+        except OSError:
+            if not huggingface_hub.constants.HF_HUB_OFFLINE:  # fail in seconds, not after retries
+                huggingface_hub.HfApi().model_info(name, timeout=5)
+            model = build(name, **options)
+    except Exception as error:  # of the hub, the network, the disk: all end in the same advice
         raise GumlabError(
             f"{name!r} is not a built-in model ({', '.join(BUILT_IN)}), not a folder here, and "
             "could not be fetched from the Hugging Face hub. Without a network, put config.json, "
