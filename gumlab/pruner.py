@@ -7,6 +7,7 @@ scores, lets v_t fall along the cubic schedule, and sets the gates for the next 
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,6 @@ from gumlab.selection import SCOPES, check_keep, layer_widths, schedule, select,
 
 METHODS = ("random", "magnitude", "movement", "soft_movement", "gum")
 SCOPE = {"gum": "global"}  # GUM ranks all layers together; the others rank each layer alone
-SCORE_LR = {"soft_movement": 0.03}  # its scores must travel to the threshold; only ranks else
 GRADIENTS = ("gate", "neuron")
 SOFT_THRESHOLD = 0.1  # soft movement keeps neurons with sigmoid(S) above tau, 0 -> 0.1 (reference)
 
@@ -42,13 +42,14 @@ class Pruner:
     Soft movement keeps every neuron with sigmoid(S) above a threshold, but at least int(keep N) + 1
     in a layer, so it ends a little above `keep`: `fraction_kept` says where.
 
-    score_lr: Adam's rate for learned scores (default 0.01, soft movement 0.03), warmed up over 10 %
-    of the steps, then falling linearly to 0. gradient: "neuron" (the reference code's, over all of
-    a neuron's weights; a removed neuron returns only if others sink) or "gate" (sum over tokens of
-    h dL/dh', removed neurons can return); "neuron" is the default because it gave the lower loss
-    (results/tuning_restaurants.csv, results/methods_restaurants.md). penalty: GUM's lambda
-    (lambda_t = lambda v_t / keep), and where soft movement's starts, which is then steered towards
-    the asked fraction. lambda_gum: weight of GUM's uniqueness term (0:
+    score_lr: Adam's rate for learned scores (default 0.01; soft movement 9 / steps or more), warmed
+    up over 10 % of the steps, then falling linearly to 0. gradient: "neuron" (the reference
+    code's, over all of a neuron's weights; a removed neuron returns only if others sink) or "gate"
+    (sum over tokens of h dL/dh', removed neurons can return); "neuron" is the default because it
+    gave the lower loss (results/tuning_restaurants.csv, results/methods_restaurants.md).
+
+    penalty: GUM's lambda (lambda_t = lambda v_t / keep), and where soft movement's starts, which
+    is then steered towards the asked fraction. lambda_gum: weight of GUM's uniqueness term (0:
     plain L1). GUM's similarity comes from running Gram sums, refreshed every `gram_every` steps
     from a share `gram_tokens` of the batch's tokens; `gram_memory` is what a refresh keeps of the
     old sums (reference code: every step, all tokens, 0.001).
@@ -96,7 +97,9 @@ class Pruner:
         self.scope = scope or SCOPE.get(method, "layer")
         self.widths, self.floor, self.multiple_of = widths, floor, multiple_of
         self.start, self.end, self.freeze = start, end, freeze
-        self.score_lr, self.gradient = score_lr or SCORE_LR.get(method, 0.01), gradient
+        # soft movement's scores must reach the threshold within the run; elsewhere ranks count
+        travel = 9 / steps if method == "soft_movement" else 0.0
+        self.score_lr, self.gradient = score_lr or max(0.01, travel), gradient
         self.penalty, self.lambda_gum = penalty, lambda_gum
         self._soft = penalty
         self.step_count = 0
@@ -150,6 +153,8 @@ class Pruner:
             gate.mask = mask
         if self.freeze and self.step_count >= self.end * self.steps:
             self._freeze()
+        if self.method == "soft_movement" and (self.frozen or self.step_count == self.steps):
+            self._say_what_was_reached()
 
     def remove(self) -> None:
         """Take every gate off the model; its weights stay as they are."""
@@ -208,6 +213,14 @@ class Pruner:
             self._soft *= math.exp(20 / self.steps * math.copysign(1, self.fraction_kept - v))
             return self._soft
         return self.penalty * v / self.keep if self.method == "gum" else 0.0
+
+    def _say_what_was_reached(self) -> None:
+        if self.fraction_kept > self.keep + 0.05:
+            warnings.warn(
+                f"Soft movement keeps {self.fraction_kept:.1%} of the neurons instead of "
+                f"{self.keep:.1%}: its scores did not get far enough. Raise steps or score_lr.",
+                stacklevel=3,
+            )
 
     def _freeze(self) -> None:
         self.frozen = True

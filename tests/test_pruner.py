@@ -308,3 +308,16 @@ def test_a_run_without_pruning_keeps_everything(gpt2, tokenizer, task):
     history = gl.train(gpt2, tokenizer, task, steps=6, pruner=pruner, batch_size=4, progress=False)
     assert history.kept == [1.0] * 6
     assert pruner.fraction_kept == 1.0
+
+
+def test_soft_movement_that_misses_its_target_says_so(gpt2, tokenizer, task):
+    pruner = gl.Pruner(gpt2, "soft_movement", 0.25, 20, score_lr=1e-4)
+    with pytest.warns(UserWarning, match=r"keeps 100.0% of the neurons instead of 25.0%"):
+        gl.train(gpt2, tokenizer, task, steps=20, pruner=pruner, batch_size=4, progress=False)
+
+
+@pytest.mark.parametrize("steps", [20, 60])
+def test_soft_movement_gets_there_in_runs_of_any_length(gpt2, tokenizer, task, steps):
+    pruner = gl.Pruner(gpt2, "soft_movement", 0.25, steps)
+    gl.train(gpt2, tokenizer, task, steps=steps, pruner=pruner, batch_size=4, progress=False)
+    assert pruner.fraction_kept <= 0.25 + 0.05
