@@ -1,8 +1,8 @@
 """Make the built-in tokenizer and base models again: `make assets`, or name some of them.
 
 Each model is trained from scratch on the generated tasks, target tokens only, on this machine's
-CPU, and saved in half precision. What it cost and how good it is goes to results/bases.csv and, as
-a table, into README.md.
+CPU, and saved in half precision. What it cost and how good it is goes to results/bases/;
+tools/update_readme.py makes README's table of it.
 """
 
 from __future__ import annotations
