@@ -13,35 +13,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import time
-import warnings
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
+from grid import ROOT, Job, made_by, markdown, pair_text, perform_all
 
-ROOT = Path(__file__).parents[1]
 BASE, KEEP, STEPS, SEEDS, TUNING_SEED = "tiny-gpt-neo", 0.10, 300, (0, 1, 2), 100
 CONTROL = "random at GUM's widths"
 
 
-def methods(task: str) -> dict[str, Any]:
-    """The rows of the table: the paper's methods, the controls, and the other gradient."""
+def methods(task: str) -> list[Any]:
+    """The rows of the table: the paper's methods, a control, and the other gradient."""
     from gumlab.study import PAPER_METHODS, Method
 
-    chosen = {m.label: m for m in PAPER_METHODS}
-    chosen["GUM, lambda_gum = 0"] = Method("GUM, lambda_gum = 0", "gum", {"lambda_gum": 0.0})
+    chosen = [*PAPER_METHODS, Method("GUM, lambda_gum = 0", "gum", {"lambda_gum": 0.0})]
     if task == "restaurants":
         gate = {"gradient": "gate"}
-        chosen["movement, global, gate"] = Method(
-            "movement, global, gate", "movement", {"scope": "global", **gate}
-        )
-        chosen["GUM, gate"] = Method("GUM, gate", "gum", gate)
-    chosen[CONTROL] = Method(CONTROL, "random")
+        chosen.append(Method("movement, global, gate", "movement", {"scope": "global", **gate}))
+        chosen.append(Method("GUM, gate", "gum", gate))
     return chosen
 
 
@@ -67,73 +56,38 @@ def trials() -> list[Any]:
     ]
 
 
-def run_file(folder: Path, label: str, seed: int, distilled: bool) -> Path:
-    name = "".join(c if c.isalnum() else "-" for c in label)
-    return folder / f"{name}-seed{seed}{'-distilled' if distilled else ''}.json"
+def waves(task: str) -> list[list[Job]]:
+    """First what needs nothing, then what needs GUM's widths or the dense run as teacher."""
+    from gumlab.study import Method
+
+    def job(method: Any, seed: int, **more: Any) -> Job:
+        return Job(BASE, task, method, KEEP, seed, STEPS, **more)
+
+    chosen = methods(task)
+    first = [job(m, s) for s in SEEDS for m in chosen]
+    second = [job(Method(CONTROL, "random"), s, widths_of="GUM") for s in SEEDS]
+    taught = [m for m in chosen if m.label in ("random", "GUM")]
+    second += [job(m, s, distilled=True) for s in SEEDS for m in taught]
+    return [first, second]
 
 
-def one(folder: Path, task_name: str, data_dir: str | None, method: Any, seed: int, distilled: bool,
-        split: str, generated: int) -> None:  # fmt: skip
-    """Do one run unless its file is there; the file appears whole or not at all."""
-    path = run_file(folder, method.label, seed, distilled)
-    if path.exists():
-        return
-    import torch
-
-    import gumlab as gl
-    from gumlab.study import run
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    base, tokenizer = gl.load(BASE, device="cpu")
-    task = gl.load_task(task_name, data_dir)
-    dense = folder / f"dense-{seed}"
-    if method.label == CONTROL:
-        gum = json.loads(run_file(folder, "GUM", seed, distilled).read_text())
-        method = replace(method, options={"widths": gum["widths"]})
-    done = run(
-        base, tokenizer, task, method, keep=KEEP, steps=STEPS, seed=seed, split=split,
-        teacher=gl.load(dense, device="cpu")[0] if distilled else None,
-        generated=generated, progress=False,
-    )  # fmt: skip
-    if method.label == "dense" and not dense.exists():
-        gl.save(done.model, tokenizer, dense)
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps({"task": task_name, **done.row}, default=str))
-    os.replace(fresh, path)
-
-
-def summary(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+def summary(table: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
     """Mean and standard deviation over the seeds of each method, best loss first."""
-    columns = ["keep", "parameters_kept", "loss", metric, "sensitivity", "uniqueness"]
-    groups = table.groupby(["method", "distilled"])
-    wide = groups[columns].agg(["mean", "std"])
-    wide["seeds"] = groups.size()
-    return wide.sort_values(("loss", "mean"))
-
-
-def as_markdown(table: pd.DataFrame, metric: str) -> str:
-    """The summary as a Markdown table; +- is the standard deviation over the seeds."""
-    head = f"method distilled seeds neurons parameters loss {metric} sensitivity uniqueness".split()
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for (method, distilled), row in summary(table, metric).iterrows():
-        pair = {
-            c: (row[(c, "mean")], row[(c, "std")])
-            for c in ("loss", metric, "sensitivity", "uniqueness")
+    rows = []
+    for (method, distilled), runs in table.groupby(["method", "distilled"]):
+        row = {
+            "method": method,
+            "distilled": "yes" if distilled else "no",
+            "seeds": len(runs),
+            "neurons": f"{runs['keep'].mean():.1%}",
+            "parameters": f"{runs['parameters_kept'].mean():.1%}",
+            "loss": pair_text(runs["loss"]),
+            metric: pair_text(runs[metric], ".1f"),
+            "sensitivity": f"{runs['sensitivity'].mean():.2e} +- {runs['sensitivity'].std():.1e}",
+            "uniqueness": pair_text(runs["uniqueness"]),
         }
-        cells = [
-            method,
-            "yes" if distilled else "no",
-            f"{int(row['seeds'].iloc[0])}",
-            f"{row[('keep', 'mean')]:.1%}",
-            f"{row[('parameters_kept', 'mean')]:.1%}",
-            "{:.3f} +- {:.3f}".format(*pair["loss"]),
-            "{:.1f} +- {:.1f}".format(*pair[metric]),
-            "{:.2e} +- {:.1e}".format(*pair["sensitivity"]),
-            "{:.3f} +- {:.3f}".format(*pair["uniqueness"]),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append((runs["loss"].mean(), row))
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
 def main() -> None:
@@ -146,44 +100,33 @@ def main() -> None:
     import gumlab as gl
     from gumlab.study import metric_of
 
-    task = gl.load_task(args.task, args.data_dir)
-    folder = ROOT / "runs" / "methods" / f"{args.task}{'-tuning' if args.tune else ''}"
-    folder.mkdir(parents=True, exist_ok=True)
-    split = "validation" if args.tune or not task.test else "test"
-    call = joblib.delayed(one)
-    common = {"split": split, "generated": 0 if args.tune else 200}
-    began = time.perf_counter()
+    todo = waves(args.task)
     if args.tune:
-        waves = [[(m, TUNING_SEED, False) for m in trials()]]
-    else:
-        chosen = methods(args.task)
-        first = [(m, s, False) for s in SEEDS for m in chosen.values() if m.label != CONTROL]
-        second = [(chosen[CONTROL], s, False) for s in SEEDS]
-        second += [(chosen[label], s, True) for s in SEEDS for label in ("random", "GUM")]
-        waves = [first, second]
-    for wave in waves:
-        joblib.Parallel(n_jobs=args.jobs)(
-            call(folder, args.task, args.data_dir, m, s, d, **common) for m, s, d in wave
-        )
-    rows = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
-    table = pd.DataFrame(rows)
+        todo = [
+            [
+                Job(BASE, args.task, m, KEEP, TUNING_SEED, STEPS, split="validation", generated=0)
+                for m in trials()
+            ]
+        ]
+    folder = ROOT / "runs" / ("tuning" if args.tune else "methods")
+    table = perform_all(folder, todo, args.data_dir, workers=args.jobs)
     name = f"{'tuning' if args.tune else 'methods'}_{args.task}"
     table.drop(columns=["seconds"]).to_csv(ROOT / "results" / f"{name}.csv", index=False)
     if args.tune:
         print(table[["method", "keep", "loss"]].to_string(index=False))
         return
-    command = f"python benchmarks/methods.py {args.task}" + (
-        " --data-dir FOLDER" if args.data_dir else ""
-    )
+    task = gl.load_task(args.task, args.data_dir)
+    command = f"python benchmarks/methods.py {args.task}"
+    command += " --data-dir FOLDER" if args.data_dir else ""
     text = (
-        f"# {args.task}: {KEEP:.0%} of the neurons, {STEPS} steps of 16, {split} split\n\n"
-        f"Base `{BASE}`; made by `{command}` with gumlab {gl.__version__}, torch "
-        f"{__import__('torch').__version__}, Python {platform.python_version()}, "
-        f"{table['train_seconds'].sum() / 3600:.2f} hours of training on one core each. "
-        "+- is the standard deviation over the seeds.\n\n" + as_markdown(table, metric_of(task))
+        f"# {args.task}: {KEEP:.0%} of the neurons, {STEPS} steps of 16, "
+        f"{table['split'].iloc[0]} split\n\n"
+        f"Base `{BASE}`. {made_by(command, table)} "
+        "+- is the standard deviation over the seeds.\n\n"
+        + markdown(summary(table, metric_of(task)))
     )
     (ROOT / "results" / f"{name}.md").write_text(text, encoding="utf-8")
-    print(text, f"{time.perf_counter() - began:.0f} s")
+    print(text)
 
 
 if __name__ == "__main__":

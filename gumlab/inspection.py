@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from gumlab.feedforward import neurons
 from gumlab.gating import kept_by_gates
-from gumlab.scoring import obs
-from gumlab.statistics import RIDGE, Statistics, collect, inverse
+from gumlab.scoring import squared_norm
+from gumlab.statistics import RIDGE, Statistics, collect, cosine, lifted, unrebuilt
 from gumlab.tasks import Example, Task
 
 UNIQUE_BELOW = 0.8  # the paper's threshold on the cosine
@@ -25,11 +25,12 @@ UNIQUE_BELOW = 0.8  # the paper's threshold on the cosine
 class Redundancy:
     """One figure per neuron, lists of (N,) tensors by layer, and figures of the whole model.
 
-    max_cosine: signed cosine with the twin. reconstructability: R2, the share of a neuron's energy
-    that the best combination of the other neurons of its layer rebuilds; exact_uniqueness is
-    1 - R2. obs: ||w_i||^2 / [G^-1]_ii, the layer's output error after deleting the neuron and
-    refitting the rest. effective_rank: one number per layer. kept: what a gated model's masks keep;
-    figures of the whole model are over the kept neurons.
+    energy: G_ii, the sum over tokens of h_i^2. max_cosine: signed cosine with the twin.
+    reconstructability: R2, the share of a neuron's energy that the best combination of the other
+    neurons of its layer rebuilds; exact_uniqueness is 1 - R2. obs: ||w_i||^2 / [G^-1]_ii, the
+    layer's output error after deleting the neuron and refitting the rest. It is how much the neuron
+    is used, ||w_i||^2 G_ii, times how unique it is, 1 - R2. effective_rank: one number per layer.
+    kept: what a gated model's masks keep; figures of the whole model are over the kept neurons.
     """
 
     sensitivity: list[Tensor]
@@ -43,6 +44,11 @@ class Redundancy:
     kept: list[Tensor]
     gram: list[Tensor]
     tokens: int
+
+    @property
+    def energy(self) -> list[Tensor]:
+        """G_ii of every neuron."""
+        return [gram.diagonal() for gram in self.gram]
 
     @property
     def exact_uniqueness(self) -> list[Tensor]:
@@ -114,14 +120,17 @@ def redundancy(
     layers = neurons(model)
     cosines = [cosine(f.gram) for f in found]
     twins = [nearest(c) for c in cosines]
+    rests = [unrebuilt(f.gram, ridge) for f in found]
     return Redundancy(
         sensitivity=[f.sensitivity for f in found],
         max_cosine=[c for c, _ in twins],
         twin=[i for _, i in twins],
         unique=[unique(c) for c in cosines],
         dead=[f.dead for f in found],
-        reconstructability=[reconstructability(f, ridge) for f in found],
-        obs=[obs(layer, f, ridge) for layer, f in zip(layers, found, strict=True)],
+        reconstructability=[
+            reconstructability(f, ridge, rest) for f, rest in zip(found, rests, strict=True)
+        ],
+        obs=[(squared_norm(n) * rest).float() for n, rest in zip(layers, rests, strict=True)],
         effective_rank=[effective_rank(f.gram) for f in found],
         kept=kept_by_gates(model),
         gram=[f.gram for f in found],
@@ -129,10 +138,15 @@ def redundancy(
     )
 
 
-def reconstructability(found: Statistics, ridge: float = RIDGE) -> Tensor:
-    """R2_i = 1 - 1 / (G_ii [G^-1]_ii), (N,), G with the ridge; 0 for dead neurons."""
-    lift = ridge * found.energy.double().mean().clamp_min(1e-30)
-    r2 = 1 - 1 / ((found.energy.double() + lift) * inverse(found.gram, ridge).diagonal())
+def reconstructability(
+    found: Statistics, ridge: float = RIDGE, rest: Tensor | None = None
+) -> Tensor:
+    """R2_i = 1 - 1 / (G_ii [G^-1]_ii), (N,), G with the ridge; 0 for dead neurons.
+
+    rest: 1 / [G^-1]_ii (`unrebuilt`), where it is at hand.
+    """
+    rest = unrebuilt(found.gram, ridge) if rest is None else rest
+    r2 = 1 - rest / lifted(found.gram, ridge).diagonal()
     return torch.where(found.dead, 0.0, r2).float()
 
 
@@ -141,13 +155,6 @@ def effective_rank(gram: Tensor) -> float:
     values = torch.linalg.eigvalsh(gram.double()).clamp_min(0)
     share = values / values.sum().clamp_min(1e-30)
     return float(torch.exp(-(share * share.clamp_min(1e-30).log()).sum())) if values.sum() else 0.0
-
-
-def cosine(gram: Tensor) -> Tensor:
-    """G_ij / sqrt(G_ii G_jj), (N, N), signed; 0 in the rows of dead neurons."""
-    energy = gram.diagonal()
-    inverse = torch.where(energy > 0, energy.clamp_min(1e-30).rsqrt(), 0.0)
-    return gram * inverse * inverse[:, None]
 
 
 def nearest(cosines: Tensor) -> tuple[Tensor, Tensor]:

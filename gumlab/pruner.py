@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,23 @@ from gumlab.scoring import (
     neuron_gradient,
     penalty_gradient,
     random_scores,
+    squared_norm,
 )
-from gumlab.selection import SCOPES, check_keep, layer_widths, schedule, select, top
+from gumlab.selection import (
+    SCOPES,
+    check_keep,
+    check_widths,
+    demote_twins,
+    layer_widths,
+    schedule,
+    select,
+    top,
+    twin_pairs,
+)
+from gumlab.statistics import unrebuilt
 
-METHODS = ("random", "magnitude", "movement", "soft_movement", "gum")
-SCOPE = {"gum": "global"}  # GUM ranks all layers together; the others rank each layer alone
+METHODS = ("random", "magnitude", "movement", "soft_movement", "gum", "obs")
+SCOPE = {"gum": "global", "obs": "global"}  # all layers together; the others each layer alone
 GRADIENTS = ("gate", "neuron")
 SOFT_THRESHOLD = 0.1  # soft movement keeps neurons with sigmoid(S) above tau, 0 -> 0.1 (reference)
 
@@ -50,12 +63,18 @@ class Pruner:
 
     penalty: GUM's lambda (lambda_t = lambda v_t / keep), and where soft movement's starts, which
     is then steered towards the asked fraction. lambda_gum: weight of GUM's uniqueness term (0:
-    plain L1). GUM's similarity comes from running Gram sums, refreshed every `gram_every` steps
-    from a share `gram_tokens` of the batch's tokens; `gram_memory` is what a refresh keeps of the
-    old sums (reference code: every step, all tokens, 0.001).
+    plain L1). similarity: u of GUM's factors from (Gram matrix (N, N), mask (N,)), (N,); by
+    default the paper's mean |cosine|. twin_filter: with a threshold (0.8), a neuron that has a
+    higher-scored partner with |cosine| above it goes to the back of the queue (`select`).
+
+    GUM's similarity, the twin filter and "obs" (||w_i||^2 times the energy that the kept neurons
+    cannot rebuild, renewed as the model trains) come from running Gram sums, refreshed every
+    `gram_every` steps from a share `gram_tokens` of the batch's tokens; `gram_memory` is what a
+    refresh keeps of the old sums (reference code: every step, all tokens, 0.001).
 
     Raises GumlabError for a value that cannot be met. `masks`, `scores` and `fraction_kept` say
-    where the run stands; `remove()` takes the gates off.
+    where the run stands, `returned` how often a removed neuron came back; `remove()` takes the
+    gates off.
     """
 
     def __init__(
@@ -77,6 +96,8 @@ class Pruner:
         gradient: str = "neuron",
         penalty: float = 0.3,
         lambda_gum: float = 1.0,
+        similarity: Callable[[Tensor, Tensor], Tensor] = mean_similarity,
+        twin_filter: float | None = None,
         gram_every: int = 8,
         gram_tokens: float = 0.25,
         gram_memory: float = 0.8,
@@ -84,13 +105,13 @@ class Pruner:
         _check(method, gradient, scope, keep, steps)
         if gram_every < 1 or not 0 < gram_tokens <= 1 or not 0 <= gram_memory < 1:
             raise GumlabError(
-                "GUM's similarity needs gram_every >= 1, gram_tokens in (0, 1] and gram_memory in "
-                f"[0, 1), got {gram_every}, {gram_tokens} and {gram_memory}."
+                "The running Gram sums need gram_every >= 1, gram_tokens in (0, 1] and gram_memory "
+                f"in [0, 1), got {gram_every}, {gram_tokens} and {gram_memory}."
             )
-        if method == "soft_movement" and (widths is not None or multiple_of != 1 or scope):
+        if method == "soft_movement" and (widths or multiple_of != 1 or scope or twin_filter):
             raise GumlabError(
                 "Soft movement keeps whatever lies above its threshold: it takes no widths, "
-                "multiple_of or scope. Leave them out, or use method='movement'."
+                "multiple_of, scope or twin_filter. Leave them out, or use method='movement'."
             )
         schedule(0, steps, keep, start, end)  # raises for a start or end out of order
         self.model, self.method, self.keep, self.steps = model, method, keep, steps
@@ -100,9 +121,10 @@ class Pruner:
         # soft movement's scores must reach the threshold within the run; elsewhere ranks count
         travel = 9 / steps if method == "soft_movement" else 0.0
         self.score_lr, self.gradient = score_lr or max(0.01, travel), gradient
-        self.penalty, self.lambda_gum = penalty, lambda_gum
+        self.penalty, self.lambda_gum, self.similarity = penalty, lambda_gum, similarity
+        self.twin_filter = twin_filter
         self._soft = penalty
-        self.step_count = 0
+        self.step_count = self.returned = 0
         self.frozen = False
 
         self.layers = neurons(model)
@@ -114,14 +136,16 @@ class Pruner:
             self._optimizer = torch.optim.Adam(self.scores, lr=self.score_lr)
         else:
             self.scores = [s.to(device) for s in random_scores(self.layers, seed)]
-        self._target(keep)  # raises now, before a long run, if keep cannot be met
+        if widths is not None:
+            check_widths(widths, [n.width for n in self.layers])
+        self._target(self.scores, keep)  # raises now, before a long run, if keep cannot be met
         remove_gates(model)
         to_score = self.learned and gradient == "gate"
         self.gates = [
             Gate(n, s if to_score else None) for n, s in zip(self.layers, self.scores, strict=True)
         ]
-        self.grams, self._factors = None, [1.0] * len(self.gates)
-        if method == "gum" and lambda_gum:
+        self.grams, self._factors, self._twins = None, [1.0] * len(self.gates), None
+        if (method == "gum" and lambda_gum) or method == "obs" or twin_filter is not None:
             self.grams = RunningGrams(model, self.gates, gram_every, gram_tokens, gram_memory, seed)
 
     @property
@@ -149,7 +173,12 @@ class Pruner:
             self.scores = [magnitude(layer) for layer in self.layers]
         if self.learned:
             self._learn(v)
+        if self.grams is not None:
+            if self.grams.due:
+                self._refresh()
+            self.grams.step += 1
         for gate, mask in zip(self.gates, self._select(v), strict=True):
+            self.returned += int((mask & ~gate.mask).sum())
             gate.mask = mask
         if self.freeze and self.step_count >= self.end * self.steps:
             self._freeze()
@@ -176,24 +205,25 @@ class Pruner:
         self._optimizer.param_groups[0]["lr"] = self.score_lr * rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        if self.grams is not None:
-            if self.grams.due:  # the factors serve from the next step on
-                self._factors = [
-                    gum_factor(mean_similarity(gram, gate.mask), self.lambda_gum)
-                    for gram, gate in zip(self.grams.sums, self.gates, strict=True)
-                ]
-            self.grams.step += 1
 
-    def _target(self, v: float) -> list[int]:
+    def _refresh(self) -> None:
+        """What the Gram sums say now; GUM's factors serve from the next step on."""
+        pairs = list(zip(self.grams.sums, (gate.mask for gate in self.gates), strict=True))
+        if self.method == "gum":
+            self._factors = [gum_factor(self.similarity(g, m), self.lambda_gum) for g, m in pairs]
+        if self.method == "obs":
+            self.scores = [
+                squared_norm(layer) * unrebuilt(gram, kept=mask)
+                for layer, (gram, mask) in zip(self.layers, pairs, strict=True)
+            ]
+        if self.twin_filter is not None:
+            self._twins = [twin_pairs(gram, self.twin_filter) for gram, _ in pairs]
+
+    def _target(self, scores: list[Tensor], v: float) -> list[int]:
         if self.widths is not None:  # fall from the full widths to the fixed ones with v
             share = (v - self.keep) / (1 - self.keep) if self.keep < 1 else 0.0
-            full = [n.width for n in self.layers]
-            if len(self.widths) != len(full) or any(
-                not 0 < w <= n for w, n in zip(self.widths, full, strict=True)
-            ):
-                raise GumlabError(f"widths {self.widths} do not fit layers of {full} neurons.")
-            return [w + round(share * (n - w)) for w, n in zip(self.widths, full, strict=True)]
-        scores = [s.detach() for s in self.scores]
+            pairs = zip(self.widths, self.layers, strict=True)
+            return [w + round(share * (n.width - w)) for w, n in pairs]
         last = self.step_count == math.ceil((self.end if self.freeze else 1) * self.steps)
         return layer_widths(
             scores, v, self.scope, floor=self.floor, multiple_of=self.multiple_of, warn=last
@@ -201,8 +231,10 @@ class Pruner:
 
     def _select(self, v: float) -> list[Tensor]:
         scores = [s.detach() for s in self.scores]
+        if self._twins is not None:
+            scores = demote_twins(scores, self._twins)
         if self.method != "soft_movement":
-            return select(scores, widths=self._target(v))
+            return select(scores, widths=self._target(scores, v))
         tau = SOFT_THRESHOLD * (1 - v) / (1 - self.keep) if self.keep < 1 else 0.0
         above = [torch.sigmoid(s) > tau for s in scores]
         return [m | top(s, int(self.keep * len(s)) + 1) for m, s in zip(above, scores, strict=True)]

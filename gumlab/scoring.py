@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.statistics import RIDGE, Statistics, collect, inverse
+from gumlab.statistics import RIDGE, Statistics, collect, inverse, unrebuilt
 from gumlab.tasks import Example, Task
 
 
@@ -87,9 +87,10 @@ def wanda(layer: FeedForward, found: Statistics) -> Tensor:
 
 
 def flap(layer: FeedForward, found: Statistics) -> Tensor:
-    """FLAP: Var(h_i) * ||w_i||^2, (N,) (An et al. 2023); its bias compensation is in `shrink`."""
+    """FLAP: Var(h_i) * ||w_i||^2, (N,) (An et al. 2023); its bias compensation is
+    `shrink(..., refit="bias")`."""
     variance = found.energy / found.tokens - found.mean.square()
-    return variance.clamp_min(0) * _squared_norm(layer)
+    return variance.clamp_min(0) * squared_norm(layer)
 
 
 def taylor(layer: FeedForward, found: Statistics) -> Tensor:
@@ -115,34 +116,42 @@ def peak_to_peak(layer: FeedForward, found: Statistics) -> Tensor:
 def obs(layer: FeedForward, found: Statistics, ridge: float = RIDGE) -> Tensor:
     """Optimal Brain Surgeon: ||w_i||^2 / [G^-1]_ii, (N,): used times exactly unique.
 
-    It is the squared error of the layer's output, summed over the tokens, after neuron i is deleted
-    and the others' outgoing weights are refitted (with the ridge as part of G).
+    ||w_i||^2 G_ii says how much the neuron is used, 1 - R2_i = 1 / (G_ii [G^-1]_ii) how little of
+    it the others can rebuild. The product is the squared error of the layer's output, summed over
+    the tokens, after neuron i is deleted and the others' outgoing weights are refitted (with the
+    ridge as part of G). GUM's mean |cosine| is a cheap, pairwise stand-in for the second factor.
     """
-    return (_squared_norm(layer) / inverse(found.gram, ridge).diagonal()).float()
+    return (squared_norm(layer) * unrebuilt(found.gram, ridge)).float()
 
 
 def greedy_obs(layer: FeedForward, found: Statistics, ridge: float = RIDGE) -> Tensor:
-    """OBS one neuron at a time: remove the cheapest, refit, update G^-1, and go on, (N,).
+    """OBS one neuron at a time: remove the cheapest, refit, downdate G^-1, and go on, (N,).
 
-    A neuron's score is the largest error of a single removal up to its own, so the order of removal
-    is kept and scores of several layers share one scale (error energy, summed over the tokens).
+    Both factors of ||w_i||^2 / [G^-1]_ii follow the removals: w_i takes over what the removed ones
+    did, G^-1 becomes that of the neurons left. A neuron's score is the largest error of a single
+    removal up to its own, so the order of removal is kept and scores of several layers share one
+    scale (error energy, summed over the tokens).
     """
     h, w = inverse(found.gram, ridge), layer.outgoing().detach().double().clone()
-    left = torch.ones(len(h), dtype=torch.bool, device=h.device)
+    left = torch.arange(len(h), device=h.device)  # the neuron of each row of h and w
     score, worst = torch.zeros(len(h), dtype=h.dtype, device=h.device), 0.0
-    for _ in range(len(h)):
-        cost = torch.where(left, w.square().sum(1) / h.diagonal(), torch.inf)
-        i = int(cost.argmin())
-        worst = max(worst * (1 + 1e-9), float(cost[i]))  # later removals rank above earlier ones
-        score[i], left[i] = worst, False
-        column = h[:, i] / h[i, i]
-        w -= torch.outer(column, w[i])  # the others take over what neuron i did
-        h -= torch.outer(column, h[i].clone())
-        h[i], h[:, i], h[i, i], w[i] = 0.0, 0.0, 1.0, 0.0
+    while len(left):
+        gone = torch.zeros(len(left), dtype=torch.bool, device=h.device)
+        for _ in range(-(-len(left) // 8)):  # then drop the rows that are zero by now
+            cost = torch.where(gone, torch.inf, w.square().sum(1) / h.diagonal())
+            i = int(cost.argmin())
+            worst = max(worst * (1 + 1e-9), float(cost[i]))  # later removals rank above earlier
+            score[left[i]], gone[i] = worst, True
+            column = h[:, i] / h[i, i]
+            w -= torch.outer(column, w[i])  # the others take over what neuron i did
+            h -= torch.outer(column, h[i].clone())
+            h[i], h[:, i], h[i, i], w[i] = 0.0, 0.0, 1.0, 0.0
+        left, h, w = left[~gone], h[~gone][:, ~gone], w[~gone]
     return score
 
 
-def _squared_norm(layer: FeedForward) -> Tensor:
+def squared_norm(layer: FeedForward) -> Tensor:
+    """||w_i||^2 of the outgoing weights, (N,)."""
     return layer.outgoing().detach().float().square().sum(1)
 
 
@@ -186,7 +195,7 @@ def score(
             f"gumlab.Pruner(model, {method!r}, ...) with gumlab.train, then pruner.scores."
         )
     if method == "random":
-        return random_scores(layers, seed)
+        return [s.to(layers[0].proj.weight.device) for s in random_scores(layers, seed)]
     if method in WEIGHT_SCORES:
         return [WEIGHT_SCORES[method](layer) for layer in layers]
     if method not in DATA_SCORES:

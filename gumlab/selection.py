@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gumlab.errors import GumlabError, unknown
+from gumlab.statistics import cosine
 
 SCOPES = ("layer", "global")
 
@@ -22,6 +23,9 @@ def select(
     floor: int = 1,
     multiple_of: int = 1,
     widths: Sequence[int] | None = None,
+    standardise: bool = False,
+    grams: Sequence[Tensor] | None = None,
+    twin_filter: float = 0.8,
 ) -> list[Tensor]:
     """Top_v: keep exactly round(keep * N) neurons of the model, those with the highest scores.
 
@@ -30,24 +34,52 @@ def select(
     fraction, "global" ranks all layers' neurons together. floor: neurons that stay in every layer,
     taken from the same total; a layer that hits it is named in a warning. multiple_of: every width
     is a multiple of it (or the layer's whole width). widths: kept neurons by layer, instead of
-    keep and scope. Returns one (N,) bool tensor per layer. Raises GumlabError for values that
-    cannot be met.
+    keep and scope. grams: each layer's G, as in `redundancy(...).gram`; with them the twin filter
+    is on, which sends a neuron with a higher-scored partner at |cosine| above `twin_filter` to the
+    back of the queue.
+
+    standardise: give every layer's scores mean 0 and variance 1 first (as FLAP does). A global
+    ranking needs scores that mean the same in every layer. These do: the change of the loss
+    (movement, GUM, taylor, fisher) and the error of what is added to the residual stream (flap,
+    obs, greedy_obs). Norms of weights or activations do not (magnitude, activation_norm, wanda,
+    minitron, peak_to_peak): their scale is each layer's own.
+
+    Returns one (N,) bool tensor per layer. Raises GumlabError for values that cannot be met.
 
     >>> [m.tolist() for m in select([torch.tensor([3., 1., 2., 2.])], keep=0.5)]
     [[True, False, True, False]]
     """
     _check_scores(scores)
-    sizes = [len(s) for s in scores]
+    if standardise:
+        scores = [(s - s.mean()) / s.std(correction=0).clamp_min(1e-30) for s in scores]
+    if grams is not None:
+        scores = demote_twins(scores, [twin_pairs(gram, twin_filter) for gram in grams])
     if widths is None:
         widths = layer_widths(scores, keep, scope, floor=floor, multiple_of=multiple_of)
-    elif len(widths) != len(sizes) or any(
-        not 0 < w <= n for w, n in zip(widths, sizes, strict=True)
-    ):
-        raise GumlabError(
-            f"widths {list(widths)} do not fit layers of {sizes} neurons. Give one width per "
-            "layer, each between 1 and the layer's size."
-        )
+    check_widths(widths, [len(s) for s in scores])
     return [top(s, w) for s, w in zip(scores, widths, strict=True)]
+
+
+def twin_pairs(gram: Tensor, threshold: float = 0.8) -> Tensor:
+    """The pairs of neurons with |cosine| above `threshold`, each in both orders, (P, 2)."""
+    alike = cosine(gram).abs() > threshold
+    return alike.fill_diagonal_(False).nonzero()
+
+
+def demote_twins(scores: Sequence[Tensor], pairs: Sequence[Tensor]) -> list[Tensor]:
+    """The twin filter: a neuron with a higher-scored partner ranks behind all that have none.
+
+    pairs: one (P, 2) tensor of `twin_pairs` per layer. Equal scores: the first is the higher. The
+    demoted neurons keep their order; the scores come back in float64.
+    """
+    down = 1 + max(float(s.max()) for s in scores) - min(float(s.min()) for s in scores)
+    demoted = []
+    for s, (one, partner) in zip(scores, (p.unbind(1) for p in pairs), strict=True):
+        rank = s.argsort(descending=True, stable=True).argsort()
+        behind = torch.zeros_like(s, dtype=torch.bool)
+        behind[one[rank[partner] < rank[one]]] = True
+        demoted.append(s.double() - down * behind)
+    return demoted
 
 
 def top(scores: Tensor, count: int) -> Tensor:
@@ -148,6 +180,15 @@ def check_keep(keep: float) -> None:
         raise GumlabError(
             f"keep must be a fraction in (0, 1], got {keep!r}. It is the share of feed-forward "
             "neurons that stay: keep=0.25 removes three of four."
+        )
+
+
+def check_widths(widths: Sequence[int], sizes: Sequence[int]) -> None:
+    """Raise GumlabError unless there is one width per layer, from 1 to the layer's size."""
+    if len(widths) != len(sizes) or any(not 0 < w <= n for w, n in zip(widths, sizes, strict=True)):
+        raise GumlabError(
+            f"widths {list(widths)} do not fit layers of {list(sizes)} neurons. Give one width per "
+            "layer, each between 1 and the layer's size."
         )
 
 

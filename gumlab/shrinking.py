@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import Gate, remove_gates
 from gumlab.models import width_field
 from gumlab.selection import check_masks
-from gumlab.statistics import RIDGE, Statistics, collect
+from gumlab.statistics import RIDGE, Statistics, collect, lifted
 from gumlab.tasks import Example, Task
 
 
@@ -24,7 +25,7 @@ def shrink(
     tokenizer: Any = None,
     task: Task | Sequence[Example] | None = None,
     *,
-    refit: bool = False,
+    refit: bool | str = False,
     sequential: bool = True,
     ridge: float = RIDGE,
     **options: Any,
@@ -33,19 +34,29 @@ def shrink(
 
     masks: one (N,) bool tensor per layer. Without refit the copy's logits equal the gated model's
     within float tolerance. With `refit` (needs tokenizer and task) the kept neurons' outgoing
-    weights and the bias take over what the removed ones did, by least squares on the data;
+    weights and the bias take over what the removed ones did, by least squares on the data; with
+    refit="bias" only the bias does (FLAP's compensation: the removed neurons' mean output).
     `sequential` measures each layer behind the layers already cut. options: as `collect` takes
-    them (split, limit, batch_size). Raises GumlabError for masks that do not fit, or missing data.
+    them (split, limit, batch_size). Raises GumlabError for masks that do not fit, missing data, or
+    refit="bias" where the output projection has no bias.
     """
     layers = neurons(model)
     check_masks(masks, [layer.width for layer in layers])
+    if refit not in (False, True, "bias"):
+        raise GumlabError(f'refit must be True, False or "bias", got {refit!r}.')
     if refit:
         if tokenizer is None or task is None:
             raise GumlabError(
                 "The refit is measured on data. Give them: "
                 "gumlab.shrink(model, masks, tokenizer, task, refit=True)."
             )
-        model = _refitted(model, masks, tokenizer, task, sequential, ridge, options)
+        if refit == "bias" and any(layer.proj.bias is None for layer in layers):
+            raise GumlabError(
+                f"The output projections of {type(model).__name__} have no bias to refit. "
+                "Use refit=True, which refits the outgoing weights."
+            )
+        solve = partial(refit_layer, ridge=ridge, weights=refit is True)
+        model = _refitted(model, masks, tokenizer, task, sequential, solve, options)
     return with_neurons(model, [mask.nonzero().flatten() for mask in masks])
 
 
@@ -66,18 +77,27 @@ def with_neurons(model: nn.Module, indices: Sequence[Tensor]) -> nn.Module:
 
 
 @torch.no_grad()
-def refit_layer(layer: FeedForward, mask: Tensor, found: Statistics, ridge: float = RIDGE) -> None:
+def refit_layer(
+    layer: FeedForward,
+    mask: Tensor,
+    found: Statistics,
+    ridge: float = RIDGE,
+    *,
+    weights: bool = True,
+) -> None:
     """W_S <- W_S + (G_SS + ridge)^-1 G_SR W_R, in place: S kept, R removed (mask, (N,) bool).
 
     The least squares solution of H_S W_S' = H W with a ridge on the change, so that the error on
     the data is never larger than without the refit. Where `proj` has a bias it is solved for too,
-    as a neuron that always fires 1 (for a constant h this is FLAP's bias compensation).
+    as a neuron that always fires 1. Without `weights` the bias alone is: FLAP's compensation
+    b <- b + (mean of h_R) W_R (An et al. 2023).
     """
-    gram, total = found.gram.double(), found.total.double()
-    w = layer.outgoing().double()
-    lift = ridge * gram.diagonal().mean().clamp_min(1e-30)
-    left = gram[mask][:, mask] + lift * torch.eye(int(mask.sum()), dtype=w.dtype, device=w.device)
-    right = gram[mask][:, ~mask] @ w[~mask]
+    total, w = found.total.double(), layer.outgoing().double()
+    if not weights:
+        layer.proj.bias += (total[~mask] @ w[~mask] / found.tokens).to(layer.proj.weight.dtype)
+        return
+    gram = lifted(found.gram, ridge)
+    left, right = gram[mask][:, mask], gram[mask][:, ~mask] @ w[~mask]
     if layer.proj.bias is not None:
         ones = total[mask][:, None]
         count = total.new_full((1, 1), found.tokens)
@@ -95,7 +115,7 @@ def _refitted(
     tokenizer: Any,
     task: Task | Sequence[Example],
     sequential: bool,
-    ridge: float,
+    solve: Callable[[FeedForward, Tensor, Statistics], None],
     options: dict[str, Any],
 ) -> nn.Module:
     """A full-width copy whose kept neurons do the removed ones' work; the removed are gated."""
@@ -109,6 +129,6 @@ def _refitted(
             (seen,) = collect(model, tokenizer, task, only=[i], **options)
         else:
             seen = found[i]
-        refit_layer(layer, mask, seen, ridge)
+        solve(layer, mask, seen)
         Gate(layer).mask = mask
     return model

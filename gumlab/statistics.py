@@ -17,15 +17,16 @@ from gumlab.batches import IGNORED, batches, evaluating, memory_guard, token_los
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.tasks import Example, Task
 
-RIDGE = 1e-4  # of the mean of G's diagonal, added to the diagonal before G is inverted
+RIDGE = 1e-4  # of the mean energy of the neurons that fire, added to G's diagonal
 
 
 @dataclass
 class Statistics:
     """What one pass found about one layer of N neurons; every tensor is (N,) but `gram` (N, N).
 
-    sensitivity and fisher are means over sequences, squared_means a sum over them; the others are
-    over all `tokens`. sensitivity and fisher are zero where no gradients were asked for.
+    sensitivity, fisher and slope (dL/dm, m the neuron's gate) are means over sequences and zero
+    where no gradients were asked for; squared_means is a sum over sequences; the others are over
+    all `tokens`.
     """
 
     gram: Tensor
@@ -35,6 +36,7 @@ class Statistics:
     squared_means: Tensor
     sensitivity: Tensor
     fisher: Tensor
+    slope: Tensor
     tokens: int = 0
 
     @property
@@ -108,17 +110,47 @@ def sequence_sensitivity(
     return sum(p.view(sequences, -1, p.shape[-1]).sum(1) for p in products).abs()
 
 
-def inverse(gram: Tensor, ridge: float = RIDGE) -> Tensor:
-    """(G + ridge mean(G_ii) I)^-1, (N, N), in float64; dead neurons' rows stay large and finite."""
+def lifted(gram: Tensor, ridge: float = RIDGE) -> Tensor:
+    """G + ridge e I in float64, (N, N), e the mean G_ii of the neurons that fire.
+
+    With it G has an inverse whatever the data: twins, dead neurons, fewer tokens than neurons.
+    """
     gram = gram.double()
-    lift = ridge * gram.diagonal().mean().clamp_min(1e-30)
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.cholesky_inverse(torch.linalg.cholesky(gram + lift * eye))
+    energy = gram.diagonal()
+    lift = ridge * (energy.sum() / (energy > 0).sum().clamp_min(1)).clamp_min(1e-30)
+    return gram + lift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def inverse(gram: Tensor, ridge: float = RIDGE) -> Tensor:
+    """G^-1, (N, N), of G with the ridge, in float64; dead neurons' rows are large and finite."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(lifted(gram, ridge)))
+
+
+def unrebuilt(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) -> Tensor:
+    """The energy of each neuron that no combination of the other kept neurons rebuilds, (N,).
+
+    1 / [G^-1]_ii for a kept neuron, G_ii - G_iS (G_SS)^-1 G_Si for a removed one, S the kept set
+    (kept, (N,) bool; default all). G carries the ridge; float64.
+    """
+    if kept is None:
+        return 1 / inverse(gram, ridge).diagonal()
+    inverse_kept = inverse(gram[kept][:, kept], ridge)
+    rows = gram[:, kept].double()
+    rest = lifted(gram, ridge).diagonal() - ((rows @ inverse_kept) * rows).sum(1)
+    rest[kept] = 1 / inverse_kept.diagonal()
+    return rest
+
+
+def cosine(gram: Tensor) -> Tensor:
+    """G_ij / sqrt(G_ii G_jj), (N, N), signed; 0 in the rows of dead neurons."""
+    energy = gram.diagonal()
+    inverse_norm = torch.where(energy > 0, energy.clamp_min(1e-30).rsqrt(), 0.0)
+    return gram * inverse_norm * inverse_norm[:, None]
 
 
 def _empty(layer: FeedForward) -> Statistics:
     n, device = layer.width, layer.proj.weight.device
-    zeros = [torch.zeros(n, device=device) for _ in range(4)]
+    zeros = [torch.zeros(n, device=device) for _ in range(5)]
     low, high = (torch.full((n,), x, device=device) for x in (torch.inf, -torch.inf))
     return Statistics(torch.zeros(n, n, device=device), zeros[0], low, high, *zeros[1:])
 
@@ -140,6 +172,7 @@ def _add_gradients(
     layer.sensitivity += sequence_sensitivity(kept, grads, len(real)).sum(0) / sequences
     to_mask = (kept[-1].detach() * grads[-1]).float().view(*real.shape, -1).sum(1)  # dL/dm
     layer.fisher += to_mask.square().sum(0) / sequences
+    layer.slope += to_mask.sum(0) / sequences
 
 
 class _Tap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from gumlab.evaluation import MAIN_METRIC, evaluate
 from gumlab.feedforward import neurons
 from gumlab.inspection import redundancy
 from gumlab.pruner import Pruner
+from gumlab.scoring import score
+from gumlab.selection import select
 from gumlab.shrinking import shrink
 from gumlab.tasks import Task
 from gumlab.training import train
@@ -21,11 +24,17 @@ from gumlab.training import train
 
 @dataclass(frozen=True)
 class Method:
-    """A method as it appears in a table: its label and the Pruner's arguments (None: dense)."""
+    """A method as it appears in a table: its label, and a Pruner's method and options (None: dense).
+
+    one_shot: the name is a score's, the options are those of `select`, and the model is cut once,
+    with the refit unless refit is False or "bias", before it is trained.
+    """
 
     label: str
     name: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    one_shot: bool = False
+    refit: bool | str = True
 
 
 PAPER_METHODS = (
@@ -41,12 +50,13 @@ PAPER_METHODS = (
 
 @dataclass
 class Run:
-    """The shrunk model of one run, its figures, and the history of its training."""
+    """The shrunk model of one run, its figures, its training's history, and who stayed."""
 
     model: nn.Module
     row: dict[str, Any]
     history: Any
-    masks: list[Any]
+    masks: list[Any] | None
+    pruner: Pruner | None = None
 
 
 def run(
@@ -63,18 +73,24 @@ def run(
     generated: int | None = 200,
     **training: Any,
 ) -> Run:
-    """Prune a copy of `base` on `task` with one method, shrink it, and measure it.
+    """Prune a copy of `base` on `task` with one method while it trains, shrink it, and measure it.
 
     The row holds method, keep, neurons and parameters left (with the fraction), loss, the task's
     metrics on `split` (default: test where there is one), sensitivity and uniqueness on training
     examples, and the seconds of the training.
-    Every method gets the same steps, batches (by seed) and optimiser.
+    Every method gets the same steps, batches (by seed) and optimiser. A one-shot method is scored
+    and refitted on 256 training examples drawn by the seed.
     """
     began = time.perf_counter()
     split = split or ("test" if task.test else "validation")
     model, masks = copy.deepcopy(base), None
     pruner = None
-    if method.name is not None:
+    if method.one_shot:
+        seen = random.Random(seed).sample(task.train, min(256, len(task.train)))
+        scores = score(model, method.name, tokenizer, seen, seed=seed)
+        masks = select(scores, keep, **method.options)
+        model = shrink(model, masks, tokenizer, seen, refit=method.refit)
+    elif method.name is not None:
         pruner = Pruner(model, method.name, keep, steps, seed=seed, **method.options)
     history = train(
         model, tokenizer, task, steps=steps, pruner=pruner, teacher=teacher, seed=seed, **training
@@ -83,6 +99,7 @@ def run(
         masks = pruner.masks
         pruner.remove()
         model = shrink(model, masks)
+    cut = time.perf_counter() - began - history.seconds
     report = redundancy(model, tokenizer, task)
     scores = evaluate(model, tokenizer, task, split, generated=generated)
     left = sum(layer.width for layer in neurons(model))
@@ -101,9 +118,10 @@ def run(
         "uniqueness": report.uniqueness,
         "widths": [layer.width for layer in neurons(model)],
         "train_seconds": history.seconds,
+        "cut_seconds": cut,
         "seconds": time.perf_counter() - began,
     }
-    return Run(model.eval(), row, history, masks)
+    return Run(model.eval(), row, history, masks, pruner)
 
 
 def metric_of(task: Task) -> str:

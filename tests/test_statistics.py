@@ -33,7 +33,7 @@ def stacked(model, tokenizer, examples):
 
 def from_rows(h: torch.Tensor) -> Statistics:
     zero = torch.zeros(h.shape[1])
-    return Statistics(h.T @ h, h.sum(0), h.amin(0), h.amax(0), zero, zero, zero, len(h))
+    return Statistics(h.T @ h, h.sum(0), h.amin(0), h.amax(0), zero, zero, zero, zero, len(h))
 
 
 def by_hand(method, layer, rows):

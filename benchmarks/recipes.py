@@ -1,0 +1,157 @@
+"""Which recipe prunes best under one budget, beyond the paper's methods: results/recipes.csv|md.
+
+    python benchmarks/recipes.py --data-dir FOLDER          # restaurants, tables, and e2e
+    python benchmarks/recipes.py --tune                     # the knobs, on the validation split
+
+Every recipe gets the same base, training steps, batches (by seed) and optimiser. One-shot recipes
+are scored and refitted on 256 training examples before the first step (drawn by the seed), and then
+fine-tuned for all the steps. "at its widths": the control that keeps as many neurons of each layer
+as the run named, but random ones, with the same refit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import pandas as pd
+from grid import ROOT, Job, made_by, markdown, pair_text, paired, perform_all
+
+BASE, STEPS, SEEDS, TUNING_SEED = "tiny-gpt-neo", 200, (0, 1, 2), 100
+KEEPS, TASKS = (0.25, 0.1, 0.05, 0.5), ("restaurants", "tables", "e2e")
+GREEDY, FILTER = "greedy OBS + refit, global", "plain L1 + twin filter"
+CONTROL = "random + refit, at greedy OBS's widths"
+
+
+def recipes() -> dict[str, Any]:
+    """The recipes that need no other run, by label."""
+    from gumlab.study import Method
+
+    chosen = [
+        Method("random", "random"),
+        Method("GUM", "gum"),
+        Method("plain L1", "gum", {"lambda_gum": 0.0}),
+        Method(FILTER, "gum", {"lambda_gum": 0.0, "twin_filter": 0.8}),
+        Method("OBS, renewed", "obs"),
+        Method("random + refit, uniform", "random", one_shot=True),
+        Method("greedy OBS + refit, uniform", "greedy_obs", one_shot=True),
+        Method(GREEDY, "greedy_obs", {"scope": "global", "floor": 10}, one_shot=True),
+    ]
+    return {method.label: method for method in chosen}
+
+
+def trials() -> list[Any]:
+    """Four settings for each new recipe with knobs; those of plain L1 and GUM are in methods.py."""
+    from gumlab.study import Method
+
+    found = [
+        Method(f"{FILTER} at {t}", "gum", {"lambda_gum": 0.0, "twin_filter": t})
+        for t in (0.6, 0.7, 0.8, 0.9)
+    ]
+    found += [
+        Method(f"OBS, renewed {json.dumps(o)}", "obs", o)
+        for o in (
+            {},
+            {"gram_memory": 0.5},
+            {"scope": "layer"},
+            {"gram_every": 4, "gram_tokens": 0.5, "gram_memory": 0.8},
+        )
+    ]
+    found += [
+        Method(f"{GREEDY}, floor {f}", "greedy_obs", {"scope": "global", "floor": f}, one_shot=True)
+        for f in (1, 10, 25)
+    ]
+    found.append(Method("greedy OBS + refit, uniform", "greedy_obs", one_shot=True))
+    return found
+
+
+def waves(tasks: tuple[str, ...]) -> list[list[Job]]:
+    """The dense runs, then the recipes, then what needs either of them."""
+    from gumlab.study import Method
+
+    chosen, cells = recipes(), [(k, t, s) for k in KEEPS for t in tasks for s in SEEDS]
+
+    def job(method: Any, keep: float, task: str, seed: int, **more: Any) -> Job:
+        return Job(BASE, task, method, keep, seed, STEPS, generated=100, **more)
+
+    first = [job(Method("dense"), 1.0, t, s) for t in tasks for s in SEEDS]
+    second = [job(m, *cell) for cell in cells for m in chosen.values()]
+    control = Method(CONTROL, "random", one_shot=True)
+    third = [job(control, *cell, widths_of=GREEDY) for cell in cells]
+    taught = [chosen[label] for label in ("random", FILTER, GREEDY)]
+    third += [job(m, *cell, distilled=True) for cell in cells if cell[0] <= 0.25 for m in taught]
+    return [first, second, third]
+
+
+def summary(table: pd.DataFrame) -> str:
+    """One Markdown table per task: mean loss and standard deviation over the seeds, by keep."""
+    parts = []
+    for task, runs in table.groupby("task", sort=False):
+        dense = runs[runs["method"] == "dense"]["loss"]
+        rows = []
+        pruned = runs[runs["method"] != "dense"]
+        for (method, distilled), mine in pruned.groupby(["method", "distilled"], sort=False):
+            row = {"recipe": method, "distilled": "yes" if distilled else "no"}
+            for keep in sorted(KEEPS, reverse=True):
+                cell = mine[mine["asked"] == keep]["loss"]
+                row[f"{keep:.0%}"] = pair_text(cell) if len(cell) else ""
+            rows.append(row)
+        parts.append(f"## {task} (dense {pair_text(dense)})\n\n{markdown(rows)}")
+    return "\n".join(parts)
+
+
+def differences(table: pd.DataFrame) -> str:
+    """Loss of each recipe minus that of the control and of GUM, paired by seed, 95 % intervals."""
+    rows = []
+    plain = table[~table["distilled"]]
+    for (task, keep), runs in plain[plain["method"] != "dense"].groupby(["task", "asked"]):
+        for one, other in (
+            (GREEDY, CONTROL), (GREEDY, "random + refit, uniform"), (GREEDY, "GUM"),
+            (GREEDY, "greedy OBS + refit, uniform"), (FILTER, "plain L1"), ("GUM", "plain L1"),
+            ("random + refit, uniform", "random"), ("OBS, renewed", "GUM"),
+        ):  # fmt: skip
+            mean, half = paired(runs, one, other)
+            verdict = "no difference shown" if abs(mean) <= half else "lower" if mean < 0 else "higher"
+            rows.append(
+                {
+                    "task": task, "kept": f"{keep:.0%}", "recipe": one, "against": other,
+                    "difference of loss": f"{mean:+.4f} +- {half:.4f}", "verdict": verdict,
+                }
+            )  # fmt: skip
+    return markdown(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", help="the E2E challenge's folder; without it no e2e")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--tune", action="store_true")
+    args = parser.parse_args()
+    if args.tune:
+        jobs = [
+            Job(BASE, "restaurants", m, 0.1, TUNING_SEED, STEPS, split="validation", generated=0)
+            for m in trials()
+        ]
+        table = perform_all(ROOT / "runs" / "recipes-tuning", [jobs], workers=args.jobs)
+        columns = ["method", "asked", "seed", "steps", "split", "keep", "loss", "widths"]
+        table[columns].to_csv(ROOT / "results" / "recipes_tuning.csv", index=False)
+        print(table[["method", "keep", "loss", "widths"]].to_string(index=False))
+        return
+    tasks = TASKS if args.data_dir else TASKS[:2]
+    table = perform_all(ROOT / "runs" / "recipes", waves(tasks), args.data_dir, workers=args.jobs)
+    table.drop(columns=["seconds"]).to_csv(ROOT / "results" / "recipes.csv", index=False)
+    command = "python benchmarks/recipes.py --data-dir FOLDER"
+    text = (
+        f"# Recipes under one budget: {STEPS} steps of 16\n\n"
+        f"Base `{BASE}`; loss on the test split (e2e: validation), in nats per target token. "
+        f"{made_by(command, table)} +- is the standard deviation over the seeds.\n\n"
+        f"{summary(table)}\n## Differences, paired by seed, with 95 % t intervals\n\n"
+        f"{differences(table)}"
+    )
+    (ROOT / "results" / "recipes.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
