@@ -1,0 +1,274 @@
+"""What uniqueness is worth where neurons really are redundant: results/uniqueness.csv|md|png.
+
+    python benchmarks/uniqueness.py
+
+Two bases. In `tiny-twins` a random half of each layer's neurons has a planted copy, so a method's
+choice can be marked: of each pair it keeps both (a waste), one, or none, and "both" is set against
+chance at the method's own layer widths. `tiny-wide` is redundant by nature. Every method gets the
+same steps, batches (by seed) and optimiser; the knobs are those tuned elsewhere, but for lambda_gum
+and GUM's multiplier, which are what is studied. The figure shows four suspected reasons why GUM's
+uniqueness term does little: a twin is one of N neurons in a mean; twins get equal scores; Adam takes
+the scale of a penalty away; a penalty on kept neurons alone makes neurons come and go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from grid import ROOT, Job, made_by, markdown, pair_text, paired, perform_all
+
+STEPS, SEEDS = 200, (0, 1, 2)
+SETTINGS = {"tiny-twins": ("restaurants", 0.25), "tiny-wide": ("tables", 0.10)}
+FILTER, PLAIN = "plain L1 + twin filter", "plain L1"
+CONTROL = "random, at the filter's widths"
+FOUR = {"lambda_gum": 4.0}
+
+
+def largest_cosine(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The largest |cosine| with another kept neuron, (N,): GUM's multiplier without the mean."""
+    from gumlab.statistics import cosine
+
+    others = cosine(gram).abs() * mask
+    return others.fill_diagonal_(0).amax(1)
+
+
+def count_alike(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """How many other kept neurons have |cosine| >= 0.8, (N,)."""
+    from gumlab.statistics import cosine
+
+    others = cosine(gram).abs() * mask
+    return (others.fill_diagonal_(0) >= 0.8).sum(1).float()
+
+
+def rebuilt_share(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """R2 = 1 - exact uniqueness: the share of a neuron's energy the other kept ones rebuild, (N,)."""
+    from gumlab.statistics import lifted, unrebuilt
+
+    return (1 - unrebuilt(gram, kept=mask) / lifted(gram).diagonal()).float()
+
+
+def on_kept_alone(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Such that 1 + lambda_gum u is 0 for removed neurons and 1 + 4 mean |cosine| for kept ones."""
+    from gumlab.scoring import mean_similarity
+
+    return mask * (1 + 4 * mean_similarity(gram, mask)) - 1
+
+
+def methods() -> list[Any]:
+    from gumlab.study import Method
+
+    everywhere, filtered = {"scope": "global"}, {"twin_filter": 0.8}
+    plain = {"lambda_gum": 0.0}
+    return [
+        Method("dense"),
+        Method("random", "random"),
+        Method("magnitude", "magnitude"),
+        Method("movement, local", "movement"),
+        Method("movement, global", "movement", everywhere),
+        Method(PLAIN, "gum", plain),
+        *(Method(f"GUM, lambda_gum {x:g}", "gum", {"lambda_gum": x}) for x in (1.0, 4.0, 20.0, 200.0)),
+        Method("GUM, largest cosine", "gum", {**FOUR, "similarity": largest_cosine}),
+        Method("GUM, count of cosines >= 0.8", "gum", {**FOUR, "similarity": count_alike}),
+        Method("GUM, 1 - exact uniqueness", "gum", {**FOUR, "similarity": rebuilt_share}),
+        Method("GUM, penalty on kept neurons alone", "gum", {"similarity": on_kept_alone}),
+        Method(FILTER, "gum", plain | filtered),
+        Method("GUM, lambda_gum 4 + twin filter", "gum", FOUR | filtered),
+        Method("random + twin filter", "random", filtered),
+        Method("magnitude + twin filter", "magnitude", filtered),
+        Method("movement, global + twin filter", "movement", everywhere | filtered),
+        Method("OBS, renewed", "obs"),
+        Method("greedy OBS + refit, global", "greedy_obs", everywhere | {"floor": 10}, one_shot=True),
+    ]  # fmt: skip
+
+
+def twins() -> list[torch.Tensor]:
+    """The planted pairs of `tiny-twins`, (P, 2) per layer."""
+    from gumlab.models import ASSETS
+
+    return [torch.tensor(p) for p in json.loads((ASSETS / "tiny-twins/twins.json").read_text())]
+
+
+def marks(masks: list[torch.Tensor], pairs: list[torch.Tensor]) -> dict[str, float]:
+    """Shares of the planted pairs of which both, one or none stayed, and both over chance."""
+    stayed = [mask[p].sum(1) for mask, p in zip(masks, pairs, strict=True)]  # 0, 1 or 2 of each
+    expected = sum(
+        len(p) * int(m.sum()) * (int(m.sum()) - 1) / (len(m) * (len(m) - 1))
+        for m, p in zip(masks, pairs, strict=True)
+    )
+    counts = [int((torch.cat(stayed) == k).sum()) for k in (0, 1, 2)]
+    total = sum(counts)
+    shares = {"none": counts[0] / total, "one": counts[1] / total, "both": counts[2] / total}
+    return shares | {"both_over_chance": counts[2] / expected}
+
+
+def more_columns(done: Any, job: Job) -> dict[str, Any]:
+    """What became of the planted pairs; the scores' spread, and how often neurons came back."""
+    columns: dict[str, Any] = {}
+    if done.masks is not None and job.base == "tiny-twins":
+        columns |= marks([m.cpu() for m in done.masks], twins())
+    if done.pruner is not None:
+        columns["returned"] = done.pruner.returned
+        scores = [s.detach() for s in done.pruner.scores]
+        if job.base == "tiny-twins" and job.seed == 0 and done.pruner.learned:
+            columns["scores"] = [[round(x, 5) for x in s.tolist()] for s in scores]
+    return columns
+
+
+def waves() -> list[list[Job]]:
+    from gumlab.study import Method
+
+    cells = [(base, *SETTINGS[base], seed) for base in SETTINGS for seed in SEEDS]
+
+    def job(method: Any, base: str, task: str, keep: float, seed: int, **more: Any) -> Job:
+        return Job(base, task, method, keep, seed, STEPS, generated=100, **more)
+
+    first = [job(m, *cell) for cell in cells for m in methods()]
+    control = Method(CONTROL, "random")
+    return [first, [job(control, *cell, widths_of=FILTER) for cell in cells]]
+
+
+def summary(table: pd.DataFrame, base: str) -> str:
+    """A Markdown table of one base: loss, uniqueness over dense, the planted pairs, the returns."""
+    runs = table[table["base"] == base]
+    dense = runs[runs["method"] == "dense"].set_index("seed")
+    rows = []
+    for method, mine in runs.groupby("method", sort=False):
+        ratio = mine.set_index("seed")["uniqueness"] / dense["uniqueness"]
+        row = {"method": method, "loss": pair_text(mine["loss"], ".4f")}
+        row["uniqueness / dense"] = pair_text(ratio, ".2f")
+        if base == "tiny-twins" and method != "dense":
+            row |= {k: f"{mine[k].mean():.3f}" for k in ("both", "one", "none")}
+            row["both / chance"] = pair_text(mine["both_over_chance"], ".2f")
+        elif base == "tiny-twins":
+            row |= {"both": "", "one": "", "none": "", "both / chance": ""}
+        row["returned"] = f"{mine['returned'].mean():,.0f}" if mine["returned"].notna().all() else ""
+        rows.append(row)
+    return markdown(rows)
+
+
+PAIRS = (
+    ("random", "magnitude"), ("movement, global", "movement, local"), (PLAIN, "movement, global"),
+    ("GUM, lambda_gum 4", PLAIN), ("GUM, lambda_gum 200", PLAIN), (FILTER, PLAIN),
+    ("GUM, largest cosine", PLAIN), ("GUM, count of cosines >= 0.8", PLAIN),
+    ("GUM, 1 - exact uniqueness", PLAIN), ("GUM, lambda_gum 4 + twin filter", "GUM, lambda_gum 4"),
+    ("random + twin filter", "random"), ("magnitude + twin filter", "magnitude"),
+    ("movement, global + twin filter", "movement, global"), (FILTER, CONTROL),
+    ("greedy OBS + refit, global", FILTER), ("OBS, renewed", PLAIN),
+)  # fmt: skip
+
+
+def differences(table: pd.DataFrame) -> str:
+    rows = []
+    for base in SETTINGS:
+        runs = table[table["base"] == base]
+        for one, other in PAIRS:
+            mean, half = paired(runs, one, other)
+            verdict = "no difference shown" if abs(mean) <= half else "lower" if mean < 0 else "higher"
+            text = f"{mean:+.4f} +- {half:.4f}"
+            rows.append(
+                {"base": base, "method": one, "against": other, "loss": text, "verdict": verdict}
+            )
+    return markdown(rows)
+
+
+def mechanisms(table: pd.DataFrame) -> Any:
+    """Four panels: dilution, equal scores, the penalty's scale, churn."""
+    import gumlab as gl
+    from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, new_figure
+    from gumlab.scoring import mean_similarity
+
+    figure, (one, two, three, four) = new_figure(4, width=16, height=4)
+    base, tokenizer = gl.load("tiny-twins", device="cpu")
+    gram = gl.redundancy(base, tokenizer, gl.load_task("restaurants")).gram
+    with_twin, change = [], []
+    for g, pairs in zip(gram, twins(), strict=True):
+        everyone = torch.ones(len(g), dtype=torch.bool)
+        first = everyone.clone()
+        first[pairs[:, 1]] = False  # all copies gone
+        before, after = mean_similarity(g, everyone), mean_similarity(g, first)
+        twinned = torch.zeros_like(everyone)
+        twinned[pairs.flatten()] = True
+        with_twin.append((before[twinned], before[~twinned]))
+        alone = [_without(g, int(b))[int(a)] for a, b in pairs[:40]]
+        change += [float(before[a] - x) for (a, _), x in zip(pairs[:40].tolist(), alone, strict=True)]
+        del after
+    bins = np.linspace(0, max(float(torch.cat(w).max()) for w in with_twin), 40)
+    for values, colour, label in zip(
+        zip(*with_twin, strict=True), (ORANGE, BLUE), ("has a twin", "has none"), strict=True
+    ):
+        one.hist(torch.cat(values).numpy(), bins, histtype="step", color=colour, lw=2, label=label)
+    one.set(xlabel="u, mean |cosine| with the others", ylabel="neurons")
+    one.set_title(f"a twin adds {np.median(change):.4f} to u (median)", fontsize=10)
+    one.legend(frameon=False)
+    mine = table[(table["base"] == "tiny-twins") & (table["seed"] == 0)].set_index("method")
+    scores = [torch.tensor(s) for s in mine.loc["movement, global", "scores"]]
+    a, b = (torch.cat([s[p[:, k]] for s, p in zip(scores, twins(), strict=True)]) for k in (0, 1))
+    order = torch.randperm(len(b), generator=torch.Generator().manual_seed(0))
+    two.plot(a, b[order], ".", color=GREY, ms=4, label="random partners")
+    two.plot(a, b, ".", color=ORANGE, ms=4, label="twins")
+    close = float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+    two.set(xlabel="score of a neuron", ylabel="score of its partner")
+    two.set_title(f"movement: twins' scores correlate {close:.2f}", fontsize=10)
+    two.legend(frameon=False)
+    strengths = [(0, PLAIN), *((x, f"GUM, lambda_gum {x}") for x in (1, 4, 20, 200))]
+    spread = [
+        np.percentile(np.concatenate(mine.loc[name, "scores"]), [5, 25, 50, 75, 95])
+        for _, name in strengths
+    ]
+    for row, values in enumerate(spread):
+        three.plot(values[[0, 4]], [row, row], "-", color=BLUE)
+        three.plot(values[[1, 3]], [row, row], "-", color=BLUE, lw=6)
+        three.plot(values[2], row, "|", color="white", ms=8)
+    three.set_yticks(range(len(strengths)), [str(x) for x, _ in strengths])
+    three.set(xlabel="score at the end (5, 25, 50, 75, 95 %)", ylabel="lambda_gum")
+    three.set_title("the penalty's scale and the scores", fontsize=10)
+    names = ["movement, global", PLAIN, "GUM, lambda_gum 4", "GUM, penalty on kept neurons alone"]
+    returns = [table[(table["base"] == "tiny-twins") & (table["method"] == n)]["returned"] for n in names]
+    for row, values in enumerate(returns):
+        four.plot(values, [row] * len(values), "o", color=GREEN)
+    four.set_yticks(range(len(names)), [n.replace(", penalty on", ",\npenalty on") for n in names])
+    four.set_xscale("symlog")
+    four.set(xlabel="times a removed neuron came back")
+    four.set_title("churn", fontsize=10)
+    return figure
+
+
+def _without(gram: torch.Tensor, gone: int) -> torch.Tensor:
+    from gumlab.scoring import mean_similarity
+
+    mask = torch.ones(len(gram), dtype=torch.bool)
+    mask[gone] = False
+    return mean_similarity(gram, mask)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2)
+    args = parser.parse_args()
+    folder = ROOT / "runs" / "uniqueness"
+    table = perform_all(folder, waves(), extra=more_columns, workers=args.jobs)
+    mechanisms(table).savefig(ROOT / "results" / "uniqueness.png", dpi=100)
+    table = table.drop(columns=["seconds", "scores"])
+    table.to_csv(ROOT / "results" / "uniqueness.csv", index=False)
+    parts = [
+        f"# What uniqueness is worth\n\n{made_by('python benchmarks/uniqueness.py', table)} "
+        f"{STEPS} steps of 16; +- is the standard deviation over {len(SEEDS)} seeds; loss on the "
+        "test split. both, one, none: shares of the planted pairs of which so many stayed; chance "
+        "is that of a random choice at the method's own layer widths. returned: how often a "
+        "removed neuron came back.\n"
+    ]
+    for base, (task, keep) in SETTINGS.items():
+        parts.append(f"## {base}, {task}, {keep:.0%} kept\n\n{summary(table, base)}")
+    parts.append(f"## Differences, paired by seed, with 95 % t intervals\n\n{differences(table)}")
+    text = "\n".join(parts)
+    (ROOT / "results" / "uniqueness.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
