@@ -112,12 +112,26 @@ def pair_text(values: pd.Series, digits: str = ".3f") -> str:
     return f"{values.mean():{digits}} +- {values.std():{digits}}"
 
 
-def paired(table: pd.DataFrame, one: str, other: str, column: str = "loss") -> tuple[float, float]:
-    """Mean over the seeds of (one - other), paired by seed, and half its 95 % t interval."""
-    wide = table.pivot(index="seed", columns="method", values=column)
+def half_interval(values: pd.Series) -> float:
+    """Half the 95 % t interval of the mean of some seeds."""
+    return T_95[len(values)] * values.std() / math.sqrt(len(values))
+
+
+def compared(table: pd.DataFrame, one: str, other: str) -> dict[str, str]:
+    """The loss of one method minus another's, paired by seed, its 95 % interval, and what it says.
+
+    table: one row per method and seed.
+    """
+    wide = table.pivot(index="seed", columns="method", values="loss")
     difference = (wide[one] - wide[other]).dropna()
-    n = len(difference)
-    return difference.mean(), T_95[n] * difference.std() / math.sqrt(n)
+    mean, half = difference.mean(), half_interval(difference)
+    verdict = "no difference shown" if abs(mean) <= half else "lower" if mean < 0 else "higher"
+    return {
+        "method": one,
+        "against": other,
+        "difference of loss": f"{mean:+.4f} +- {half:.4f}",
+        "verdict": verdict,
+    }
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -136,8 +150,9 @@ def made_by(command: str, table: pd.DataFrame | None = None) -> str:
     import gumlab as gl
 
     text = (
-        f"Made by `{command}` with gumlab {gl.__version__}, torch {torch.__version__}, transformers "
-        f"{transformers.__version__}, Python {platform.python_version()}, {platform.machine()}"
+        f"Made by `{command}` with gumlab {gl.__version__}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()}, "
+        f"{platform.machine()}"
     )
     if table is not None:
         text += f", {table['train_seconds'].sum() / 3600:.2f} hours of training on one core each"

@@ -7,8 +7,8 @@ choice can be marked: of each pair it keeps both (a waste), one, or none, and "b
 chance at the method's own layer widths. `tiny-wide` is redundant by nature. Every method gets the
 same steps, batches (by seed) and optimiser; the knobs are those tuned elsewhere, but for lambda_gum
 and GUM's multiplier, which are what is studied. The figure shows four suspected reasons why GUM's
-uniqueness term does little: a twin is one of N neurons in a mean; twins get equal scores; Adam takes
-the scale of a penalty away; a penalty on kept neurons alone makes neurons come and go.
+uniqueness term does little: a twin is one of N neurons in a mean; twins get equal scores; Adam
+takes the scale of a penalty away; a penalty on kept neurons alone makes neurons come and go.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from grid import ROOT, Job, made_by, markdown, pair_text, paired, perform_all
+from grid import ROOT, Job, compared, made_by, markdown, pair_text, perform_all
 
 STEPS, SEEDS = 200, (0, 1, 2)
 SETTINGS = {"tiny-twins": ("restaurants", 0.25), "tiny-wide": ("tables", 0.10)}
@@ -46,7 +46,7 @@ def count_alike(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def rebuilt_share(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """R2 = 1 - exact uniqueness: the share of a neuron's energy the other kept ones rebuild, (N,)."""
+    """R2 = 1 - exact uniqueness: the share of a neuron's energy the others rebuild, (N,)."""
     from gumlab.statistics import lifted, unrebuilt
 
     return (1 - unrebuilt(gram, kept=mask) / lifted(gram).diagonal()).float()
@@ -71,7 +71,7 @@ def methods() -> list[Any]:
         Method("movement, local", "movement"),
         Method("movement, global", "movement", everywhere),
         Method(PLAIN, "gum", plain),
-        *(Method(f"GUM, lambda_gum {x:g}", "gum", {"lambda_gum": x}) for x in (1.0, 4.0, 20.0, 200.0)),
+        *(Method(f"GUM, lambda_gum {x}", "gum", {"lambda_gum": x}) for x in (1, 4, 20, 200)),
         Method("GUM, largest cosine", "gum", {**FOUR, "similarity": largest_cosine}),
         Method("GUM, count of cosines >= 0.8", "gum", {**FOUR, "similarity": count_alike}),
         Method("GUM, 1 - exact uniqueness", "gum", {**FOUR, "similarity": rebuilt_share}),
@@ -82,7 +82,8 @@ def methods() -> list[Any]:
         Method("magnitude + twin filter", "magnitude", filtered),
         Method("movement, global + twin filter", "movement", everywhere | filtered),
         Method("OBS, renewed", "obs"),
-        Method("greedy OBS + refit, global", "greedy_obs", everywhere | {"floor": 10}, one_shot=True),
+        Method("greedy OBS + refit, global", "greedy_obs", {"scope": "global", "floor": 10},
+               one_shot=True),
     ]  # fmt: skip
 
 
@@ -146,7 +147,9 @@ def summary(table: pd.DataFrame, base: str) -> str:
             row["both / chance"] = pair_text(mine["both_over_chance"], ".2f")
         elif base == "tiny-twins":
             row |= {"both": "", "one": "", "none": "", "both / chance": ""}
-        row["returned"] = f"{mine['returned'].mean():,.0f}" if mine["returned"].notna().all() else ""
+        row["returned"] = (
+            f"{mine['returned'].mean():,.0f}" if mine["returned"].notna().all() else ""
+        )
         rows.append(row)
     return markdown(rows)
 
@@ -163,87 +166,103 @@ PAIRS = (
 
 
 def differences(table: pd.DataFrame) -> str:
-    rows = []
-    for base in SETTINGS:
-        runs = table[table["base"] == base]
-        for one, other in PAIRS:
-            mean, half = paired(runs, one, other)
-            verdict = "no difference shown" if abs(mean) <= half else "lower" if mean < 0 else "higher"
-            text = f"{mean:+.4f} +- {half:.4f}"
-            rows.append(
-                {"base": base, "method": one, "against": other, "loss": text, "verdict": verdict}
-            )
-    return markdown(rows)
+    """Pairs of methods, paired by seed, with 95 % intervals."""
+    return markdown(
+        [
+            {"base": base, **compared(table[table["base"] == base], *pair)}
+            for base in SETTINGS
+            for pair in PAIRS
+        ]
+    )
 
 
 def mechanisms(table: pd.DataFrame) -> Any:
-    """Four panels: dilution, equal scores, the penalty's scale, churn."""
-    import gumlab as gl
-    from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, new_figure
-    from gumlab.scoring import mean_similarity
+    """One panel for each suspected reason why GUM's uniqueness term does little."""
+    from gumlab.plots.figure import new_figure
 
     figure, (one, two, three, four) = new_figure(4, width=16, height=4)
-    base, tokenizer = gl.load("tiny-twins", device="cpu")
-    gram = gl.redundancy(base, tokenizer, gl.load_task("restaurants")).gram
-    with_twin, change = [], []
-    for g, pairs in zip(gram, twins(), strict=True):
-        everyone = torch.ones(len(g), dtype=torch.bool)
-        first = everyone.clone()
-        first[pairs[:, 1]] = False  # all copies gone
-        before, after = mean_similarity(g, everyone), mean_similarity(g, first)
-        twinned = torch.zeros_like(everyone)
-        twinned[pairs.flatten()] = True
-        with_twin.append((before[twinned], before[~twinned]))
-        alone = [_without(g, int(b))[int(a)] for a, b in pairs[:40]]
-        change += [float(before[a] - x) for (a, _), x in zip(pairs[:40].tolist(), alone, strict=True)]
-        del after
-    bins = np.linspace(0, max(float(torch.cat(w).max()) for w in with_twin), 40)
-    for values, colour, label in zip(
-        zip(*with_twin, strict=True), (ORANGE, BLUE), ("has a twin", "has none"), strict=True
-    ):
-        one.hist(torch.cat(values).numpy(), bins, histtype="step", color=colour, lw=2, label=label)
-    one.set(xlabel="u, mean |cosine| with the others", ylabel="neurons")
-    one.set_title(f"a twin adds {np.median(change):.4f} to u (median)", fontsize=10)
-    one.legend(frameon=False)
-    mine = table[(table["base"] == "tiny-twins") & (table["seed"] == 0)].set_index("method")
-    scores = [torch.tensor(s) for s in mine.loc["movement, global", "scores"]]
-    a, b = (torch.cat([s[p[:, k]] for s, p in zip(scores, twins(), strict=True)]) for k in (0, 1))
-    order = torch.randperm(len(b), generator=torch.Generator().manual_seed(0))
-    two.plot(a, b[order], ".", color=GREY, ms=4, label="random partners")
-    two.plot(a, b, ".", color=ORANGE, ms=4, label="twins")
-    close = float(torch.corrcoef(torch.stack([a, b]))[0, 1])
-    two.set(xlabel="score of a neuron", ylabel="score of its partner")
-    two.set_title(f"movement: twins' scores correlate {close:.2f}", fontsize=10)
-    two.legend(frameon=False)
-    strengths = [(0, PLAIN), *((x, f"GUM, lambda_gum {x}") for x in (1, 4, 20, 200))]
-    spread = [
-        np.percentile(np.concatenate(mine.loc[name, "scores"]), [5, 25, 50, 75, 95])
-        for _, name in strengths
-    ]
-    for row, values in enumerate(spread):
-        three.plot(values[[0, 4]], [row, row], "-", color=BLUE)
-        three.plot(values[[1, 3]], [row, row], "-", color=BLUE, lw=6)
-        three.plot(values[2], row, "|", color="white", ms=8)
-    three.set_yticks(range(len(strengths)), [str(x) for x, _ in strengths])
-    three.set(xlabel="score at the end (5, 25, 50, 75, 95 %)", ylabel="lambda_gum")
-    three.set_title("the penalty's scale and the scores", fontsize=10)
-    names = ["movement, global", PLAIN, "GUM, lambda_gum 4", "GUM, penalty on kept neurons alone"]
-    returns = [table[(table["base"] == "tiny-twins") & (table["method"] == n)]["returned"] for n in names]
-    for row, values in enumerate(returns):
-        four.plot(values, [row] * len(values), "o", color=GREEN)
-    four.set_yticks(range(len(names)), [n.replace(", penalty on", ",\npenalty on") for n in names])
-    four.set_xscale("symlog")
-    four.set(xlabel="times a removed neuron came back")
-    four.set_title("churn", fontsize=10)
+    planted = table[table["base"] == "tiny-twins"]
+    scores = {
+        row["method"]: [torch.tensor(s) for s in row["scores"]]
+        for _, row in planted[planted["seed"] == 0].iterrows()
+        if isinstance(row["scores"], list)
+    }
+    draw_dilution(one)
+    draw_equal_scores(two, scores["movement, global"])
+    draw_spread(three, scores)
+    draw_returns(four, planted)
     return figure
 
 
-def _without(gram: torch.Tensor, gone: int) -> torch.Tensor:
+def draw_dilution(ax: Any) -> None:
+    """u of neurons with and without a planted twin, and what one twin adds to it."""
+    import gumlab as gl
+    from gumlab.plots.figure import BLUE, ORANGE
     from gumlab.scoring import mean_similarity
 
-    mask = torch.ones(len(gram), dtype=torch.bool)
-    mask[gone] = False
-    return mean_similarity(gram, mask)
+    base, tokenizer = gl.load("tiny-twins", device="cpu")
+    groups, added = {"has a twin": [], "has none": []}, []
+    gram = gl.redundancy(base, tokenizer, gl.load_task("restaurants")).gram
+    for g, pairs in zip(gram, twins(), strict=True):
+        everyone = torch.ones(len(g), dtype=torch.bool)
+        u, twinned = mean_similarity(g, everyone), torch.zeros_like(everyone)
+        twinned[pairs.flatten()] = True
+        groups["has a twin"].append(u[twinned])
+        groups["has none"].append(u[~twinned])
+        for a, b in pairs[:40].tolist():
+            without = everyone.clone()
+            without[b] = False
+            added.append(float(u[a] - mean_similarity(g, without)[a]))
+    largest = max(float(u.max()) for group in groups.values() for u in group)
+    for (label, values), colour in zip(groups.items(), (ORANGE, BLUE), strict=True):
+        bins = np.linspace(0, largest, 40)
+        ax.hist(torch.cat(values).numpy(), bins, histtype="step", color=colour, lw=2, label=label)
+    ax.set(xlabel="u, mean |cosine| with the others", ylabel="neurons")
+    ax.set_title(f"1/N: one twin adds {np.median(added):.4f} to u (median)", fontsize=10)
+    ax.legend(frameon=False)
+
+
+def draw_equal_scores(ax: Any, scores: list[torch.Tensor]) -> None:
+    """The scores of planted twins against each other, beside random partners."""
+    from gumlab.plots.figure import GREY, ORANGE
+
+    a, b = (torch.cat([s[p[:, k]] for s, p in zip(scores, twins(), strict=True)]) for k in (0, 1))
+    order = torch.randperm(len(b), generator=torch.Generator().manual_seed(0))
+    ax.plot(a, b[order], ".", color=GREY, ms=4, label="random partners")
+    ax.plot(a, b, ".", color=ORANGE, ms=4, label="twins")
+    ax.set(xlabel="score of a neuron", ylabel="score of its partner")
+    correlation = float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+    ax.set_title(f"equal scores: twins correlate {correlation:.2f} (movement)", fontsize=10)
+    ax.legend(frameon=False)
+
+
+def draw_spread(ax: Any, scores: dict[str, list[torch.Tensor]]) -> None:
+    """The scores at the end of the run for growing lambda_gum."""
+    from gumlab.plots.figure import BLUE
+
+    labels = {PLAIN: "0", **{f"GUM, lambda_gum {x}": str(x) for x in (1, 4, 20, 200)}}
+    for row, name in enumerate(labels):
+        values = np.percentile(torch.cat(scores[name]).numpy(), [5, 25, 50, 75, 95])
+        ax.plot(values[[0, 4]], [row, row], "-", color=BLUE)
+        ax.plot(values[[1, 3]], [row, row], "-", color=BLUE, lw=6)
+        ax.plot(values[2], row, "|", color="white", ms=8)
+    ax.set_yticks(range(len(labels)), list(labels.values()))
+    ax.set(xlabel="score at the end (5, 25, 50, 75, 95 %)", ylabel="lambda_gum")
+    ax.set_title("Adam: what is left of the penalty's scale", fontsize=10)
+
+
+def draw_returns(ax: Any, runs: pd.DataFrame) -> None:
+    """How often removed neurons came back, a dot for each seed."""
+    from gumlab.plots.figure import GREEN
+
+    names = ["movement, global", PLAIN, "GUM, lambda_gum 4", "GUM, penalty on kept neurons alone"]
+    for row, name in enumerate(names):
+        values = runs[runs["method"] == name]["returned"]
+        ax.plot(values, [row] * len(values), "o", color=GREEN)
+    ax.set_yticks(range(len(names)), [n.replace(", penalty on", ",\npenalty on") for n in names])
+    ax.set_xscale("symlog")
+    ax.set(xlabel="times a removed neuron came back", ylim=(-0.5, len(names) - 0.5))
+    ax.set_title("churn", fontsize=10)
 
 
 def main() -> None:

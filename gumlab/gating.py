@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.selection import check_masks
 
@@ -64,6 +65,15 @@ class Gate:
 
     def __repr__(self) -> str:
         return f"Gate({self.layer.name}: {int(self.mask.sum())} of {self.layer.width} kept)"
+
+
+def check_running(every: int, tokens: float, memory: float) -> None:
+    """Raise GumlabError for settings of `RunningGrams` that make no sense."""
+    if every < 1 or not 0 < tokens <= 1 or not 0 <= memory < 1:
+        raise GumlabError(
+            "The running Gram sums need gram_every >= 1, gram_tokens in (0, 1] and gram_memory in "
+            f"[0, 1), got {every}, {tokens} and {memory}."
+        )
 
 
 class RunningGrams:

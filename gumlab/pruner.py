@@ -13,35 +13,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gumlab import scoring, selection
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import neurons
-from gumlab.gating import Gate, RunningGrams, remove_gates
-from gumlab.scoring import (
-    gum_factor,
-    magnitude,
-    mean_similarity,
-    neuron_gradient,
-    penalty_gradient,
-    random_scores,
-    squared_norm,
-)
-from gumlab.selection import (
-    SCOPES,
-    check_keep,
-    check_widths,
-    demote_twins,
-    layer_widths,
-    schedule,
-    select,
-    top,
-    twin_pairs,
-)
+from gumlab.gating import Gate, RunningGrams, check_running, remove_gates
 from gumlab.statistics import unrebuilt
 
 METHODS = ("random", "magnitude", "movement", "soft_movement", "gum", "obs")
 SCOPE = {"gum": "global", "obs": "global"}  # all layers together; the others each layer alone
 GRADIENTS = ("gate", "neuron")
-SOFT_THRESHOLD = 0.1  # soft movement keeps neurons with sigmoid(S) above tau, 0 -> 0.1 (reference)
 
 
 class Pruner:
@@ -96,24 +76,20 @@ class Pruner:
         gradient: str = "neuron",
         penalty: float = 0.3,
         lambda_gum: float = 1.0,
-        similarity: Callable[[Tensor, Tensor], Tensor] = mean_similarity,
+        similarity: Callable[[Tensor, Tensor], Tensor] = scoring.mean_similarity,
         twin_filter: float | None = None,
         gram_every: int = 8,
         gram_tokens: float = 0.25,
         gram_memory: float = 0.8,
     ) -> None:
         _check(method, gradient, scope, keep, steps)
-        if gram_every < 1 or not 0 < gram_tokens <= 1 or not 0 <= gram_memory < 1:
-            raise GumlabError(
-                "The running Gram sums need gram_every >= 1, gram_tokens in (0, 1] and gram_memory "
-                f"in [0, 1), got {gram_every}, {gram_tokens} and {gram_memory}."
-            )
+        check_running(gram_every, gram_tokens, gram_memory)
         if method == "soft_movement" and (widths or multiple_of != 1 or scope or twin_filter):
             raise GumlabError(
                 "Soft movement keeps whatever lies above its threshold: it takes no widths, "
                 "multiple_of, scope or twin_filter. Leave them out, or use method='movement'."
             )
-        schedule(0, steps, keep, start, end)  # raises for a start or end out of order
+        selection.schedule(0, steps, keep, start, end)  # raises for a start or end out of order
         self.model, self.method, self.keep, self.steps = model, method, keep, steps
         self.scope = scope or SCOPE.get(method, "layer")
         self.widths, self.floor, self.multiple_of = widths, floor, multiple_of
@@ -135,9 +111,9 @@ class Pruner:
             ]
             self._optimizer = torch.optim.Adam(self.scores, lr=self.score_lr)
         else:
-            self.scores = [s.to(device) for s in random_scores(self.layers, seed)]
+            self.scores = [s.to(device) for s in scoring.random_scores(self.layers, seed)]
         if widths is not None:
-            check_widths(widths, [n.width for n in self.layers])
+            selection.check_widths(widths, [n.width for n in self.layers])
         self._target(self.scores, keep)  # raises now, before a long run, if keep cannot be met
         remove_gates(model)
         to_score = self.learned and gradient == "gate"
@@ -168,9 +144,9 @@ class Pruner:
         self.step_count += 1
         if self.frozen:
             return
-        v = schedule(self.step_count, self.steps, self.keep, self.start, self.end)
+        v = selection.schedule(self.step_count, self.steps, self.keep, self.start, self.end)
         if self.method == "magnitude":
-            self.scores = [magnitude(layer) for layer in self.layers]
+            self.scores = [scoring.magnitude(layer) for layer in self.layers]
         if self.learned:
             self._learn(v)
         if self.grams is not None:
@@ -195,9 +171,9 @@ class Pruner:
         strength = self._strength(v)
         for i, (score, gate) in enumerate(zip(self.scores, self.gates, strict=True)):
             if self.gradient == "neuron":
-                score.grad = neuron_gradient(self.layers[i], gate.mask)
+                score.grad = scoring.neuron_gradient(self.layers[i], gate.mask)
             if strength and score.grad is not None:
-                score.grad += strength * penalty_gradient(
+                score.grad += strength * scoring.penalty_gradient(
                     score.detach(), self._factors[i], len(self.layers)
                 )
         t, warm_up = self.step_count, max(1, round(0.1 * self.steps))
@@ -210,14 +186,16 @@ class Pruner:
         """What the Gram sums say now; GUM's factors serve from the next step on."""
         pairs = list(zip(self.grams.sums, (gate.mask for gate in self.gates), strict=True))
         if self.method == "gum":
-            self._factors = [gum_factor(self.similarity(g, m), self.lambda_gum) for g, m in pairs]
+            self._factors = [
+                scoring.gum_factor(self.similarity(g, m), self.lambda_gum) for g, m in pairs
+            ]
         if self.method == "obs":
             self.scores = [
-                squared_norm(layer) * unrebuilt(gram, kept=mask)
+                scoring.squared_norm(layer) * unrebuilt(gram, kept=mask)
                 for layer, (gram, mask) in zip(self.layers, pairs, strict=True)
             ]
         if self.twin_filter is not None:
-            self._twins = [twin_pairs(gram, self.twin_filter) for gram, _ in pairs]
+            self._twins = [selection.twin_pairs(gram, self.twin_filter) for gram, _ in pairs]
 
     def _target(self, scores: list[Tensor], v: float) -> list[int]:
         if self.widths is not None:  # fall from the full widths to the fixed ones with v
@@ -225,19 +203,17 @@ class Pruner:
             pairs = zip(self.widths, self.layers, strict=True)
             return [w + round(share * (n.width - w)) for w, n in pairs]
         last = self.step_count == math.ceil((self.end if self.freeze else 1) * self.steps)
-        return layer_widths(
+        return selection.layer_widths(
             scores, v, self.scope, floor=self.floor, multiple_of=self.multiple_of, warn=last
         )
 
     def _select(self, v: float) -> list[Tensor]:
         scores = [s.detach() for s in self.scores]
         if self._twins is not None:
-            scores = demote_twins(scores, self._twins)
+            scores = selection.demote_twins(scores, self._twins)
         if self.method != "soft_movement":
-            return select(scores, widths=self._target(scores, v))
-        tau = SOFT_THRESHOLD * (1 - v) / (1 - self.keep) if self.keep < 1 else 0.0
-        above = [torch.sigmoid(s) > tau for s in scores]
-        return [m | top(s, int(self.keep * len(s)) + 1) for m, s in zip(above, scores, strict=True)]
+            return selection.select(scores, widths=self._target(scores, v))
+        return selection.above_threshold(scores, v, self.keep)
 
     def _strength(self, v: float) -> float:
         """lambda_t. Soft movement's rises while more is kept than v_t asks, else it falls."""
@@ -262,7 +238,8 @@ class Pruner:
             self.grams.remove()
 
     def __repr__(self) -> str:
-        kept, total = sum(int(g.mask.sum()) for g in self.gates), sum(n.width for n in self.layers)
+        total = sum(n.width for n in self.layers)
+        kept = round(self.fraction_kept * total)
         return (
             f"Pruner({self.method}, {self.scope}, step {self.step_count}/{self.steps}, keeps "
             f"{kept:,} of {total:,} neurons ({kept / total:.1%}), target {self.keep:.1%})"
@@ -273,10 +250,10 @@ def _check(method: str, gradient: str, scope: str | None, keep: float, steps: in
     for kind, name, known in (
         ("method", method, METHODS),
         ("gradient", gradient, GRADIENTS),
-        ("scope", scope, (*SCOPES, None)),
+        ("scope", scope, (*selection.SCOPES, None)),
     ):
         if name not in known:
             raise unknown(kind, name, [k for k in known if k])
-    check_keep(keep)
+    selection.check_keep(keep)
     if steps < 1:
         raise GumlabError(f"steps must be 1 or more, got {steps}.")

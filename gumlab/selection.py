@@ -13,6 +13,7 @@ from gumlab.errors import GumlabError, unknown
 from gumlab.statistics import cosine
 
 SCOPES = ("layer", "global")
+SOFT_THRESHOLD = 0.1
 
 
 def select(
@@ -87,6 +88,15 @@ def top(scores: Tensor, count: int) -> Tensor:
     mask = torch.zeros_like(scores, dtype=torch.bool)
     mask[scores.argsort(descending=True, stable=True)[:count]] = True
     return mask
+
+
+def above_threshold(scores: Sequence[Tensor], v: float, keep: float) -> list[Tensor]:
+    """Soft movement's masks: sigmoid(S_i) > tau, but at least int(keep N) + 1 neurons of a layer.
+
+    tau rises from 0 to SOFT_THRESHOLD as v_t falls from 1 to keep (reference code).
+    """
+    tau = SOFT_THRESHOLD * (1 - v) / (1 - keep) if keep < 1 else 0.0
+    return [(torch.sigmoid(s) > tau) | top(s, int(keep * len(s)) + 1) for s in scores]
 
 
 def layer_widths(

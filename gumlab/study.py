@@ -24,7 +24,7 @@ from gumlab.training import train
 
 @dataclass(frozen=True)
 class Method:
-    """A method as it appears in a table: its label, and a Pruner's method and options (None: dense).
+    """A method as it appears in a table: its label, a Pruner's method (None: dense) and options.
 
     one_shot: the name is a score's, the options are those of `select`, and the model is cut once,
     with the refit unless refit is False or "bias", before it is trained.

@@ -106,7 +106,7 @@ def test_what_was_measured_is_not_measured_again(explorer, monkeypatch):
     first = shown(explorer)
     explorer.controls["keep"].value = 65
     explorer.controls["method"].value = "magnitude"
-    monkeypatch.setattr(explore, "mean_target_loss", measured_again)
+    monkeypatch.setattr(explore.base, "mean_target_loss", measured_again)
     explorer.controls["method"].value = "random"
     explorer.controls["keep"].value = 75  # a point of the curve, but a new state
     explorer.controls["keep"].value = 50

@@ -9,6 +9,7 @@ from gumlab.plots.models import (
     relative_costs,
     removal,
 )
+from gumlab.plots.redundancy import deletions, used_and_unique
 from gumlab.plots.runs import (
     keep_curves,
     method_bars,
@@ -20,6 +21,7 @@ from gumlab.plots.runs import (
 __all__ = [
     "Plot",
     "activations",
+    "deletions",
     "folded_map",
     "keep_curves",
     "method_bars",
@@ -31,4 +33,5 @@ __all__ = [
     "removal",
     "seed_dots",
     "training_runs",
+    "used_and_unique",
 ]

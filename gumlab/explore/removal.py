@@ -1,0 +1,100 @@
+"""Explorer: remove neurons by a score, see who stays and what it costs."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+import torch
+from torch import Tensor, nn
+
+from gumlab import plots
+from gumlab.explore.base import Explorer, labelled, one_shot_loss
+from gumlab.feedforward import neurons
+from gumlab.scoring import score
+from gumlab.selection import SCOPES, select
+from gumlab.tasks import Task
+
+
+class Removal(Explorer):
+    """Remove neurons by a score and see who stays and what it costs; see `removal`."""
+
+    alt = "Left: which neurons of each layer stay. Right: loss against the share of neurons kept."
+    grid = (0.05, 0.1, 0.25, 0.5, 0.75)
+
+    def __init__(self, model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> None:
+        self.model, self.tokenizer, self.layers = model, tokenizer, neurons(model)
+        self.examples = task.split("validation")[:examples]
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self._curves: dict[tuple, dict[float, float]] = {}
+        began = time.perf_counter()
+        everyone = [torch.ones(layer.width, dtype=torch.bool) for layer in self.layers]
+        self.dense = one_shot_loss(model, everyone, tokenizer, self.examples)
+        self._seconds_a_point = time.perf_counter() - began
+        reach = "The same share of every layer, or a ranking of all layers' neurons together"
+        share = "How many of all feed-forward neurons stay, in percent"
+        choice = labelled(widgets.Dropdown, "score", "Who stays", options=["random", "magnitude"])
+        scope = labelled(widgets.Dropdown, "scope", reach, options=SCOPES)
+        percent = {"value": 50, "min": 5, "max": 100, "step": 5}
+        keep = labelled(widgets.IntSlider, "neurons kept (%)", share, **percent)
+        seed = labelled(widgets.IntSlider, "seed", "Another random draw", max=9)
+        super().__init__({"method": choice, "scope": scope, "keep": keep, "seed": seed})
+
+    def state(self) -> dict[str, Any]:
+        now = super().state()
+        return {**now, "keep": now["keep"] / 100, "seed": now["seed"] if self._draws(now) else 0}
+
+    def idle(self, **state: Any) -> Sequence[str]:
+        return () if self._draws(state) else ("seed",)
+
+    def seconds(self, **state: Any) -> float:
+        return len(self._missing(**state)) * self._seconds_a_point
+
+    def compute(self, method: str, scope: str, keep: float, seed: int) -> list[Tensor]:
+        """The masks of this state; measures the points of its curve that are still missing."""
+        scores = score(self.model, method, seed=seed)
+        masks = select(scores, keep, scope)
+        curve = self._curves.setdefault((method, scope, seed), {1.0: self.dense})
+        with warnings.catch_warnings():  # about other points of the curve
+            warnings.simplefilter("ignore")
+            for k in self._missing(method, scope, keep, seed):
+                chosen = masks if k == keep else select(scores, k, scope)
+                curve[k] = one_shot_loss(self.model, chosen, self.tokenizer, self.examples)
+        return masks
+
+    def draw(self, answer: list[Tensor], **state: Any) -> plots.Plot:
+        now = (state["method"], state["scope"], state["seed"])
+        latest = [key for key in self._curves if key != now][:-4:-1]  # three curves seen before
+        curves = {self._label(*key): self._curves[key] for key in (now, *latest)}
+        plot = plots.removal(answer, curves, state["keep"])
+        pairs = zip(self.layers, answer, strict=True)
+        gone = sum(layer.parameters_per_neuron() * int((~mask).sum()) for layer, mask in pairs)
+        left, share = self.parameters - gone, 1 - gone / self.parameters
+        plot.sentence += f" {left:,} of {self.parameters:,} parameters are left ({share:.0%})."
+        return plot
+
+    def _missing(self, method: str, scope: str, keep: float, seed: int) -> list[float]:
+        known = self._curves.get((method, scope, seed), {1.0: self.dense})
+        least = len(self.layers) / sum(layer.width for layer in self.layers)  # one in each layer
+        return [k for k in {*self.grid, keep} if k not in known and k >= least]
+
+    @staticmethod
+    def _draws(state: Mapping[str, Any]) -> bool:
+        return state["method"] == "random"
+
+    @staticmethod
+    def _label(method: str, scope: str, seed: int) -> str:
+        label = f"{method}, {'by layer' if scope == 'layer' else 'global'}"
+        return f"{label}, seed {seed}" if method == "random" else label
+
+
+def removal(model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> Removal:
+    """Remove neurons at random or by magnitude, without training: who stays, and the loss.
+
+    The loss is measured live on the task's first `examples` validation examples. Answers are kept,
+    so make a new explorer after changing the model.
+    """
+    return Removal(model, tokenizer, task, examples)

@@ -1,0 +1,100 @@
+"""Figures of redundancy: used and unique, deletions, scores with and without refit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gumlab.plots.figure import BLUE, GREY, ORANGE, Plot, new_figure
+
+
+def used_and_unique(
+    used: Any, unique: Any, mask: Any, selected: tuple[int, int] | None = None, title: str = ""
+) -> Plot:
+    """One layer's neurons: how much each is used against how unique it is, kept or removed.
+
+    used, unique, mask: (N,) tensors. selected: a neuron and its twin. The dashed lines join neurons
+    of equal product: what deleting one and refitting the others costs.
+    """
+    x, y, kept = (np.asarray(v, dtype=float) for v in (used, unique, mask))
+    alive = (x > 0) & (y > 0)
+    figure, (ax,) = new_figure(width=7.5, height=4.4)
+    for stays, marker, colour, label in (
+        (1.0, "o", BLUE, "stays"),
+        (0.0, "x", ORANGE, "goes"),
+    ):
+        chosen = alive & (kept == stays)
+        label = f"{label} ({int(chosen.sum())})"
+        ax.plot(x[chosen], y[chosen], marker, color=colour, ms=4, alpha=0.7, label=label)
+    ax.set(xscale="log", yscale="log", title=title)
+    ax.set(xlabel="used: $||w_i||^2\\,G_{ii}$", ylabel="unique: $1 - R^2_i$")
+    ax.set_ylim(top=1.3)
+    low, high = ax.get_xlim()
+    lines = np.percentile(np.log10((x * y)[alive]), [10, 50, 90])
+    for power in lines:
+        ends = np.array([low, high])
+        label = "equal product" if power == lines[0] else None
+        ax.plot(ends, 10**power / ends, "--", color=GREY, lw=0.9, zorder=0, label=label)
+    ax.set_xlim(low, high)
+    ax.set_ylim(0.7 * y[alive].min(), 1.3)
+    if selected is not None:
+        one, twin = selected
+        ax.plot(x[[one, twin]], y[[one, twin]], "-", color="black", lw=1)
+        ax.plot(x[one], y[one], "o", ms=12, fillstyle="none", color="black", mew=1.8)
+        ax.plot(x[twin], y[twin], "s", ms=11, fillstyle="none", color="black", mew=1.4)
+    ax.legend(frameon=False, loc="lower left")
+    spread = [np.percentile(v[alive], 95) / np.percentile(v[alive], 5) for v in (x, y)]
+    return Plot(
+        figure,
+        f"{title + ': ' if title else ''}{int(kept.sum())} of {len(kept)} neurons stay. Between "
+        f"the 5th and the 95th percentile, use varies {spread[0]:.0f}-fold and uniqueness "
+        f"{spread[1]:.1f}-fold.",
+    )
+
+
+def deletions(
+    tried: Mapping[tuple[int, int, bool], Mapping[str, float]], now: tuple[int, int, bool]
+) -> Plot:
+    """Deleted neurons: the change of loss and of the layer's output, predicted and measured.
+
+    tried: (layer, neuron, refitted) -> told, measured (loss), error_told, error_measured (output).
+    now: the one to point at.
+    """
+    figure, (left, right) = new_figure(2, width=9.4, height=3.8)
+    for refit, marker, colour, label in (
+        (False, "o", BLUE, "deleted"),
+        (True, "s", ORANGE, "deleted, the others refitted"),
+    ):
+        rows = [row for (_, _, r), row in tried.items() if r == refit]
+        for ax, told, measured in (
+            (left, "told", "measured"),
+            (right, "error_told", "error_measured"),
+        ):
+            points = [[row[told] for row in rows], [row[measured] for row in rows]]
+            ax.plot(*points, marker, color=colour, ms=6, alpha=0.8, label=label)
+    row = tried[now]
+    for ax, told, measured in ((left, "told", "measured"), (right, "error_told", "error_measured")):
+        ax.plot(row[told], row[measured], "o", ms=13, fillstyle="none", color="black", mew=1.8)
+    values = [v for r in tried.values() for v in (r["told"], r["measured"])]
+    reach = 1.3 * max(map(abs, values)) or 1.0  # a dead neuron changes nothing
+    left.plot([-reach, reach], [-reach, reach], "--", color=GREY, lw=1, zorder=0)
+    left.set(xlim=(-reach, reach), ylim=(-reach, reach))
+    left.set(xlabel="told by the slope, $-dL/dm$", ylabel="measured change of the loss")
+    left.ticklabel_format(style="sci", scilimits=(-2, 2), axis="both")
+    right.set(xscale="log", yscale="log")
+    errors = [v for r in tried.values() for v in (r["error_told"], r["error_measured"]) if v > 0]
+    ends = 0.5 * min(errors, default=0.1), 2 * max(errors, default=1.0)
+    right.plot(ends, ends, "--", color=GREY, lw=1, zorder=0)
+    right.set(xlim=ends, ylim=ends)
+    right.set(xlabel="told: $||w||^2 G_{ii}$, with refit OBS", ylabel="measured output error")
+    right.legend(frameon=False, fontsize=9)
+    layer, i, refit = now
+    return Plot(
+        figure,
+        f"Neuron {i} of layer {layer} deleted{', the others refitted' if refit else ''}: the loss "
+        f"changes by {row['measured']:+.1e}, the slope said {row['told']:+.1e}; the layer's output "
+        f"error is {row['error_measured']:.3g}, "
+        f"{'OBS' if refit else 'its use'} said {row['error_told']:.3g}.",
+    )
