@@ -30,8 +30,9 @@ test: $(READY) ## Run the tests, then every notebook under nbval
 notebooks: $(READY) ## Run every notebook again and write it back in normal form
 	$(PY) tools/run_notebooks.py
 
-bench: $(READY) ## Run every benchmark
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(PY) "$$file"; done
+bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped)
+	@set -e; for name in step redundancy one_shot uniqueness methods recipes; do \
+	echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
 lint: $(READY) ## Check style, versions in step, and that the notebooks are fresh
 	$(PY) -m ruff check

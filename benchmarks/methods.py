@@ -92,7 +92,7 @@ def summary(table: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task")
+    parser.add_argument("task", nargs="?", default="restaurants")
     parser.add_argument("--data-dir")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--tune", action="store_true")

@@ -2,10 +2,10 @@
 
     python benchmarks/redundancy.py
 
-Three comparisons and a figure: all metrics against the passes, matrix products and factorisations
-they need; reconstructability of all neurons at once against one least-squares fit per neuron; peak
-memory against one Gram matrix per layer; how the seconds grow with tokens, width and layers. What
-is compared takes turns in one process, so that a busy moment of the machine falls on all.
+All metrics against the passes, matrix products and factorisations they need; reconstructability of
+all neurons at once against one least-squares fit per neuron; peak memory against one Gram matrix
+per layer; how the seconds grow with tokens, width and layers. What is compared takes turns in one
+process, so that a busy moment of the machine falls on all.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -34,12 +35,11 @@ from gumlab.statistics import Statistics, lifted
 
 BUDGET, FASTER, AGREE = 1.5, 100, 1e-4  # of the ratio, of the speed-up, of the difference in R2
 D, BATCH = 768, 16
-BARE = ("passes", "products", "Cholesky", "eigenvalues")
-PARTS = {  # what gl.redundancy calls: what the table says, and the bare work it is set against
+PARTS = {  # what gl.redundancy calls, in words, and the bare work it is set against
     "collect": ("passes and Gram matrices", ["passes", "products"]),
     "unrebuilt": ("Cholesky and inverse, float64", ["Cholesky"]),
     "effective_rank": ("eigenvalues, float64", ["eigenvalues"]),
-    "rest": ("the rest: cosines, twins, shares", []),
+    "rest": ("the rest: cosines, twins, R2", []),
 }
 
 
@@ -52,9 +52,13 @@ class Size:
     layers: int = 2
 
 
-TOKENS = [Size(n, layers=1) for n in (16, 32, 64, 128)]
-WIDTHS = [Size(64, n, 1) for n in (512, 1024, 2048, 3072)]
-LAYERS = [Size(64, 1024, n) for n in (1, 2, 4)]
+WHOLE = Size()
+MEMORY = [Size(32, layers=n) for n in (2, 4)]
+PANELS = {  # a size of two panels is measured once
+    "tokens": [Size(n, layers=1) for n in (16, 32, 64, 128)],
+    "width": [Size(64, n, 1) for n in (512, 1024, 2048, 3072)],
+    "layers": [Size(64, 1024, n) for n in (1, 2, 4)],
+}
 
 
 def build(size: Size) -> tuple[Any, Any, list[Any]]:
@@ -75,6 +79,10 @@ def seconds(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def redundancy(inputs: tuple[Any, Any, list[Any]]) -> Any:
+    return gl.redundancy(*inputs, limit=None, batch_size=BATCH)
 
 
 def passes(model, tokenizer, examples) -> None:
@@ -101,14 +109,14 @@ def activations(model, tokenizer, examples) -> list[torch.Tensor]:
         for i, layer in enumerate(gl.neurons(model))
     ]
     for batch in batches(model, tokenizer, examples, BATCH):
-        real = batch.pop("attention_mask").bool()
-        model(batch["input_ids"], attention_mask=real)
+        real = batch["attention_mask"].bool()
+        model(batch["input_ids"], attention_mask=batch["attention_mask"])
     for handle in handles:
         handle.remove()
     return [torch.cat(rows) for rows in found.values()]
 
 
-def measured(model, tokenizer, examples) -> dict[str, float]:
+def measured(inputs: tuple[Any, Any, list[Any]]) -> dict[str, float]:
     """Seconds of gl.redundancy and of its parts."""
     spent: dict[str, float] = defaultdict(float)
 
@@ -123,39 +131,36 @@ def measured(model, tokenizer, examples) -> dict[str, float]:
 
     inner = {name: timed(name, getattr(inspection, name)) for name in PARTS if name != "rest"}
     with mock.patch.multiple(inspection, **inner):
-        whole = seconds(
-            lambda: gl.redundancy(model, tokenizer, examples, limit=None, batch_size=BATCH)
-        )
+        whole = seconds(lambda: redundancy(inputs))
     return {**spent, "rest": whole - sum(spent.values()), "whole": whole}
 
 
 def against_bare_work(size: Size, rounds: int) -> pd.DataFrame:
     """Seconds of gl.redundancy, of its parts and of the bare work (columns) by round."""
-    model, tokenizer, examples = build(size)
-    tensors = activations(model, tokenizer, examples)
+    inputs = build(size)
+    tensors = activations(*inputs)
     grams = [lifted(h.T @ h) for h in tensors]
-    bare: list[Callable[[], Any]] = [
-        lambda: passes(model, tokenizer, examples),
-        lambda: [h.T @ h for h in tensors],
-        lambda: [torch.cholesky_inverse(torch.linalg.cholesky(g)) for g in grams],
-        lambda: [torch.linalg.eigvalsh(g) for g in grams],
+    bare = {
+        "passes": lambda: passes(*inputs),
+        "products": lambda: [h.T @ h for h in tensors],
+        "Cholesky": lambda: [torch.cholesky_inverse(torch.linalg.cholesky(g)) for g in grams],
+        "eigenvalues": lambda: [torch.linalg.eigvalsh(g) for g in grams],
+    }
+    turns: list[Callable[[], dict[str, float]]] = [
+        lambda: {name: seconds(work) for name, work in bare.items()},
+        lambda: measured(inputs),
     ]
+    measured((*inputs[:2], inputs[2][:BATCH]))  # warms up
     rows = []
-    measured(model, tokenizer, examples[:BATCH])  # warms up
-    for turn in range(rounds):
-        row = {}
-        for first in (turn % 2 == 0, turn % 2 == 1):  # each goes first in every other round
-            if first:
-                row |= {name: seconds(work) for name, work in zip(BARE, bare, strict=True)}
-            else:
-                row |= measured(model, tokenizer, examples)
-        rows.append(row)
+    for _ in range(rounds):
+        rows.append(turns[0]() | turns[1]())
+        turns.reverse()  # each goes first in every other round
     table = pd.DataFrame(rows)
-    return table.assign(bare=table[list(BARE)].sum(axis=1), tokens=len(tensors[0]))
+    return table.assign(bare=table[list(bare)].sum(axis=1), tokens=len(tensors[0]))
 
 
 def against_lstsq(tokens: int, sample: int, rounds: int, ridge: float = 1e-12) -> pd.DataFrame:
-    """By round: seconds of R2 of all neurons at once and of one fit, and the largest difference.
+    """By round: seconds of R2 of all neurons at once and by one fit each, largest difference.
 
     H is of a layer of tiny-gpt-neo, float64; the sampled neurons are spread over the layer.
     """
@@ -176,79 +181,180 @@ def against_lstsq(tokens: int, sample: int, rounds: int, ridge: float = 1e-12) -
 
     rows = []
     for _ in range(rounds):
-        results: list[Any] = []
-        once = seconds(lambda r=results: r.append(at_once()))
-        fits = seconds(lambda r=results: r.append([fit(i) for i in chosen]))
-        difference = float(np.abs(results[0][chosen] - results[1]).max())
-        rows.append({"once": once, "fits": fits * h.shape[1] / sample, "difference": difference})
+        r2: list[Any] = []
+        once = seconds(lambda r2=r2: r2.append(at_once()))
+        fits = seconds(lambda r2=r2: r2.append([fit(i) for i in chosen])) * h.shape[1] / sample
+        apart = np.abs(r2[0][chosen] - r2[1]).max()
+        rows.append({"once": once, "fits": fits, "faster": fits / once, "apart": apart})
     return pd.DataFrame(rows).assign(tokens=len(h), width=h.shape[1], sample=sample)
 
 
 def peak_memory(size: Size) -> dict[str, float]:
-    """Bytes beyond the loaded model, at most: of the passes alone and of gl.redundancy."""
-    warnings.simplefilter("ignore")
-    model, tokenizer, examples = build(size)
+    """Bytes beyond the loaded model, at most: of the passes alone, and of gl.redundancy."""
+
+    def high_water() -> int:  # the most this process has held so far
+        unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in kilobytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    inputs = build(size)
     loaded = high_water()
-    passes(model, tokenizer, examples)
-    passed = high_water()
-    gl.redundancy(model, tokenizer, examples, limit=None, batch_size=BATCH)
+    passes(*inputs)
+    marks = {"layers": size.layers, "passes": high_water() - loaded}
+    redundancy(inputs)
     grams = size.layers * size.width**2 * 4  # float32
-    marks = {"passes": passed - loaded, "redundancy": high_water() - loaded}
-    return {"layers": size.layers, "grams": grams, **marks}
+    return {**marks, "redundancy": high_water() - loaded, "grams": grams}
 
 
-def high_water() -> int:
-    """The most memory this process has held so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in kilobytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def memory(sizes: Sequence[Size]) -> pd.DataFrame:
-    """`peak_memory` of each size in a fresh process. To be called while this one is still small:
-    a new process's high-water mark starts at its parent's."""
+def in_fresh_processes(sizes: Sequence[Size]) -> pd.DataFrame:
+    """`peak_memory` of each size. Do it first: a new process inherits its parent's high water."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         return pd.DataFrame(pool.map(peak_memory, sizes, chunksize=1))
 
 
-def growth(sizes: Iterable[Size], rounds: int) -> pd.DataFrame:
-    """By size: tokens, and the median, least and most seconds of gl.redundancy."""
-    built = {size: build(size) for size in sizes}  # a size of two panels is measured once
-    times, tokens = defaultdict(list), {}
+def growth(panels: Mapping[str, Sequence[Size]], rounds: int) -> pd.DataFrame:
+    """One row per size: tokens, width, layers; median, least and most seconds of gl.redundancy."""
+    built = {size: build(size) for sizes in panels.values() for size in sizes}
+    times, rows = defaultdict(list), {}
     for _ in range(rounds):
         for size, inputs in built.items():
             began = time.perf_counter()
-            report = gl.redundancy(*inputs, limit=None, batch_size=BATCH)
+            tokens = redundancy(inputs).tokens
             times[size].append(time.perf_counter() - began)
-            tokens[size] = report.tokens
-    rows = {
-        size: {"tokens": tokens[size], "median": np.median(t), "least": min(t), "most": max(t)}
-        for size, t in times.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+            rows[size] = asdict(size) | {"tokens": tokens}
+    found = pd.DataFrame(list(rows.values()), index=list(rows))
+    t = np.array([times[size] for size in rows])
+    return found.assign(median=np.median(t, axis=1), least=t.min(axis=1), most=t.max(axis=1))
 
 
-def draw(found: pd.DataFrame, panels: Sequence[Sequence[Size]]) -> Any:
+def draw(found: pd.DataFrame, panels: Mapping[str, Sequence[Size]]) -> Any:
     """Seconds against tokens, width and layers; dashed: in proportion."""
     figure, axes = new_figure(len(panels), width=9.6, height=3.2)
-    labels = ("tokens", "width N (neurons a layer)", "layers")
-    for ax, label, sizes in zip(axes, labels, panels, strict=True):
-        rows, last = found.loc[list(sizes)], sizes[-1]
-        x = {"tokens": rows["tokens"], "layers": [s.layers for s in sizes]}.get(
-            label, [s.width for s in sizes]
-        )
-        y, x = rows["median"].to_numpy(), np.array(x, dtype=float)
-        bars = [y - rows["least"].to_numpy(), rows["most"].to_numpy() - y]
+    for ax, (name, sizes) in zip(axes, panels.items(), strict=True):
+        rows = found.loc[sizes]
+        x, y = rows[name], rows["median"]
+        bars = [y - rows["least"], rows["most"] - y]
         ax.errorbar(x, y, bars, fmt="o-", color=BLUE, capsize=3, label="median, least to most")
-        ax.plot(x, y[-1] * x / x[-1], "--", color=GREY, label="in proportion")
-        ax.set(xscale="log", yscale="log", xlabel=label)
-        ax.set_xticks(x, [f"{n:,.0f}" for n in x])
+        ax.plot(x, y.iloc[-1] * x / x.iloc[-1], "--", color=GREY, label="in proportion")
+        ax.set(xscale="log", yscale="log", ylabel="gl.redundancy (seconds)")
+        ax.set_xlabel("width (neurons a layer)" if name == "width" else name)
         ax.minorticks_off()
-        fixed = {
-            "tokens": f"{rows['tokens'].iloc[-1]:,} tokens",
-            "width": f"N = {last.width:,}",
-            "layers": f"{last.layers} layer" + "s" * (last.layers > 1),
-        }
-        ax.set_title(", ".join(v for k, v in fixed.items() if k != label.split()[0]), fontsize=9)
-    axes[0].set_ylabel("gl.redundancy (seconds)")
+        ax.set_xticks(x, [f"{n:,}" for n in x])
+        others = [f"{other} {rows[other].iloc[-1]:,}" for other in panels if other != name]
+        ax.set_title(", ".join(others), fontsize=9)
     axes[0].legend(frameon=False, fontsize=8)
     return figure
+
+
+def spread(values: pd.Series, digits: str = ".2f") -> str:
+    """Median and quartiles as text."""
+    low, mid, high = values.quantile([0.25, 0.5, 0.75])
+    return f"{mid:{digits}} ({low:{digits}} to {high:{digits}})"
+
+
+def bare_text(size: Size, times: pd.DataFrame) -> str:
+    rows = []
+    for part, (label, needed) in PARTS.items():
+        bare = times[needed].sum(axis=1)
+        rows.append(
+            {
+                "part": label,
+                "bare work, s": spread(bare) if needed else "",
+                "gl.redundancy, s": spread(times[part]),
+                "ratio": spread(times[part] / bare) if needed else "",
+                "share of its time": f"{(times[part] / times['whole']).median():.1%}",
+            }
+        )
+    ratio = times["whole"] / times["bare"]
+    rows.append(
+        {
+            "part": "all",
+            "bare work, s": spread(times["bare"]),
+            "gl.redundancy, s": spread(times["whole"]),
+            "ratio": f"**{spread(ratio)}**",
+        }
+    )
+    return f"""## All metrics against the bare work
+
+Layers of GPT-2-small shape (d = {D}, {size.width:,} neurons), {size.layers} of them, and a
+vocabulary smaller than GPT-2's, so that it fits the time: the ratio is per layer.
+{times["tokens"].iloc[0]:,} tokens of {size.examples} examples, {len(times)} rounds. Bare work, on
+the same tensors: the same batches forward, and back to the first layer's neurons
+({times["passes"].median():.2f} s); one product H^T H a layer ({times["products"].median():.2f} s);
+one Cholesky factorisation and inverse a layer; one eigvalsh a layer.
+
+{markdown(rows)}
+The budget is a ratio of at most {BUDGET}: {"kept" if ratio.median() <= BUDGET else "exceeded"}.
+"""
+
+
+def lstsq_text(fits: pd.DataFrame) -> str:
+    first, apart = fits.iloc[0], fits["apart"].max()
+    good = fits["faster"].median() >= FASTER and apart <= AGREE
+    return f"""## Reconstructability: all at once, or one fit per neuron
+
+A layer of tiny-gpt-neo: {first["width"]:,.0f} neurons, {first["tokens"]:,.0f} tokens of task
+restaurants, float64, {len(fits)} rounds. All at once, forming the Gram matrix included:
+{spread(1000 * fits["once"], ".0f")} ms. One numpy.linalg.lstsq per neuron:
+{spread(fits["fits"], ".0f")} s, extrapolated from {first["sample"]:.0f} neurons. That is
+{spread(fits["faster"], ",.0f")} times faster, and the largest difference in R2 is {apart:.1e}.
+
+The budget is {FASTER} times faster and no more than {AGREE:.0e} apart:
+{"kept" if good else "missed"}.
+"""
+
+
+def memory_text(marks: pd.DataFrame, width: int) -> str:
+    rows = [
+        {
+            "layers": int(m.layers),
+            "a Gram matrix per layer, MB": f"{m.grams / 1e6:.0f}",
+            "passes alone, MB": f"{m.passes / 1e6:.0f}",
+            "gl.redundancy, MB": f"{m.redundancy / 1e6:.0f}",
+            "in Gram matrices of all layers": f"{m.redundancy / m.grams:.1f}",
+        }
+        for m in marks.itertuples()
+    ]
+    rise = marks.iloc[-1] - marks.iloc[0]
+    return f"""## Peak memory
+
+Beyond the loaded model, {width:,} neurons a layer: how far the process's high-water mark
+(ru_maxrss) rises, each row in a fresh process. Gram matrices in float32.
+
+{markdown(rows)}
+Each further layer takes {rise["redundancy"] / rise["grams"]:.1f} times its Gram matrix.
+"""
+
+
+def main(
+    folder: Path = ROOT / "results",
+    size: Size = WHOLE,
+    memory: Sequence[Size] = MEMORY,
+    panels: Mapping[str, Sequence[Size]] = PANELS,
+    rounds: int = 4,
+) -> None:
+    warnings.simplefilter("ignore")
+    marks = in_fresh_processes(memory)  # first: see there
+    times, fits = against_bare_work(size, rounds), against_lstsq(4096, 16, rounds - 1)
+    draw(growth(panels, rounds - 1), panels).savefig(
+        folder / "redundancy.png", dpi=100, metadata={"Software": None}
+    )
+    text = f"""# What measuring redundancy costs
+
+{made_by("python benchmarks/redundancy.py")} {torch.get_num_threads()} threads. Medians over the
+rounds, quartiles in brackets; ratios are taken within a round.
+
+{bare_text(size, times)}
+{lstsq_text(fits)}
+{memory_text(marks, memory[0].width)}
+## Growth
+
+Seconds of gl.redundancy, {rounds - 1} rounds.
+
+![Seconds against tokens, width and layers](redundancy.png)
+"""
+    (folder / "redundancy.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

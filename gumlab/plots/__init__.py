@@ -9,7 +9,7 @@ from gumlab.plots.models import (
     relative_costs,
     removal,
 )
-from gumlab.plots.redundancy import deletions, used_and_unique
+from gumlab.plots.redundancy import against, deletions, refit_gain, used_and_unique
 from gumlab.plots.runs import (
     keep_curves,
     method_bars,
@@ -21,6 +21,7 @@ from gumlab.plots.runs import (
 __all__ = [
     "Plot",
     "activations",
+    "against",
     "deletions",
     "folded_map",
     "keep_curves",
@@ -29,6 +30,7 @@ __all__ = [
     "new_figure",
     "parameter_shares",
     "quality_against_keep",
+    "refit_gain",
     "relative_costs",
     "removal",
     "seed_dots",

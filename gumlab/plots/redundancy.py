@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gumlab.plots.figure import BLUE, GREY, ORANGE, Plot, new_figure
+from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Plot, new_figure
 
 
 def used_and_unique(
@@ -98,3 +98,54 @@ def deletions(
         f"error is {row['error_measured']:.3g}, "
         f"{'OBS' if refit else 'its use'} said {row['error_told']:.3g}.",
     )
+
+
+def against(
+    x: Any, y: Any, labels: tuple[str, str], marked: Mapping[int, str] | None = None
+) -> Plot:
+    """Two figures of the same neurons against each other, some of them named.
+
+    x, y: (N,) tensors. labels: of the axes. marked: neuron -> its name in the figure. The sentence
+    gives Spearman's rank correlation.
+    """
+    x, y = (np.asarray(v, dtype=float) for v in (x, y))
+    figure, (ax,) = new_figure(width=7, height=4)
+    ax.plot(x, y, "o", color=BLUE, ms=4, alpha=0.5)
+    for i, name in (marked or {}).items():
+        ax.plot(x[i], y[i], "o", ms=11, fillstyle="none", color="black", mew=1.6)
+        ax.annotate(name, (x[i], y[i]), (8, 6), textcoords="offset points", fontsize=9)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    ranks = [np.argsort(np.argsort(v)) for v in (x, y)]
+    rho = float(np.corrcoef(*ranks)[0, 1])
+    return Plot(
+        figure,
+        f"{len(x)} neurons: {labels[0]} and {labels[1]} have a rank correlation of {rho:.2f}.",
+    )
+
+
+def refit_gain(losses: Mapping[str, Mapping[str, float]], dense: float) -> Plot:
+    """The loss after removal by each score, as cut and after the refit, on a logarithmic axis.
+
+    losses: score -> {what was done after the cut: loss in nats per target token}, the same for all.
+    """
+    kinds = list(next(iter(losses.values())))
+    order = sorted(losses, key=lambda name: losses[name][kinds[0]], reverse=True)
+    figure, (ax,) = new_figure(width=8, height=1.2 + 0.36 * len(order))
+    for kind, marker, colour in zip(kinds, "os^D", (BLUE, ORANGE, GREEN, RED), strict=False):
+        ax.plot([losses[n][kind] for n in order], order, marker, color=colour, ms=8, label=kind)
+    for name in order:
+        ends = [losses[name][kind] for kind in kinds]
+        ax.plot([min(ends), max(ends)], [name, name], "-", color=GREY, lw=1, zorder=0)
+    ax.axvline(dense, color=GREY, linestyle="--", linewidth=1.2)
+    ax.margins(y=0.5 / len(order))
+    ax.set(xscale="log", xlabel="loss (nats per target token); dashed: dense")
+    ticks = [t for t in (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10) if ax.get_xlim()[0] < t]
+    ax.set_xticks([t for t in ticks if t < ax.get_xlim()[1]], minor=False)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("")
+    figure.legend(frameon=False, ncols=len(kinds), loc="outside upper right")
+    spans = [
+        f"{k} {min(losses[n][k] for n in order):.2f} to {max(losses[n][k] for n in order):.2f}"
+        for k in kinds
+    ]
+    return Plot(figure, f"Loss by score: {', '.join(spans)}; dense {dense:.2f}.")
