@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.feedforward import neurons
+from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import kept_by_gates
 from gumlab.scoring import squared_norm
 from gumlab.statistics import RIDGE, Statistics, collect, cosine, lifted, unrebuilt
@@ -117,25 +117,29 @@ def redundancy(
     found = collect(
         model, tokenizer, task, split=split, limit=limit, batch_size=batch_size, gradients=True
     )
-    layers = neurons(model)
-    cosines = [cosine(f.gram) for f in found]
-    twins = [nearest(c) for c in cosines]
-    rests = [unrebuilt(f.gram, ridge) for f in found]
+    rows = [_figures(layer, f, ridge) for layer, f in zip(neurons(model), found, strict=True)]
     return Redundancy(
         sensitivity=[f.sensitivity for f in found],
-        max_cosine=[c for c, _ in twins],
-        twin=[i for _, i in twins],
-        unique=[unique(c) for c in cosines],
         dead=[f.dead for f in found],
-        reconstructability=[
-            reconstructability(f, ridge, rest) for f, rest in zip(found, rests, strict=True)
-        ],
-        obs=[(squared_norm(n) * rest).float() for n, rest in zip(layers, rests, strict=True)],
-        effective_rank=[effective_rank(f.gram) for f in found],
         kept=kept_by_gates(model),
         gram=[f.gram for f in found],
         tokens=found[0].tokens,
+        **{name: [row[name] for row in rows] for name in rows[0]},
     )
+
+
+def _figures(layer: FeedForward, found: Statistics, ridge: float) -> dict[str, Any]:
+    """What one layer's Gram matrix says; large matrices go before the next layer's are made."""
+    cosines, rest = cosine(found.gram), unrebuilt(found.gram, ridge)
+    max_cosine, twin = nearest(cosines)
+    return {
+        "max_cosine": max_cosine,
+        "twin": twin,
+        "unique": unique(cosines),
+        "reconstructability": reconstructability(found, ridge, rest),
+        "obs": (squared_norm(layer) * rest).float(),
+        "effective_rank": effective_rank(found.gram),
+    }
 
 
 def reconstructability(
@@ -160,7 +164,7 @@ def effective_rank(gram: Tensor) -> float:
 def nearest(cosines: Tensor) -> tuple[Tensor, Tensor]:
     """The signed cosine with the twin (largest |cosine|), and the twin's index; (N,) each."""
     if len(cosines) == 1:
-        return torch.zeros(1), torch.zeros(1, dtype=torch.long)
+        return cosines.new_zeros(1), cosines.new_zeros(1, dtype=torch.long)
     off = cosines - torch.diag(cosines.diagonal())
     index = off.abs().argmax(1)
     return off.gather(1, index[:, None]).squeeze(1), index

@@ -1,13 +1,31 @@
-"""What the generated tasks share: the hash split, weighted choice, sentence casing, a/an, lists."""
+"""What the generated tasks share: word lists, the hash split, weighted choice, sentences."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def words(task: str) -> dict[str, Any]:
+    """The words of a generated task, from the JSON file beside its module; lists become tuples.
+
+    >>> words("chats")["days"][:2]
+    ('Monday', 'Tuesday')
+    """
+
+    def frozen(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: frozen(item) for key, item in value.items()}
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    path = Path(__file__).with_name(f"{task}.json")
+    return frozen(json.loads(path.read_text(encoding="utf-8")))
 
 
 def split_of(key: tuple[str, ...]) -> str:

@@ -10,7 +10,8 @@ All names, scenes and sentences are our own. A dialogue has 3 to 7 turns. Gramma
     handover  = A cannot do a task; B, or somebody B names, does it
     target    = the final plan: who, what, day, time, place or duty, reason
 
-Proposals that were turned down, and small talk, stay out of the summary.
+Proposals that were turned down, and small talk, stay out of the summary. The words are in
+chats.json; a name in braces there is a field of `Scene`, or given where it is said.
 
 Held out: the triple (activity or task, outcome, final day). Each triple belongs to one split by a
 stable hash, so no triple of the test or validation split occurs in train.
@@ -22,22 +23,14 @@ import random
 from dataclasses import dataclass
 
 from gumlab.tasks import SPLITS, Example, Task
-from gumlab.tasks._chat_topics import (
-    CLOSING,
-    DAYS,
-    LAST_WORD,
-    NAMES,
-    OUTCOMES,
-    REASONS,
-    SMALL_TALK,
-    TIMES,
-    TOPICS,
-)
-from gumlab.tasks._grammar import choose, sentence, split_of
+from gumlab.tasks._grammar import choose, split_of, words
 
 SIZES = {"train": 8_000, "validation": 400, "test": 400}
 REFERENCES = 3  # wordings per example of validation and test
 SEED = 23
+
+WORDS = words("chats")
+NAMES, DAYS, TIMES = WORDS["names"], WORDS["days"], WORDS["times"]
 
 
 @dataclass(frozen=True)
@@ -69,118 +62,105 @@ class Scene:
     @property
     def facts(self) -> tuple[str, ...]:
         """The words that every summary of this scene must contain."""
-        shared = (self.a, self.b, self.day)
-        return (
-            shared
-            + {
-                "agreed": (self.activity, self.time, self.place, self.duty.split(" ", 1)[-1]),
-                "declined": (self.activity, self.reason, self.other if self.bringer else ""),
-                "postponed": (self.noun, self.first_day, self.reason),
-                "handover": (self.activity.split(" ", 1)[1], self.bringer, self.reason),
-            }[self.outcome]
-        )
+        own = {
+            "agreed": (self.activity, self.time, self.place, self.duty.split(" ", 1)[-1]),
+            "declined": (self.activity, self.reason, self.other if self.bringer else ""),
+            "postponed": (self.noun, self.first_day, self.reason),
+            "handover": (self.activity.split(" ", 1)[1], self.bringer, self.reason),
+        }[self.outcome]
+        return self.a, self.b, self.day, *own
+
+
+def _say(s: Scene, rng: random.Random, kind: str, **more: str) -> str:
+    """One of the outcome's wordings of something, filled with the scene and what else is given."""
+    return choose(rng, WORDS["sayings"][s.outcome][kind]).format(**vars(s) | more)
 
 
 def draw(rng: random.Random) -> Scene:
     """A random scene."""
-    outcome = rng.choice(("agreed", *OUTCOMES))  # the richest comes twice as often
-    activities, places, tasks = TOPICS[rng.choice(list(TOPICS))]
-    chosen, second = rng.sample(activities, 2)
+    # The richest comes twice as often.
+    outcome = rng.choice(("agreed", "agreed", "declined", "postponed", "handover"))
+    topic = WORDS["topics"][rng.choice(list(WORDS["topics"]))]
+    (activity, noun, duty), second = rng.sample(topic["activities"], 2)
     a, b, other = rng.sample(NAMES, 3)
     day, old_day, first_day = rng.sample(DAYS, 3)
     time, old_time = rng.sample(TIMES, 2)
-    place, old_place = rng.sample(places, 2)
+    place, old_place = rng.sample(topic["places"], 2)
     olds = {"day": old_day, "time": old_time, "place": old_place, "activity": second[0], "": ""}
     changed = rng.choice(("day", "day", "time", "place", "activity", ""))
     extra = rng.choice(("place", "duty", "duty", ""))  # one of the two, to keep dialogues short
     bringer = rng.choice({"declined": (other, ""), "handover": (b, b, other)}.get(outcome, (a, b)))
     return Scene(
-        outcome, a, b, other, rng.choice(tasks) if outcome == "handover" else chosen[0], chosen[1],
-        day, time, place if extra == "place" or changed == "place" else "",
-        chosen[2] if extra == "duty" and changed != "place" else "", bringer, rng.choice(REASONS),
-        changed, olds[changed], old_time if changed == "day" and rng.random() < 0.5 else "",
+        outcome, a, b, other, rng.choice(topic["tasks"]) if outcome == "handover" else activity,
+        noun, day, time, place if extra == "place" or changed == "place" else "",
+        duty if extra == "duty" and changed != "place" else "", bringer,
+        rng.choice(WORDS["reasons"]), changed, olds[changed],
+        old_time if changed == "day" and rng.random() < 0.5 else "",
         old_day if outcome == "agreed" else first_day,
     )  # fmt: skip
 
 
 def _agreed(s: Scene, rng: random.Random) -> list[str]:
-    plan = {"activity": s.activity, "day": s.day, "time": s.time, "place": s.place}
-    first = plan | ({"time": s.old_time} if s.old_time else {}) | {s.changed: s.old}
-    when = choose(rng, ("on {day} at {time}", "at {time} on {day}")).format(**first)
+    first = {"activity": s.activity, "day": s.day, "time": s.old_time or s.time, "place": s.place}
+    first |= {s.changed: s.old}
+    when = _say(s, rng, "when", **first)
     where = f" {first['place']}" if s.place else ""
-    ask = choose(rng, ("Shall we {}?", "Do you want to {}?", "Let us {}.", "How about we {}?"))
-    turns = [ask.format(f"{first['activity']}{where} {when}")]
-    new = {"day": f"on {s.day}", "time": f"at {s.time}", "": ""}.get(s.changed, plan.get(s.changed))
-    refusals = {
-        "day": ("{old} is bad, I have {reason}.", "I am busy on {old}.", "Not {old}, please."),
-        "time": ("At {old} I am still at work.", "I cannot make it at {old}.", "Not at {old}."),
-        "place": ("It is too crowded {old}.", "Not {old} again!"),
-        "activity": ("I do not want to {old}.", "I would rather not {old}."),
-    }
-    todo = new if s.changed == "activity" else f"{choose(rng, ('meet', 'do it'))} {new}"
-    offer = choose(rng, ("Can we {} instead?", "Why don't we {}?", "Could we {}?")).format(todo)
-    yes = choose(rng, ("Good idea.", "Sure.", "That works.", "Yes, fine."))
+    turns = [_say(s, rng, "ask", plan=f"{first['activity']}{where} {when}")]
+    changes = {"day": f"on {s.day}", "time": f"at {s.time}", "place": s.place}
+    new = s.activity
+    if s.changed != "activity":
+        new = _say(s, rng, "meet", new=changes.get(s.changed, ""))
+    offer = _say(s, rng, "offer", new=new)
+    yes = _say(s, rng, "yes")
     if s.old_time:
-        yes += choose(rng, (f" But at {s.time}, not at {s.old_time}.", f" Only, make it {s.time}."))
+        yes += " " + _say(s, rng, "time too")
     if s.changed:
-        no = choose(rng, refusals[s.changed]).format(old=s.old, reason=s.reason)
+        no = _say(s, rng, f"no {s.changed}")
         # Sometimes a yes comes first, and the one who proposed takes it all back.
         turns += ["Sure.", f"Oh, wait. {no} {offer}"] if rng.random() < 0.3 else [f"{no} {offer}"]
     turns.append(yes)
     if s.duty:
         speaker = s.a if len(turns) % 2 else s.b  # who says the last turn so far
-        mine = ("I will {}.", "I can {}.") if speaker == s.bringer else (
-            "Can you {}?", "Will you {}?", "Please {}.")  # fmt: skip
-        turns[-1] += " " + choose(rng, mine).format(s.duty)
-        turns.append(choose(rng, ("Okay.", "Will do.", "Of course.")) if speaker != s.bringer
-                     else choose(rng, CLOSING))  # fmt: skip
+        mine = speaker == s.bringer
+        turns[-1] += " " + _say(s, rng, "my duty" if mine else "your duty")
+        turns.append(choose(rng, WORDS["closings"]) if mine else _say(s, rng, "okay"))
     return turns
 
 
 def _declined(s: Scene, rng: random.Random) -> list[str]:
-    ask = choose(rng, ("Shall we {}?", "Do you want to {}?", "Will you {} with me?"))
-    turns = [ask.format(f"{s.activity} on {s.day}")]
-    no = choose(rng, ("Sorry, I have {}.", "I cannot, I have {}.", "No, I have {} that day."))
+    turns = [_say(s, rng, "ask")]
+    no = _say(s, rng, "no")
     if rng.random() < 0.3:
-        turns += ["Sure, I would love to!", f"At {s.time}?", f"Oh no, {s.day}! I have {{}}."]
+        turns += ["Sure, I would love to!", f"At {s.time}?", f"Oh no, {s.day}! I have {s.reason}."]
     else:
-        turns += [no]
+        turns.append(no)
         if rng.random() < 0.4:
-            turns += [f"Not even at {s.time}?", choose(rng, ("No, sorry.", "Not this week."))]
-    ask_other = choose(rng, ("Then I will ask {}.", "Okay, I will ask {} instead."))
-    sad = choose(rng, ("What a pity.", "Never mind.", f"{s.other} is away too. A pity."))
-    return [t.format(s.reason) for t in turns] + [ask_other.format(s.other) if s.bringer else sad]
+            turns += [f"Not even at {s.time}?", _say(s, rng, "still no")]
+    ask, pity = _say(s, rng, "ask another"), _say(s, rng, "pity")
+    return [*turns, ask if s.bringer else pity]
 
 
 def _postponed(s: Scene, rng: random.Random) -> list[str]:
-    sorry = choose(rng, ("I have {r}, so {n} on {d} is off.", "About {n} on {d}: I have {r}.",
-                         "I cannot come on {d}. I have {r}. Can we move {n}?"))  # fmt: skip
-    turns = [sorry.format(r=s.reason, n=s.noun, d=s.first_day)]
-    offers = ("How about {}?", "Does {} suit you?", "{} then?")
+    turns = [_say(s, rng, "sorry")]
     offered = rng.choice([d for d in DAYS if d not in (s.day, s.first_day)])
     if s.changed:
-        no = choose(rng, ("{} is full.", "Not {}, I work.", "{} is no good.")).format(offered)
-        turns += [choose(rng, offers).format(offered),
-                  f"{no} {choose(rng, offers).format(s.day)}"]  # fmt: skip
+        no = _say(s, rng, "no", new=offered)
+        turns.append(_say(s, rng, "offer", new=offered))
     else:
-        turns += [f"Oh dear! {choose(rng, offers).format(s.day)}"]
-    return [*turns, choose(rng, ("{} is fine.", "Yes, {} works.", "Okay, {}.")).format(s.day)]
+        no = "Oh dear!"
+    turns.append(f"{no} {_say(s, rng, 'offer', new=s.day)}")
+    return [*turns, _say(s, rng, "yes")]
 
 
 def _handover(s: Scene, rng: random.Random) -> list[str]:
-    ask = choose(rng, ("I have {r} and cannot {t} on {d}. Can you?",
-                       "Can you {t} on {d}? I have {r}.",
-                       "Who can {t} on {d}? I have {r}."))  # fmt: skip
-    turns = [ask.format(r=s.reason, t=s.activity, d=s.day)]
+    turns = [_say(s, rng, "ask")]
     if s.bringer == s.other:
-        turns.append(choose(rng, ("I am away, but {} can do it.", "Not me. {} will do it.",
-                                  "I just asked {}, who has time.")).format(s.other))  # fmt: skip
+        turns.append(_say(s, rng, "another can"))
     elif s.changed:
-        turns += [f"Why not ask {s.other}?", f"{s.other} is {choose(rng, ('ill', 'away'))}.",
-                  choose(rng, ("Then I will do it.", "All right, I can."))]  # fmt: skip
+        turns += [f"Why not ask {s.other}?", _say(s, rng, "another cannot"), _say(s, rng, "then I")]
     else:
-        turns.append(choose(rng, ("Sure, I will do it.", "No problem, I can.")))
-    return [*turns, choose(rng, ("Thank you!", "Thanks a lot!", "You are a star!"))]
+        turns.append(_say(s, rng, "I can"))
+    return [*turns, _say(s, rng, "thanks")]
 
 
 def dialogue(s: Scene, rng: random.Random) -> str:
@@ -188,47 +168,24 @@ def dialogue(s: Scene, rng: random.Random) -> str:
     write = {"agreed": _agreed, "declined": _declined, "postponed": _postponed}
     turns = write.get(s.outcome, _handover)(s, rng)
     if len(turns) < 5 and rng.random() < 0.6:
-        talk = choose(rng, SMALL_TALK)
+        talk = choose(rng, WORDS["small talk"])
         c, day = rng.choice([n for n in NAMES if n not in (s.a, s.b)]), rng.choice(DAYS)
         turns = [t.format(b=s.b, c=c, day=day) for t in talk] + turns
     if len(turns) < 3 or (len(turns) < 7 and rng.random() < 0.3):
-        turns.append("Bye!" if turns[-1] in CLOSING else choose(
-            rng, LAST_WORD.get(s.outcome, CLOSING)))  # fmt: skip
+        last = WORDS["sayings"][s.outcome].get("last word", WORDS["closings"])
+        turns.append("Bye!" if turns[-1] in WORDS["closings"] else choose(rng, last))
     return "\n".join(f"{(s.a, s.b)[i % 2]}: {t}" for i, t in enumerate(turns)) + "\nSummary:"
 
 
 def summary(s: Scene, rng: random.Random) -> str:
     """One wording of how the scene ended: every fact, and nothing that was turned down."""
     where = f" {s.place}" if s.place else ""
-    if s.outcome == "agreed":
-        plan = f"{s.activity}{where} on {s.day} at {s.time}"
-        first = choose(rng, ("{a} and {b} will {p}", "{a} and {b} agree to {p}",
-                             "{a} is meeting {b} to {p}"))  # fmt: skip
-        first = sentence(first.format(a=s.a, b=s.b, p=plan))
-        if not s.duty:
-            return first
-        verb, what = s.duty.split(" ", 1)
-        does = choose(rng, (f"{verb}s", f"will {verb}", f"promises to {verb}"))
-        return f"{first} {s.bringer} {does} {what}."
-    wordings = {
-        "declined": ("{b} cannot {t} with {a} on {d} because of {r}.",
-                     "{b} has {r} and will not {t} with {a} on {d}.",
-                     "{a} wants to {t} on {d}, but {b} has {r}."),
-        "postponed": ("{a} has {r}, so {a} and {b} move {n} from {f} to {d}.",
-                      "{a} and {b} move {n} from {f} to {d} because {a} has {r}.",
-                      "{a} and {b} put off {n} from {f} until {d} because of {r}."),
-        "handover": ("{x} will {t} on {d} because {a} has {r}.",
-                     "{a} has {r}, so {x} will {t} on {d}.",
-                     "{x} will {t} for {a} on {d}, as {a} has {r}."),
-    }[s.outcome]  # fmt: skip
-    first = choose(rng, wordings).format(
-        a=s.a, b=s.b, d=s.day, f=s.first_day, n=s.noun, r=s.reason, t=s.activity, x=s.bringer
-    )
-    if s.outcome == "handover" and s.bringer != s.b:
-        return f"{first} {choose(rng, (f'{s.b} suggested it', f'It was the idea of {s.b}'))}."
-    if s.outcome == "declined" and s.bringer:
-        return f"{first} {s.a} {choose(rng, ('will ask', 'asks'))} {s.bringer} instead."
-    return first
+    first = _say(s, rng, "summary", plan=f"{s.activity}{where} on {s.day} at {s.time}")
+    more = {"agreed": s.duty, "declined": s.bringer, "handover": s.bringer != s.b}.get(s.outcome)
+    if not more:
+        return first
+    verb, _, what = s.duty.partition(" ")
+    return f"{first} {_say(s, rng, 'summary, second', verb=verb, what=what)}"
 
 
 def scenes(split: str) -> list[tuple[Scene, Example]]:

@@ -7,7 +7,8 @@ column in another table, and every table has columns that the question is not ab
 
 Numbers lie densely (some twenty neighbouring values to a column) and literals are values of the
 data whose neighbours are there too, so that a literal off by one or a wrong comparison changes
-the answer in at least one of a table's two differently filled databases.
+the answer in at least one of a table's two differently filled databases. The words are in
+tables.json.
 """
 
 from __future__ import annotations
@@ -16,104 +17,25 @@ import random
 from itertools import combinations, product
 
 from gumlab.tasks import SPLITS, Example, Task
-from gumlab.tasks._grammar import split_of
+from gumlab.tasks._grammar import split_of, words
 from gumlab.tasks.sql import Database
 
 SIZES = {"train": 8000, "validation": 400, "test": 400}
 
-_PEOPLE = "Anna Ben Clara David Emma Felix Grace Hugo Ida Jack Lena Max Nora Oscar Paula Ruth"
-_CITIES = "Paris Rome Oslo Madrid Berlin Lisbon Vienna Dublin Prague Athens Bonn Porto Cork Turin"
-_NAMES = "River Star Moon Garden Winter Falcon Castle Forest Summer Dragon Island Tiger Silver Rose"
-
+WORDS = words("tables")  # alternatives stand between bars
 # Text columns: words for the column, its values, ways to name a value without naming the column.
+# Where the file has a list's name for the values, that list is put in.
 TEXTS = {
-    "name": ("name", _NAMES, "called {v}|named {v}"),
-    "title": ("title|name", _NAMES, "called {v}|named {v}"),
-    "person": ("person|name", _PEOPLE, "called {v}|named {v}"),
-    "author": ("author|writer", _PEOPLE, "by {v}|written by {v}"),
-    "singer": ("singer|artist", _PEOPLE, "by {v}|sung by {v}"),
-    "owner": ("owner", _PEOPLE, "of {v}|owned by {v}"),
-    "city": ("city|place", _CITIES, "in {v}|from {v}"),
-    "country": ("country|nation", "Spain Italy Norway France Poland Greece", "in {v}|from {v}"),
-    "genre": ("genre|kind", "drama crime comedy fantasy history", "that are {v}|of kind {v}"),
-    "colour": ("colour|paint", "red blue green black white", "that are {v}|coloured {v}"),
-    "maker": ("maker|brand", "Alto Borel Kasko Nordix Vento", "made by {v}|from {v}"),
-    "team": ("team|club", "Lions Bears Wolves Hawks Sharks", "of the {v}|playing for {v}"),
-    "job": ("job|work", "nurse cook driver teacher farmer", "working as {v}|employed as {v}"),
-    "breed": ("breed|race", "poodle boxer collie beagle husky", "that are {v}|of race {v}"),
-    "food": ("food|cuisine", "Indian French Thai Greek Mexican", "serving {v}|with {v} food"),
+    column: (named, WORDS["lists"].get(values, values), ways)
+    for column, (named, values, ways) in WORDS["texts"].items()
 }
 # Number columns: words for the column, "the ...-est" for the largest and the smallest, least value.
-NUMBERS = {
-    "area": ("area|surface", "largest|biggest", "smallest", 31),
-    "population": ("population|number of people", "most crowded", "emptiest", 52),
-    "price": ("price|cost", "most expensive|dearest", "cheapest", 14),
-    "pages": ("pages|page count", "longest", "shortest", 70),
-    "length": ("length|extent", "longest", "shortest", 63),
-    "year": ("year|date", "newest|latest", "oldest", 1990),
-    "age": ("age|number of years", "oldest", "youngest", 18),
-    "score": ("score|points", "best", "worst", 41),
-    "speed": ("speed|pace", "fastest|quickest", "slowest", 75),
-    "rooms": ("rooms|number of rooms", "biggest|largest", "smallest", 27),
-    "sales": ("sales|copies sold", "most popular", "least popular", 56),
-    "salary": ("salary|pay", "best paid", "worst paid", 35),
-    "weight": ("weight|mass", "heaviest", "lightest", 22),
-    "height": ("height|elevation", "tallest|highest", "lowest", 44),
-    "visitors": ("visitors|number of guests", "most visited", "least visited", 61),
-    "seats": ("seats|number of places", "biggest|largest", "smallest", 24),
-}
-SCHEMAS = {
-    "towns": "city country area population",
-    "books": "title author genre pages price",
-    "films": "title genre country year length",
-    "players": "person team age score",
-    "cars": "name maker colour price speed",
-    "hotels": "name city rooms price",
-    "songs": "title singer year sales",
-    "workers": "person job city salary age",
-    "dogs": "name breed owner age weight",
-    "rivers": "name country length speed",
-    "peaks": "name country height visitors",
-    "shops": "name city area sales",
-    "phones": "name maker colour weight price",
-    "schools": "name city rooms score",
-    "ships": "name owner colour length speed",
-    "meals": "name food price score",
-    "flights": "city maker seats price",
-    "plants": "name colour country height age",
-    "museums": "name city visitors area",
-    "games": "title maker genre year score",
-    "trains": "name city speed seats",
-    "houses": "owner city colour rooms price",
-}
+NUMBERS = WORDS["numbers"]
+SCHEMAS = WORDS["schemas"]
 # What is asked: SQL with {a} {b} {t} for columns and table, and at least four ways to say it.
-_ONE = "Show the {a} of {t}|What is the {a} of {t}?|Give me the {a} for {t}|Find the {a} of all {t}"
-_TWO = "Show {a} and {b} of {t}|List the {a} and {b} of {t}|What are {a} and {b} of {t}?"
-_COUNT = "How many {t} are there?|Count the {t}|What is the number of {t}?|How many {t} exist?"
-_TOP = "Which {a} has the {best} {n}?|What is the {a} of the {est} of the {t}?"
-_TOP += "|Show the {a} of the {est} one of the {t}|Find the {a} with the {best} {n}"
-_TOPS = "Show the {a} of the {k} {est} {t}|What is the {a} of the {k} {est} {t}?"
-_TOPS += "|List the {k} {a} entries with the {best} {n}|Give me the {a} for the {k} {est} {t}"
-_ALL = "List every {a} once|Show each different {a} of the {t}|Which different {a} do {t} have?"
-_PER = "How many {t} are there for each {a}?|Count the {t} per {a}|Number of {t} by {a}"
-_AGG = "What is the {agg} {n} of {t}?|Show the {agg} {n} of {t}|Find the {agg} {n} for {t}"
-_AGG += "|Give me the {agg} {n} of all {t}"
-_AGG_PER = "Show the {agg} {n} for each {a}|What is the {agg} {n} of {t} per {a}?"
-_AGG_PER += "|Give me the {agg} {n} by {a}|For every {a} find the {agg} {n}"
-AGGREGATES = {"MAX": "highest|maximum", "MIN": "lowest|minimum", "AVG": "average|mean"}
-AGGREGATES["SUM"] = "total|summed"
-HEADS = {
-    "one": ("SELECT {a} FROM {t}", _ONE),
-    "two": ("SELECT {a}, {b} FROM {t}", _TWO + "|Give me {a} and {b} for {t}"),
-    "count": ("SELECT COUNT(*) FROM {t}", _COUNT),
-    "top": ("SELECT {a} FROM {t} ORDER BY {n} {way} LIMIT 1", _TOP),
-    "tops": ("SELECT {a} FROM {t} ORDER BY {n} {way} LIMIT {k}", _TOPS),
-    "all": ("SELECT DISTINCT {a} FROM {t}", _ALL + "|All different {a} values of the {t}"),
-    "per": ("SELECT {a}, COUNT(*) FROM {t} GROUP BY {a}", _PER + "|For every {a} count the {t}"),
-    "agg": ("SELECT {agg}({n}) FROM {t}", _AGG),
-    "agg_per": ("SELECT {a}, {agg}({n}) FROM {t} GROUP BY {a}", _AGG_PER),
-}
-COMPARE = {">": "above|over|more than", "<": "below|under|less than", "=": "exactly|equal to"}
+HEADS = WORDS["heads"]
+AGGREGATES = WORDS["aggregates"]
+COMPARE = WORDS["comparisons"]
 
 Combination = tuple[str, ...]  # its eight parts: see _combinations
 
@@ -209,14 +131,14 @@ def _draw(
         return "", ""
     a, _, b = chosen.partition(",")
     names = {"t": table, "a": a, "b": b, "n": n, "agg": how, "way": how, "k": rng.randint(2, 4)}
-    words = names | {c: _word((TEXTS | NUMBERS)[names[c]][0], rng) for c in "abn" if names[c]}
+    spoken = names | {c: _word((TEXTS | NUMBERS)[names[c]][0], rng) for c in "abn" if names[c]}
     if how in AGGREGATES:
-        words["agg"] = _word(AGGREGATES[how], rng)
+        spoken["agg"] = _word(AGGREGATES[how], rng)
     elif how:
-        words["best"] = "highest" if how == "DESC" else "lowest"
-        words["est"] = _word(NUMBERS[n][1 if how == "DESC" else 2], rng)
+        spoken["best"] = "highest" if how == "DESC" else "lowest"
+        spoken["est"] = _word(NUMBERS[n][1 if how == "DESC" else 2], rng)
     query, questions = HEADS[head]
-    question = _word(questions, rng).format(**words)
+    question = _word(questions, rng).format(**spoken)
     return question.rstrip("?") + said + "?" * question.endswith("?"), query.format(**names) + where
 
 
