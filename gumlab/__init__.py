@@ -21,6 +21,7 @@ _HOMES = {
     "train": "training",
     "redundancy": "inspection",
     "shrink": "shrinking",
+    "prune": "shrinking",
     "save": "checkpoints",
     "evaluate": "evaluation",
     "measure": "measurement",

@@ -80,7 +80,8 @@ class RunningGrams:
     """Running Gram sums G <- memory G + (1 - memory) h^T h / tokens of every layer, (N, N) each.
 
     Takes a random share `tokens` of a batch's real tokens (padding never counts) at every
-    `every`-th training step; `step` is advanced by the owner. h is ungated.
+    `every`-th training step; `step` is advanced by the owner. h is ungated. The reference code's
+    settings are every=1, tokens=1, memory=0.001; the `Pruner`'s cost a thirty-second of them.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """Scores, selection and gates over the steps of a training run: `Pruner`.
 
-Call `pruner.step()` once after each backward pass and before the optimizer's step. It moves the
-scores, lets v_t fall along the cubic schedule, and sets the gates for the next forward pass.
+`pruner.step()`, after each backward pass, moves the scores and sets the gates along the schedule.
 """
 
 from __future__ import annotations
@@ -48,13 +47,10 @@ class Pruner:
     higher-scored partner with |cosine| above it goes to the back of the queue (`select`).
 
     GUM's similarity, the twin filter and "obs" (||w_i||^2 times the energy that the kept neurons
-    cannot rebuild, renewed as the model trains) come from running Gram sums, refreshed every
-    `gram_every` steps from a share `gram_tokens` of the batch's tokens; `gram_memory` is what a
-    refresh keeps of the old sums (reference code: every step, all tokens, 0.001).
+    cannot rebuild, renewed as the model trains) come from running Gram sums: see `RunningGrams`.
 
     Raises GumlabError for a value that cannot be met. `masks`, `scores` and `fraction_kept` say
-    where the run stands, `returned` how often a removed neuron came back; `remove()` takes the
-    gates off.
+    where the run stands, `returned` how often a removed neuron came back.
     """
 
     def __init__(
@@ -238,8 +234,7 @@ class Pruner:
             self.grams.remove()
 
     def __repr__(self) -> str:
-        total = sum(n.width for n in self.layers)
-        kept = round(self.fraction_kept * total)
+        kept, total = sum(int(g.mask.sum()) for g in self.gates), sum(n.width for n in self.layers)
         return (
             f"Pruner({self.method}, {self.scope}, step {self.step_count}/{self.steps}, keeps "
             f"{kept:,} of {total:,} neurons ({kept / total:.1%}), target {self.keep:.1%})"
@@ -247,6 +242,11 @@ class Pruner:
 
 
 def _check(method: str, gradient: str, scope: str | None, keep: float, steps: int) -> None:
+    if method in (*scoring.SCORES, "recommended") and method not in METHODS:
+        raise GumlabError(
+            f"Method {method!r} cuts once, before the training: small = gumlab.prune(model, "
+            f"{method!r}, tokenizer, task, keep={keep}), then gumlab.train(small, ...)."
+        )
     for kind, name, known in (
         ("method", method, METHODS),
         ("gradient", gradient, GRADIENTS),

@@ -14,9 +14,12 @@ from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import Gate, remove_gates
 from gumlab.models import width_field
-from gumlab.selection import check_masks
+from gumlab.scoring import score
+from gumlab.selection import check_masks, select
 from gumlab.statistics import RIDGE, Statistics, collect, lifted
 from gumlab.tasks import Example, Task
+
+RECOMMENDED = {"method": "greedy_obs", "scope": "global"}
 
 
 def shrink(
@@ -58,6 +61,29 @@ def shrink(
         solve = partial(refit_layer, ridge=ridge, weights=refit is True)
         model = _refitted(model, masks, tokenizer, task, sequential, solve, options)
     return with_neurons(model, [mask.nonzero().flatten() for mask in masks])
+
+
+def prune(
+    model: nn.Module,
+    method: str = "recommended",
+    tokenizer: Any = None,
+    task: Task | Sequence[Example] | None = None,
+    *,
+    keep: float = 0.5,
+    refit: bool | str = True,
+    seed: int = 0,
+    **selecting: Any,
+) -> nn.Module:
+    """Score, select, refit and shrink in one call, before or without training: a smaller copy.
+
+    method: one of `gumlab.score`'s, or "recommended", which is the recipe of RECOMMENDED: greedy
+    OBS, one budget over all layers, and the refit (results/recipes.md is the evidence). keep and
+    selecting: as `gumlab.select` takes them. refit: as in `shrink`. Raises what those raise.
+    """
+    if method == "recommended":
+        method, selecting = RECOMMENDED["method"], {"scope": RECOMMENDED["scope"], **selecting}
+    scores = score(model, method, tokenizer, task, seed=seed)
+    return shrink(model, select(scores, keep, **selecting), tokenizer, task, refit=refit)
 
 
 def with_neurons(model: nn.Module, indices: Sequence[Tensor]) -> nn.Module:
