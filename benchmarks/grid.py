@@ -143,7 +143,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def made_by(command: str, table: pd.DataFrame | None = None) -> str:
-    """The sentence that says what made a result: command, versions, machine, hours of training."""
+    """What made a result, in a sentence: command, versions, machine, hours of training."""
     import torch
     import transformers
 
@@ -155,5 +155,5 @@ def made_by(command: str, table: pd.DataFrame | None = None) -> str:
         f"{platform.machine()}"
     )
     if table is not None:
-        text += f", {table['train_seconds'].sum() / 3600:.2f} hours of training on one core each"
+        text += f", {table['train_seconds'].sum() / 3600:.2f} hours of training, one thread a run"
     return text + "."

@@ -215,9 +215,10 @@ def draw_dilution(ax: Any) -> None:
             added.append(float(u[a] - mean_similarity(g, without)[a]))
     largest = max(float(u.max()) for group in groups.values() for u in group)
     for (label, values), colour in zip(groups.items(), (ORANGE, BLUE), strict=True):
-        bins = np.linspace(0, largest, 40)
-        ax.hist(torch.cat(values).numpy(), bins, histtype="step", color=colour, lw=2, label=label)
-    ax.set(xlabel="u, mean |cosine| with the others", ylabel="neurons")
+        bins, u = np.linspace(0, largest, 40), torch.cat(values).numpy()
+        share = np.full(len(u), 100 / len(u))
+        ax.hist(u, bins, weights=share, histtype="step", color=colour, lw=2, label=label)
+    ax.set(xlabel="u, mean |cosine| with the others", ylabel="share of the group (%)")
     ax.set_title(f"1/N: one twin adds {np.median(added):.4f} to u (median)", fontsize=10)
     ax.legend(frameon=False)
 
@@ -228,12 +229,12 @@ def draw_equal_scores(ax: Any, scores: list[torch.Tensor]) -> None:
 
     a, b = (torch.cat([s[p[:, k]] for s, p in zip(scores, twins(), strict=True)]) for k in (0, 1))
     order = torch.randperm(len(b), generator=torch.Generator().manual_seed(0))
-    ax.plot(a, b[order], ".", color=GREY, ms=4, label="random partners")
-    ax.plot(a, b, ".", color=ORANGE, ms=4, label="twins")
+    ax.plot(a, b[order], "x", color=GREY, ms=3, alpha=0.5, label="random partners")
+    ax.plot(a, b, "o", color=ORANGE, ms=3, alpha=0.7, label="twins")
     ax.set(xlabel="score of a neuron", ylabel="score of its partner")
     correlation = float(torch.corrcoef(torch.stack([a, b]))[0, 1])
     ax.set_title(f"equal scores: twins correlate {correlation:.2f} (movement)", fontsize=10)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, markerscale=2)
 
 
 def draw_spread(ax: Any, scores: dict[str, list[torch.Tensor]]) -> None:
@@ -256,12 +257,13 @@ def draw_returns(ax: Any, runs: pd.DataFrame) -> None:
     from gumlab.plots.figure import GREEN
 
     names = ["movement, global", PLAIN, "GUM, lambda_gum 4", "GUM, penalty on kept neurons alone"]
-    for row, name in enumerate(names):
-        values = runs[runs["method"] == name]["returned"]
-        ax.plot(values, [row] * len(values), "o", color=GREEN)
+    values = {name: runs[runs["method"] == name]["returned"] for name in names}
+    for row, returns in enumerate(values.values()):
+        ax.plot(returns, [row] * len(returns), "o", color=GREEN)
     ax.set_yticks(range(len(names)), [n.replace(", penalty on", ",\npenalty on") for n in names])
     ax.set_xscale("symlog")
     ax.set(xlabel="times a removed neuron came back", ylim=(-0.5, len(names) - 0.5))
+    ax.set_xlim(0, 2 * max(max(returns) for returns in values.values()))
     ax.set_title("churn", fontsize=10)
 
 

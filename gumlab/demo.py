@@ -1,4 +1,4 @@
-"""The main job: every training method of the paper on one model and one task, side by side."""
+"""The main job: the paper's training methods and the recommended recipe, side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gumlab.measurement import latencies
 from gumlab.models import load
 from gumlab.plots import method_bars
 from gumlab.selection import check_keep
-from gumlab.study import PAPER_METHODS, Method, metric_of, run
+from gumlab.study import PAPER_METHODS, RECOMMENDED_METHOD, Method, metric_of, run
 from gumlab.tasks import Task
 
 
@@ -27,7 +27,7 @@ def demo(
     steps: int = 200,
     seed: int = 0,
     generated: int = 100,
-    methods: Sequence[Method] = PAPER_METHODS,
+    methods: Sequence[Method] = (*PAPER_METHODS, RECOMMENDED_METHOD),
     say: Callable[[str], Any] = print,
 ) -> pd.DataFrame:
     """Prune `model` on `task` with each method; write table.csv, figure.png and the checkpoints.

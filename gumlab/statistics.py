@@ -115,10 +115,10 @@ def lifted(gram: Tensor, ridge: float = RIDGE) -> Tensor:
 
     With it G has an inverse whatever the data: twins, dead neurons, fewer tokens than neurons.
     """
-    gram = gram.double()
-    energy = gram.diagonal()
-    lift = ridge * (energy.sum() / (energy > 0).sum().clamp_min(1)).clamp_min(1e-30)
-    return gram + lift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    gram = gram.to(torch.float64, copy=True)
+    energy = gram.diagonal()  # a view: adding to it adds to G's diagonal
+    energy += ridge * (energy.sum() / (energy > 0).sum().clamp_min(1)).clamp_min(1e-30)
+    return gram
 
 
 def inverse(gram: Tensor, ridge: float = RIDGE) -> Tensor:

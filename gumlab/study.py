@@ -17,7 +17,7 @@ from gumlab.inspection import redundancy
 from gumlab.pruner import Pruner
 from gumlab.scoring import score
 from gumlab.selection import select
-from gumlab.shrinking import shrink
+from gumlab.shrinking import RECOMMENDED, shrink
 from gumlab.tasks import Task
 from gumlab.training import train
 
@@ -45,6 +45,9 @@ PAPER_METHODS = (
     Method("movement, global", "movement", {"scope": "global"}),
     Method("soft movement", "soft_movement"),
     Method("GUM", "gum"),
+)
+RECOMMENDED_METHOD = Method(
+    "recommended", RECOMMENDED["method"], {"scope": RECOMMENDED["scope"]}, one_shot=True
 )
 
 

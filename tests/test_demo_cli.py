@@ -33,7 +33,7 @@ def results(small_task, tmp_path_factory):
 
 def test_demo_has_a_row_for_every_method_of_the_paper(results):
     _, table, said = results
-    assert list(table["method"]) == [m.label for m in PAPER_METHODS]
+    assert list(table["method"]) == [*(m.label for m in PAPER_METHODS), "recommended"]
     assert len(said) == len(table)
     exact = ~table["method"].isin(["dense", "soft movement"])
     assert (table.loc[exact, "neurons"] == round(0.5 * 2048)).all()

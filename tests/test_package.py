@@ -19,6 +19,7 @@ LIFECYCLE = [
     "pruner",
     "batches",
     "training",
+    "statistics",
     "inspection",
     "shrinking",
     "errors",
@@ -72,10 +73,14 @@ def test_a_file_can_be_read_in_one_sitting(path):
 
 
 def test_the_package_stays_small():
-    """Lines that are not blank: 4,500 in all, 1,800 in the lifecycle."""
+    """Lines that are not blank: 4,500 in all, 1,800 in the lifecycle.
+
+    The exercises (check/notebook_*.py) are read with their notebooks, and not counted.
+    """
     sizes = {
         p: sum(bool(line.strip()) for line in p.read_text(encoding="utf-8").splitlines())
         for p in FILES
+        if not p.match("check/notebook_*.py")
     }
     assert sum(sizes.values()) < 4500
     assert sum(size for p, size in sizes.items() if p.stem in LIFECYCLE) < 1800

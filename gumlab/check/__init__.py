@@ -15,19 +15,27 @@ from gumlab.check.notebook_00 import fraction_of_parameters, kept_count
 from gumlab.check.notebook_01 import gated_activation, neuron_parameters, without_neuron
 from gumlab.check.notebook_02 import apply_mask, remove_gated, remove_neurons
 from gumlab.check.notebook_03 import mean_and_error, schedule_value, top_v
+from gumlab.check.notebook_07 import cosine_of, rebuilt, share_unique
+from gumlab.check.notebook_10 import honest_report, new_bias, refit_weights
 
 __all__ = [
     "Exercise",
     "apply_mask",
     "claims",
+    "cosine_of",
     "fraction_of_parameters",
     "gated_activation",
+    "honest_report",
     "kept_count",
     "mean_and_error",
     "neuron_parameters",
+    "new_bias",
+    "rebuilt",
+    "refit_weights",
     "remove_gated",
     "remove_neurons",
     "schedule_value",
+    "share_unique",
     "top_v",
     "without_neuron",
 ]

@@ -38,9 +38,11 @@ class Worth(Explorer):
     )
     scores = ("used x unique (OBS)", "used", "unique", "sensitivity", "random")
 
-    def __init__(self, model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.layers, self.report = neurons(model), redundancy(model, tokenizer, task)
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, task: Task, examples: int = 16, limit: int = 256
+    ) -> None:
+        self.model, self.tokenizer, self.layers = model, tokenizer, neurons(model)
+        self.report = redundancy(model, tokenizer, task, limit=limit)
         self.examples = task.split("validation")[:examples]
         self.used = [
             (squared_norm(n) * e).cpu()
@@ -84,7 +86,7 @@ class Worth(Explorer):
             int(masks[layer][i]) + int(masks[layer][twin])
         ]
         plot.sentence += (
-            f" Neuron {i}: the others rebuild {1 - self.unique[layer][i]:.0%} of it; its twin is "
+            f" Neuron {i}: the others rebuild {1 - self.unique[layer][i]:.1%} of it; its twin is "
             f"neuron {twin}, cosine {cosine:.2f}; {stay}. Loss {loss:.2f}, dense {self.dense:.2f}."
         )
         return plot
@@ -169,13 +171,16 @@ class Deletion(Explorer):
         return total / len(self.examples), error
 
 
-def worth(model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> Worth:
+def worth(
+    model: nn.Module, tokenizer: Any, task: Task, examples: int = 16, limit: int = 256
+) -> Worth:
     """Used x unique: the map of a layer's neurons, who stays as the budget falls, and twins.
 
-    used: ||w_i||^2 G_ii; unique: 1 - R2; their product is the OBS score. The loss is measured live
-    on the task's first `examples` validation examples, without training.
+    used: ||w_i||^2 G_ii; unique: 1 - R2; their product is the OBS score, from the first `limit`
+    training examples. The loss is measured live on the first `examples` validation examples,
+    without training.
     """
-    return Worth(model, tokenizer, task, examples)
+    return Worth(model, tokenizer, task, examples, limit)
 
 
 def deletion(model: nn.Module, tokenizer: Any, task: Task, examples: int = 32) -> Deletion:

@@ -124,7 +124,7 @@ def against(
 
 
 def refit_gain(losses: Mapping[str, Mapping[str, float]], dense: float) -> Plot:
-    """The loss after removal by each score, as cut and after the refit, on a logarithmic axis.
+    """The loss after removal by each score, as cut and after the refit.
 
     losses: score -> {what was done after the cut: loss in nats per target token}, the same for all.
     """
@@ -138,11 +138,13 @@ def refit_gain(losses: Mapping[str, Mapping[str, float]], dense: float) -> Plot:
         ax.plot([min(ends), max(ends)], [name, name], "-", color=GREY, lw=1, zorder=0)
     ax.axvline(dense, color=GREY, linestyle="--", linewidth=1.2)
     ax.margins(y=0.5 / len(order))
-    ax.set(xscale="log", xlabel="loss (nats per target token); dashed: dense")
-    ticks = [t for t in (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10) if ax.get_xlim()[0] < t]
-    ax.set_xticks([t for t in ticks if t < ax.get_xlim()[1]], minor=False)
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter("")
+    ax.set_xlabel("loss (nats per target token); dashed: dense")
+    low, high = ax.get_xlim()
+    if high > 2.5 * low:
+        ax.set_xscale("log")
+        ax.set_xticks([t for t in (0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10) if low < t < high])
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter("")
     figure.legend(frameon=False, ncols=len(kinds), loc="outside upper right")
     spans = [
         f"{k} {min(losses[n][k] for n in order):.2f} to {max(losses[n][k] for n in order):.2f}"
