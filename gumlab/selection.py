@@ -41,9 +41,9 @@ def select(
 
     standardise: give every layer's scores mean 0 and variance 1 first (as FLAP does). A global
     ranking needs scores that mean the same in every layer. These do: the change of the loss
-    (movement, GUM, taylor, fisher) and the error of what is added to the residual stream (flap,
-    obs, greedy_obs). Norms of weights or activations do not (magnitude, activation_norm, wanda,
-    minitron, peak_to_peak): their scale is each layer's own.
+    (movement, GUM, taylor, fisher) and what is written into the residual stream (wanda, flap, obs,
+    greedy_obs). Weights or activations alone do not (magnitude, activation_norm, minitron,
+    peak_to_peak): their scale is each layer's own. Notebook 10 shows both.
 
     Returns one (N,) bool tensor per layer. Raises GumlabError for values that cannot be met.
 

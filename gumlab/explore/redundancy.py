@@ -187,7 +187,8 @@ def deletion(model: nn.Module, tokenizer: Any, task: Task, examples: int = 32) -
     """Delete one neuron of a copy, with or without refitting the others.
 
     Left: the loss change that the slope -dL/dm tells, and the measured one. Right: the squared
-    error of the layer's output; deleting alone makes ||w_i||^2 G_ii, deleting and refitting the OBS
-    score. All on the first `examples` training examples.
+    error of the layer's output; deleting alone makes ||w_i||^2 G_ii, deleting and refitting at most
+    the OBS score (which knows no bias and counts the ridge). All on the first `examples` training
+    examples.
     """
     return Deletion(model, tokenizer, task, examples)
