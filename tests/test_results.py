@@ -13,11 +13,15 @@ TASKS = ("restaurants", "e2e")
 T_95 = 4.303  # Student's t for 3 seeds (2 degrees of freedom), two-sided 95 %
 
 
-class Results:
-    """The runs of one task; losses by method and seed."""
+def stored(name: str) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "results" / f"{name}.csv")
 
-    def __init__(self, task: str) -> None:
-        self.table = pd.read_csv(ROOT / "results" / f"methods_{task}.csv")
+
+class Results:
+    """The runs of one base, task and budget; losses by method and seed."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
         wide = self.table.pivot_table(index="seed", columns=["method", "distilled"], values="loss")
         self.losses = wide
 
@@ -36,15 +40,22 @@ class Results:
         mean, half = self.gap(worse, better, column)
         return abs(mean) > half
 
+    def higher(self, worse: str, better: str, column: str = "loss") -> bool:
+        mean, half = self.gap(worse, better, column)
+        return mean > half
+
+    def mean(self, method: str, column: str = "loss") -> float:
+        return self.table.loc[self.table["method"] == method, column].mean()
+
 
 @pytest.fixture(scope="module", params=TASKS)
 def results(request) -> Results:
-    return Results(request.param)
+    return Results(stored(f"methods_{request.param}"))
 
 
 @pytest.fixture(scope="module")
 def restaurants() -> Results:
-    return Results("restaurants")
+    return Results(stored("methods_restaurants"))
 
 
 def test_every_method_has_the_same_seeds_and_budget(results):
@@ -75,7 +86,8 @@ def test_gum_beats_global_movement(results):
 
 @pytest.mark.parametrize("worse", ["random", "movement, local"])
 def test_global_movement_is_better_for_certain_on_restaurants_only(worse):
-    shown = [Results(task).differs(worse, "movement, global") for task in TASKS]
+    tables = [stored(f"methods_{task}") for task in TASKS]
+    shown = [Results(table).differs(worse, "movement, global") for table in tables]
     assert shown == [True, False]
 
 
@@ -117,3 +129,65 @@ def test_the_whole_neuron_gradient_beats_the_gates(restaurants):
     for method in ("movement, global", "GUM"):
         assert restaurants.gap(f"{method}, gate", method)[0] > 0
         assert restaurants.differs(f"{method}, gate", method)
+
+
+@pytest.fixture(scope="module", params=["tiny-twins", "tiny-wide"])
+def redundant(request) -> Results:
+    """The runs on a base that has redundancy to find."""
+    table = stored("uniqueness")
+    return Results(table[table["base"] == request.param])
+
+
+@pytest.fixture(scope="module")
+def twins() -> Results:
+    table = stored("uniqueness")
+    return Results(table[table["base"] == "tiny-twins"])
+
+
+FILTER, GREEDY = "plain L1 + twin filter", "greedy OBS + refit, global"
+
+
+def test_every_method_has_three_seeds_and_one_budget(redundant):
+    table = redundant.table
+    assert (table.groupby("method")["seed"].apply(sorted).map(tuple) == (0, 1, 2)).all()
+    assert table.loc[table["method"] != "dense", "neurons"].nunique() == 1
+
+
+def test_gums_term_shows_no_effect_on_the_loss_where_there_is_redundancy(redundant):
+    assert not redundant.differs("GUM, lambda_gum 4", "plain L1")
+
+
+def test_gums_term_keeps_no_fewer_pairs_twice_and_harms_when_it_is_large(twins):
+    assert not twins.higher("plain L1", "GUM, lambda_gum 4", "both_over_chance")
+    assert twins.higher("GUM, lambda_gum 200", "plain L1")
+
+
+@pytest.mark.parametrize("method", ["magnitude", "movement, local", "movement, global"])
+def test_these_keep_both_twins_more_often_than_chance(twins, method):
+    assert twins.mean(method, "both_over_chance") > 1.1
+
+
+@pytest.mark.parametrize("method", ["plain L1", "GUM, lambda_gum 1", "GUM, lambda_gum 4"])
+def test_the_penalty_keeps_both_twins_less_often_than_chance(twins, method):
+    assert twins.mean(method, "both_over_chance") < 0.8
+
+
+@pytest.mark.parametrize("method", [FILTER, "magnitude + twin filter", GREEDY])
+def test_these_never_keep_both_twins(twins, method):
+    assert twins.mean(method, "both") == 0
+
+
+def test_the_filter_lowers_the_loss_for_certain_with_magnitude_alone(twins):
+    filtered = ("plain L1", "magnitude", "movement, global", "random")
+    shown = {m for m in filtered if twins.higher(m, f"{m} + twin filter")}
+    assert shown == {"magnitude"}
+
+
+def test_greedy_obs_has_the_lowest_loss_of_all(redundant):
+    others = set(redundant.table["method"]) - {GREEDY, "dense"}
+    assert all(redundant.higher(method, GREEDY) for method in others)
+
+
+def test_uniqueness_does_not_tell_the_loss(redundant):
+    assert redundant.mean("random", "uniqueness") > redundant.mean("magnitude", "uniqueness")
+    assert redundant.higher("random", "magnitude")
