@@ -115,6 +115,20 @@ def pivot(table: pd.DataFrame, row: list[str], column: str) -> str:
     return markdown(lines)
 
 
+def at_a_quarter(runs: pd.DataFrame) -> str:
+    """One line per score with a quarter kept: as cut, FLAP's bias, the refit, the global refit."""
+    lines = []
+    for score, mine in runs[runs["keep"] == 0.25].groupby("score", sort=False):
+        line = {"score": score}
+        for name, scope, refit in (
+            ("as cut", "layer", "none"), ("bias refitted", "layer", "bias"),
+            ("refitted", "layer", "weights"), ("refitted, one global budget", "global", "weights"),
+        ):  # fmt: skip
+            line[name] = cell(mine[(mine["scope"] == scope) & (mine["refit"] == refit)]["loss"])
+        lines.append(line)
+    return markdown(lines)
+
+
 def report(table: pd.DataFrame, command: str) -> str:
     """The Markdown text of all tables."""
     parts = [
@@ -126,6 +140,7 @@ def report(table: pd.DataFrame, command: str) -> str:
     for task, runs in table.groupby("task", sort=False):
         dense = runs[runs["score"] == "dense"]["loss"].mean()
         runs = runs[runs["score"] != "dense"]
+        parts.append(f"## {task} (dense {dense:.3f}): 25% kept\n\n{at_a_quarter(runs)}")
         parts.append(
             f"## {task} (dense {dense:.3f}): score x refit, the same share of every layer\n"
         )

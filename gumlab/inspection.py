@@ -111,8 +111,8 @@ def redundancy(
     """Measure every neuron on the first `limit` examples of a split (the paper: the training set).
 
     Works on dense, gated and shrunk models. The figures do not depend on the batch size. ridge: of
-    the mean of G's diagonal, added to it before it is inverted, so that twins, dead neurons and
-    fewer tokens than neurons give finite figures.
+    the mean energy of the neurons that fire, added to G's diagonal before it is inverted, so that
+    twins, dead neurons and fewer tokens than neurons give finite figures.
     """
     found = collect(
         model, tokenizer, task, split=split, limit=limit, batch_size=batch_size, gradients=True

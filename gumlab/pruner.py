@@ -17,6 +17,7 @@ from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import neurons
 from gumlab.gating import Gate, RunningGrams, check_running, remove_gates
 from gumlab.statistics import unrebuilt
+from gumlab.twins import demote_twins, twin_pairs
 
 METHODS = ("random", "magnitude", "movement", "soft_movement", "gum", "obs")
 SCOPE = {"gum": "global", "obs": "global"}  # all layers together; the others each layer alone
@@ -80,7 +81,8 @@ class Pruner:
     ) -> None:
         _check(method, gradient, scope, keep, steps)
         check_running(gram_every, gram_tokens, gram_memory)
-        if method == "soft_movement" and (widths or multiple_of != 1 or scope or twin_filter):
+        asked = (widths, scope, twin_filter) != (None, None, None) or multiple_of != 1
+        if method == "soft_movement" and asked:
             raise GumlabError(
                 "Soft movement keeps whatever lies above its threshold: it takes no widths, "
                 "multiple_of, scope or twin_filter. Leave them out, or use method='movement'."
@@ -95,9 +97,7 @@ class Pruner:
         self.score_lr, self.gradient = score_lr or max(0.01, travel), gradient
         self.penalty, self.lambda_gum, self.similarity = penalty, lambda_gum, similarity
         self.twin_filter = twin_filter
-        self._soft = penalty
-        self.step_count = self.returned = 0
-        self.frozen = False
+        self._soft, self.step_count, self.returned, self.frozen = penalty, 0, 0, False
 
         self.layers = neurons(model)
         device = self.layers[0].proj.weight.device
@@ -191,7 +191,7 @@ class Pruner:
                 for layer, (gram, mask) in zip(self.layers, pairs, strict=True)
             ]
         if self.twin_filter is not None:
-            self._twins = [selection.twin_pairs(gram, self.twin_filter) for gram, _ in pairs]
+            self._twins = [twin_pairs(gram, self.twin_filter) for gram, _ in pairs]
 
     def _target(self, scores: list[Tensor], v: float) -> list[int]:
         if self.widths is not None:  # fall from the full widths to the fixed ones with v
@@ -206,7 +206,7 @@ class Pruner:
     def _select(self, v: float) -> list[Tensor]:
         scores = [s.detach() for s in self.scores]
         if self._twins is not None:
-            scores = selection.demote_twins(scores, self._twins)
+            scores = demote_twins(scores, self._twins)
         if self.method != "soft_movement":
             return selection.select(scores, widths=self._target(scores, v))
         return selection.above_threshold(scores, v, self.keep)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gumlab.errors import GumlabError, unknown
-from gumlab.statistics import cosine
+from gumlab.twins import check_grams, demote_twins, twin_pairs
 
 SCOPES = ("layer", "global")
 SOFT_THRESHOLD = 0.1
@@ -52,35 +52,14 @@ def select(
     """
     _check_scores(scores)
     if standardise:
-        scores = [(s - s.mean()) / s.std(correction=0).clamp_min(1e-30) for s in scores]
+        scores = [_standardised(s.double()) for s in scores]
     if grams is not None:
+        check_grams(grams, scores)
         scores = demote_twins(scores, [twin_pairs(gram, twin_filter) for gram in grams])
     if widths is None:
         widths = layer_widths(scores, keep, scope, floor=floor, multiple_of=multiple_of)
     check_widths(widths, [len(s) for s in scores])
     return [top(s, w) for s, w in zip(scores, widths, strict=True)]
-
-
-def twin_pairs(gram: Tensor, threshold: float = 0.8) -> Tensor:
-    """The pairs of neurons with |cosine| above `threshold`, each in both orders, (P, 2)."""
-    alike = cosine(gram).abs() > threshold
-    return alike.fill_diagonal_(False).nonzero()
-
-
-def demote_twins(scores: Sequence[Tensor], pairs: Sequence[Tensor]) -> list[Tensor]:
-    """The twin filter: a neuron with a higher-scored partner ranks behind all that have none.
-
-    pairs: one (P, 2) tensor of `twin_pairs` per layer. Equal scores: the first is the higher. The
-    demoted neurons keep their order; the scores come back in float64.
-    """
-    down = 1 + max(float(s.max()) for s in scores) - min(float(s.min()) for s in scores)
-    demoted = []
-    for s, (one, partner) in zip(scores, (p.unbind(1) for p in pairs), strict=True):
-        rank = s.argsort(descending=True, stable=True).argsort()
-        behind = torch.zeros_like(s, dtype=torch.bool)
-        behind[one[rank[partner] < rank[one]]] = True
-        demoted.append(s.double() - down * behind)
-    return demoted
 
 
 def top(scores: Tensor, count: int) -> Tensor:
@@ -216,6 +195,12 @@ def check_masks(masks: Sequence[Tensor], widths: Sequence[int]) -> None:
             raise GumlabError(
                 f"The mask of layer {layer} {found}; expected bool with one True or more."
             )
+
+
+def _standardised(s: Tensor) -> Tensor:
+    """(s - mean) / standard deviation; equal scores give 0, not the rounding of their mean."""
+    least = 1e-9 * float(s.abs().max()) + 1e-300
+    return (s - s.mean()) / s.std(correction=0).clamp_min(least)
 
 
 def _check_scores(scores: Sequence[Tensor]) -> None:

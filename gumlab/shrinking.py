@@ -58,7 +58,7 @@ def shrink(
                 f"The output projections of {type(model).__name__} have no bias to refit. "
                 "Use refit=True, which refits the outgoing weights."
             )
-        solve = partial(refit_layer, ridge=ridge, weights=refit is True)
+        solve = partial(refit_layer, ridge=ridge, weights=refit != "bias")
         model = _refitted(model, masks, tokenizer, task, sequential, solve, options)
     return with_neurons(model, [mask.nonzero().flatten() for mask in masks])
 

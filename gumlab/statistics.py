@@ -134,10 +134,11 @@ def unrebuilt(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) ->
     """
     if kept is None:
         return 1 / inverse(gram, ridge).diagonal()
-    inverse_kept = inverse(gram[kept][:, kept], ridge)
-    rows = gram[:, kept].double()
-    rest = lifted(gram, ridge).diagonal() - ((rows @ inverse_kept) * rows).sum(1)
-    rest[kept] = 1 / inverse_kept.diagonal()
+    gram = lifted(gram, ridge)
+    root = torch.linalg.cholesky(gram[kept][:, kept])
+    rows = torch.linalg.solve_triangular(root, gram[kept], upper=False)
+    rest = gram.diagonal() - rows.square().sum(0)
+    rest[kept] = 1 / torch.cholesky_inverse(root).diagonal()
     return rest
 
 

@@ -14,6 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LIFECYCLE = [
     "feedforward",
     "scoring",
+    "twins",
     "selection",
     "gating",
     "pruner",

@@ -346,6 +346,13 @@ def test_a_gated_models_kept_neurons_have_the_shrunk_models_figures(model, token
             torch.testing.assert_close(a[mask], b, rtol=2e-4, atol=1e-5 * float(b.abs().max()))
 
 
+def test_the_energy_is_the_sum_of_squares(model, tokenizer, examples):
+    report = gl.redundancy(model, tokenizer, examples)
+    for got, rows in zip(report.energy, stacked(model, tokenizer, examples), strict=True):
+        want = torch.cat(rows).square().sum(0)
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5 * float(want.max()))
+
+
 @pytest.fixture(scope="module")
 def built_in():
     """The built-in tiny-gpt-neo and the statistics of 32 training examples of its task."""
@@ -363,23 +370,24 @@ def test_obs_is_used_times_unique_is_the_error_of_deleting_on_a_real_layer(built
     model, found = built_in
     layer, found = neurons(model)[index], found[index]
     energy = found.gram.double().diagonal()
-    gram = (found.gram.double() + 1e-4 * energy.mean() * torch.eye(len(energy))).numpy()
-    torch.testing.assert_close(lifted(found.gram).numpy(), gram)
-    w = layer.outgoing().detach().double().numpy()
+    gram = found.gram.double() + 1e-4 * energy.mean() * torch.eye(len(energy), dtype=torch.float64)
+    root = torch.linalg.cholesky(gram, upper=True)  # tr(D^T G D) = ||root D||^2
+    w = layer.outgoing().detach().double()
     scores, rest = obs(layer, found), unrebuilt(found.gram)
     order = rest.div(energy).argsort()
     for i in order[[0, len(order) // 2, -1]].tolist():  # well rebuilt, middling, unique
-        others = np.arange(len(w)) != i
-        used = (w[i] ** 2).sum() * gram[i, i]
-        fit = np.linalg.solve(gram[np.ix_(others, others)], gram[others, i])
+        others = torch.arange(len(w)) != i
+        used = w[i].square().sum() * gram[i, i]
+        fit = torch.linalg.solve(gram[others][:, others], gram[others, i])
         unique = 1 - fit @ gram[others, i] / gram[i, i]
-        root = np.linalg.cholesky(gram).T  # tr(D^T G D) = ||root D||^2
-        change = np.empty_like(w)
+        change = torch.empty_like(w)
         change[i] = -w[i]
-        change[others], *_ = np.linalg.lstsq(root[:, others], -root[:, [i]] @ change[[i]])
-        error = ((root @ change) ** 2).sum()
-        assert used * unique == pytest.approx(error, rel=1e-6)
-        assert (w[i] ** 2).sum() * rest[i].item() == pytest.approx(error, rel=1e-6)
+        q, r = torch.linalg.qr(root[:, others])
+        wanted = q.T @ -torch.outer(root[:, i], change[i])
+        change[others] = torch.linalg.solve_triangular(r, wanted, upper=True)
+        error = (root @ change).square().sum().item()
+        assert (used * unique).item() == pytest.approx(error, rel=1e-6)
+        assert (w[i].square().sum() * rest[i]).item() == pytest.approx(error, rel=1e-6)
         assert scores[i].item() == pytest.approx(error, rel=1e-6)
 
 
@@ -410,7 +418,7 @@ def test_the_slope_is_the_mean_gradient_of_the_mask(model, tokenizer, examples):
 
 @torch.no_grad()
 def test_minus_the_slope_is_how_the_loss_moves_as_a_neuron_is_scaled_away(tokenizer, examples):
-    model = tiny("llama", dtype=torch.float64)
+    model = tiny("gpt2", dtype=torch.float64)
     found = collect(model, tokenizer, examples, gradients=True)
     alone = [one_batch(model, tokenizer, [e]) for e in examples]
     for layer, i in [(0, 0), (0, 7), (1, 3), (1, 23)]:
@@ -562,7 +570,7 @@ def test_the_refit_of_conv1d_and_of_its_linear_twin_is_the_same_model(refit, tok
 
 
 def one_shot(base, tokenizer, name="greedy_obs", *, count=12, seed=0, keep=0.4, steps=1, **more):
-    """A one-shot run on `count` training examples; the training moves nothing unless lr is given."""
+    """A one-shot run on `count` training examples; without an lr the training moves nothing."""
     task = Task("tiny", "bleu", make_examples(count), make_examples(5, 1), make_examples(6, 2))
     options = {"lr": 0.0, "batch_size": 4, "generated": 0, "progress": False}
     fields = {k: more.pop(k) for k in ("refit", "options") if k in more}
@@ -615,7 +623,7 @@ def test_the_seed_draws_the_256_examples_of_a_one_shot_run(gpt2, tokenizer, name
 
 
 def test_the_refit_of_a_one_shot_run(gpt2, tokenizer):
-    """Without one it is the shrunk model; by default all is refitted; the masks do not depend on it."""
+    """Without one it is the shrunk model, by default all is refitted; the masks are the same."""
     cut, bias, whole, default = (
         one_shot(gpt2, tokenizer, **more)
         for more in ({"refit": False}, {"refit": "bias"}, {"refit": True}, {})

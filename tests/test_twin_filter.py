@@ -23,8 +23,9 @@ import gumlab as gl
 from gumlab.batches import shuffled
 from gumlab.feedforward import neurons
 from gumlab.scoring import squared_norm
-from gumlab.selection import demote_twins, layer_widths, schedule, select, top, twin_pairs
+from gumlab.selection import layer_widths, schedule, select, top
 from gumlab.statistics import unrebuilt
+from gumlab.twins import demote_twins, twin_pairs
 
 EXACT_GRAMS = {"gram_every": 1, "gram_tokens": 1.0, "gram_memory": 0.0}
 
@@ -121,11 +122,16 @@ def test_of_two_twins_the_higher_stays_and_of_equal_ones_the_first():
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_without_twins_the_filter_changes_nothing(scope):
+def test_without_a_partner_above_the_threshold_nothing_changes(scope):
+    """In each layer every second neuron has a cosine of about 0.5 with the one before."""
     torch.manual_seed(0)
-    scores = [torch.randn(20), torch.randn(30)]
-    grams = [h.T @ h for h in (torch.randn(400, 20), torch.randn(400, 30))]
-    assert same(select(scores, 0.4, scope, grams=grams), select(scores, 0.4, scope))
+    scores, grams = [torch.randn(20), torch.randn(30)], []
+    for n in (20, 30):
+        h = torch.randn(400, n // 2).repeat_interleave(2, 1) + torch.randn(400, n)
+        grams.append(h.T @ h)
+    plain = select(scores, 0.6, scope)
+    assert same(select(scores, 0.6, scope, grams=grams), plain)
+    assert not same(select(scores, 0.6, scope, grams=grams, twin_filter=0.3), plain)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
@@ -207,13 +213,14 @@ def test_standardised_scores_have_no_scale_and_no_origin():
 
 
 def test_standardising_is_mean_0_and_variance_1():
+    """Of all N neurons, not N - 1: a layer of three would rank otherwise."""
     torch.manual_seed(0)
-    scores = [torch.randn(20) * 5 + 1, torch.rand(30) ** 4]
-    by_hand = [
-        (s.double() - s.double().mean()) / s.double().var(correction=0).sqrt() for s in scores
-    ]
-    want = select(by_hand, 0.3, "global")
-    assert same(select(scores, 0.3, "global", standardise=True), want)
+    scores = [torch.tensor([1.0, 2.0, 6.0]), torch.rand(60) ** 4]
+    by_hand = [s.double() - s.double().mean() for s in scores]
+    by_hand = [s / s.square().mean().sqrt() for s in by_hand]
+    for keep in torch.linspace(0.1, 0.9, 30).tolist():
+        want = quiet_select(by_hand, keep, "global")
+        assert same(quiet_select(scores, keep, "global", standardise=True), want)
 
 
 def test_a_layer_whose_scores_are_equal_is_of_the_average():
@@ -221,9 +228,10 @@ def test_a_layer_whose_scores_are_equal_is_of_the_average():
     torch.manual_seed(0)
     other = torch.randn(100)
     above = int((other > other.mean()).sum())
-    for value in (0.1, 0.7, 1e-3):
-        masks = select([torch.full((24,), value), other], 0.5, "global", standardise=True)
-        assert [int(m.sum()) for m in masks] == [62 - above, above], value
+    for value, dtype in itertools.product((0.1, 0.7, 1e-3), (torch.float32, torch.float64)):
+        equal = torch.full((24,), value, dtype=dtype)
+        masks = select([equal, other.to(dtype)], 0.5, "global", standardise=True)
+        assert [int(m.sum()) for m in masks] == [62 - above, above], (value, dtype)
 
 
 PAIRS = [(i, i + 12) for i in range(0, 12, 2)]
@@ -364,12 +372,12 @@ def test_obs_ends_at_the_budget_and_shrinks_to_what_it_gates(
 
 
 def test_obs_keeps_what_cannot_be_rebuilt(tokenizer, task):
-    """Of copies one is enough: both of a pair stay less often than under magnitude."""
-    whole = {
-        m: pairs_kept_whole(pruned(duplicated(), tokenizer, task, m).masks)
-        for m in ("obs", "magnitude")
-    }
-    assert whole["obs"] < whole["magnitude"]
+    """Of copies one is enough: fewer pairs stay whole than by how much each neuron is used."""
+    model = duplicated()
+    energy = gl.redundancy(model, tokenizer, task).energy
+    used = [squared_norm(layer) * e for layer, e in zip(neurons(model), energy, strict=True)]
+    chance = pairs_kept_whole(select(used, 0.5, "global"))
+    assert pairs_kept_whole(pruned(model, tokenizer, task, "obs").masks) < chance / 2
 
 
 class Similarity:
@@ -472,7 +480,7 @@ def test_the_filter_follows_permuted_neurons_while_training(name, tokenizer, tas
     orders = [torch.randperm(N, generator=torch.Generator().manual_seed(s)) for s in (5, 6)]
     model = duplicated(name).double()
     ours, theirs = (
-        pruned(m, tokenizer, task, "magnitude", steps=8, twin_filter=0.7, gram_every=2)
+        pruned(m, tokenizer, task, "magnitude", steps=8, twin_filter=0.95, gram_every=2)
         for m in (model, permuted(model, orders))
     )
     assert same([m[o] for m, o in zip(ours.masks, orders, strict=True)], theirs.masks)

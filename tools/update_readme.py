@@ -27,26 +27,27 @@ def bases_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def table_of(path: Path) -> str:
-    """The first Markdown table of a results file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
-    stop = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
-    return "\n".join(lines[start:stop])
+def table_of(path: Path, number: int = 1) -> str:
+    """The first (or a later) Markdown table of a results file."""
+    tables = re.findall(r"(?:^\|.*\n?)+", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return tables[number - 1].rstrip("\n")
 
 
 def filled(text: str, root: Path = ROOT) -> str:
-    """`text` with every `<!-- table NAME -->` section renewed from results/."""
+    """`text` with every `<!-- table NAME -->` or `<!-- table NAME 2 -->` section from results/."""
 
     def section(match: re.Match) -> str:
-        name = match[1]
+        name, number = match[1], int(match[2] or 1)
         results = root / "results"
-        table = (
-            bases_table(results / "bases") if name == "bases" else table_of(results / f"{name}.md")
-        )
-        return f"<!-- table {name} -->\n{table}\n<!-- end -->"
+        if name == "bases":
+            table = bases_table(results / "bases")
+        else:
+            table = table_of(results / f"{name}.md", number)
+        return f"{match[0].splitlines()[0]}\n{table}\n<!-- end -->"
 
-    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", section, text, flags=re.DOTALL)
+    return re.sub(
+        r"<!-- table (\w+)(?: (\d+))? -->\n.*?<!-- end -->", section, text, flags=re.DOTALL
+    )
 
 
 def main() -> int:
