@@ -191,3 +191,76 @@ def test_greedy_obs_has_the_lowest_loss_of_all(redundant):
 def test_uniqueness_does_not_tell_the_loss(redundant):
     assert redundant.mean("random", "uniqueness") > redundant.mean("magnitude", "uniqueness")
     assert redundant.higher("random", "magnitude")
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def cuts(request) -> pd.DataFrame:
+    """The losses of one task without training, one column for each score."""
+    table = stored("one_shot")
+    mine = table[table["task"] == request.param]
+    return mine.pivot_table(
+        index=["keep", "scope", "refit", "seed"], columns="score", values="loss"
+    ).drop(columns="dense", errors="ignore")
+
+
+def dense_loss(task: str) -> float:
+    table = stored("one_shot")
+    return table[(table["task"] == task) & (table["score"] == "dense")]["loss"].mean()
+
+
+def interval(difference: pd.Series) -> tuple[float, float]:
+    """Mean over the calibration sets, and half its 95 % interval."""
+    assert len(difference) == 3
+    return difference.mean(), T_95 * difference.std() / 3**0.5
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.1])
+def test_the_worst_refitted_score_beats_the_best_as_cut(cuts, keep):
+    assert (
+        cuts.loc[keep, "layer", "weights"].max().max() < cuts.loc[keep, "layer", "none"].min().min()
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_refit_heals_more_than_four_fifths_of_a_random_cut(task):
+    table = stored("one_shot")
+    mine = table[(table["task"] == task) & (table["score"] == "random") & (table["keep"] == 0.25)]
+    mine = mine[mine["scope"] == "layer"].pivot(index="seed", columns="refit", values="loss")
+    healed = (mine["none"] - mine["weights"]) / (mine["none"] - dense_loss(task))
+    assert healed.min() > 0.8
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.1])
+def test_the_bias_alone_harms_a_random_cut(cuts, keep):
+    mean, half = interval(
+        cuts.loc[keep, "layer", "bias"]["random"] - cuts.loc[keep, "layer", "none"]["random"]
+    )
+    assert mean > half
+
+
+@pytest.mark.parametrize(("keep", "scope"), [(0.25, "layer"), (0.25, "global"), (0.1, "layer")])
+def test_greedy_obs_refitted_beats_every_other_score(cuts, keep, scope):
+    runs = cuts.loc[keep, scope, "weights"]
+    for other in set(runs.columns) - {"greedy_obs"}:
+        mean, half = interval(runs[other] - runs["greedy_obs"])
+        assert mean > half, other
+
+
+def test_one_budget_over_all_layers_helps_every_score_but_chance_at_a_tenth(cuts):
+    gain = cuts.loc[0.1, "layer", "weights"] - cuts.loc[0.1, "global", "weights"]
+    helped = {score for score in gain for mean, half in [interval(gain[score])] if mean > half}
+    assert helped == set(gain) - {"random"}
+
+
+def test_standardising_takes_that_gain_back_for_greedy_obs(cuts):
+    runs = cuts["greedy_obs"]
+    lost = runs.loc[0.1, "global, standardised", "weights"] - runs.loc[0.1, "global", "weights"]
+    mean, half = interval(lost)
+    assert mean > half
+
+
+def test_layer_by_layer_behind_the_cut_is_no_better(cuts):
+    for score in ("random", "greedy_obs"):
+        runs = cuts[score].loc[0.25, "layer"]
+        mean, half = interval(runs.loc["weights"] - runs.loc["sequential"])
+        assert abs(mean) <= half or abs(mean) < 0.005
