@@ -107,3 +107,38 @@ def test_precision_and_frozen_weights_stay(examples):
     small = gl.shrink(model, random_masks(model))
     assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
     assert not any(p.requires_grad for p in small.parameters())
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_prune_is_score_select_and_shrink(model, refit, tokenizer, task):
+    masks = gl.select(gl.score(model, "wanda", tokenizer, task), keep=0.5, floor=2)
+    want = gl.shrink(model, masks, tokenizer, task, refit=refit)
+    got = gl.prune(model, "wanda", tokenizer, task, keep=0.5, floor=2, refit=refit)
+    assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
+
+
+def test_the_recommended_recipe_is_greedy_obs_with_one_budget_and_the_refit(
+    gpt2, tokenizer, examples
+):
+    scores = gl.score(gpt2, "greedy_obs", tokenizer, examples)
+    masks = gl.select(scores, keep=0.25, scope="global")
+    want = gl.shrink(gpt2, masks, tokenizer, examples, refit=True)
+    got = gl.prune(gpt2, tokenizer=tokenizer, task=examples, keep=0.25)
+    assert [n.width for n in gl.neurons(got)] == [int(m.sum()) for m in masks]
+    assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
+
+
+def test_prune_needs_data_only_for_the_refit(gpt2):
+    small = gl.prune(gpt2, "magnitude", keep=0.5, refit=False)
+    assert [n.width for n in gl.neurons(small)] == [N // 2, N // 2]
+    with pytest.raises(gl.GumlabError, match="refit is measured on data"):
+        gl.prune(gpt2, "magnitude", keep=0.5)
+    with pytest.raises(gl.GumlabError, match=r"Unknown method 'greedy'. Did you mean 'greedy_obs'"):
+        gl.prune(gpt2, "greedy")
+
+
+@pytest.mark.parametrize("method", ["recommended", "greedy_obs", "wanda"])
+def test_the_pruner_sends_one_shot_methods_here(gpt2, method):
+    with pytest.raises(gl.GumlabError, match=rf"before the training: .*prune\(model, '{method}'"):
+        gl.Pruner(gpt2, method, 0.5, 10)
+    assert hooks_of(gpt2) == 0
