@@ -14,7 +14,7 @@ from gumlab.batches import IGNORED, batches, evaluating, token_losses
 from gumlab.explore.base import Explorer, labelled, one_shot_loss
 from gumlab.feedforward import neurons
 from gumlab.inspection import redundancy
-from gumlab.scoring import random_scores, squared_norm
+from gumlab.scoring import obs, random_scores, squared_norm
 from gumlab.selection import SCOPES, select
 from gumlab.shrinking import refit_layer
 from gumlab.statistics import collect
@@ -116,11 +116,11 @@ class Deletion(Explorer):
         self.model, self.tokenizer = copy.deepcopy(model), tokenizer
         self.layers, self.examples = neurons(self.model), task.split("train")[:examples]
         self.found = collect(self.model, tokenizer, self.examples, gradients=True)
-        self.report = redundancy(self.model, tokenizer, self.examples)
+        self.obs = [obs(n, f) for n, f in zip(self.layers, self.found, strict=True)]
         self.before, _ = self._run(0)
         self.tried: dict[tuple[int, int, bool], dict[str, float]] = {}
         refit = labelled(widgets.Checkbox, "refit the others", "Let the others take over its work")
-        first = int(self.report.obs[0].argmax())
+        first = int(self.obs[0].argmax())
         super().__init__({**_pickers(self.layers, first), "refit": refit})
 
     def compute(self, layer: int, neuron: int, refit: bool) -> tuple[int, int, bool]:
@@ -144,7 +144,7 @@ class Deletion(Explorer):
         self.tried[layer, i, refit] = {
             "told": -float(seen.slope[i]),
             "measured": after - self.before,
-            "error_told": float(self.report.obs[layer][i]) if refit else used,
+            "error_told": float(self.obs[layer][i]) if refit else used,
             "error_measured": error,
         }
         return layer, i, refit
