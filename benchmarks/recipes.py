@@ -4,9 +4,9 @@
     python benchmarks/recipes.py --tune                     # the knobs, on the validation split
 
 Every recipe gets the same base, training steps, batches (by seed) and optimiser. One-shot recipes
-are scored and refitted on 256 training examples before the first step (drawn by the seed), and then
-fine-tuned for all the steps. "at its widths": the control that keeps as many neurons of each layer
-as the run named, but random ones, with the same refit.
+are scored and refitted on 256 training examples (drawn by the seed) before the first step, or "cut
+at half": after half of the steps, which train the whole model. "at its widths": the control that
+keeps as many neurons of each layer as the run named, but random ones, with the same refit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ BASE, STEPS, SEEDS, TUNING_SEED = "tiny-gpt-neo", 200, (0, 1, 2), 100
 KEEPS, TASKS = (0.1, 0.25, 0.05, 0.5), ("restaurants", "tables", "e2e")
 GREEDY, FILTER = "greedy OBS + refit, global", "plain L1 + twin filter"
 CONTROL = "random + refit, at greedy OBS's widths"
-MAIN = ("random", "GUM", FILTER, GREEDY)
+LATE = "greedy OBS + refit, global, cut at half"
+LATE_CONTROL = "random + refit, at its widths, cut at half"
+MAIN = ("random", "GUM", FILTER, GREEDY, LATE)
 
 
 def recipes() -> dict[str, Any]:
@@ -38,6 +40,7 @@ def recipes() -> dict[str, Any]:
         Method("random + refit, uniform", "random", one_shot=True),
         Method("greedy OBS + refit, uniform", "greedy_obs", one_shot=True),
         Method(GREEDY, "greedy_obs", {"scope": "global", "floor": 10}, one_shot=True),
+        Method(LATE, "greedy_obs", {"scope": "global", "floor": 10}, one_shot=True, cut_at=0.5),
     ]
     return {method.label: method for method in chosen}
 
@@ -86,8 +89,10 @@ def waves(tasks: tuple[str, ...]) -> list[list[Job]]:
         found.append([job(m, *cell) for cell in cells for m in ran])
         control = Method(CONTROL, "random", one_shot=True)
         found.append([job(control, *cell, widths_of=GREEDY) for cell in cells])
+        late = Method(LATE_CONTROL, "random", one_shot=True, cut_at=0.5)
+        found[-1] += [job(late, *cell, widths_of=LATE) for cell in cells if keep == 0.1]
         if keep == 0.1:
-            taught = [chosen[label] for label in ("random", FILTER, GREEDY)]
+            taught = [chosen[label] for label in ("random", FILTER, GREEDY, LATE)]
             found[-1] += [job(m, *cell, distilled=True) for cell in cells for m in taught]
     return found
 
@@ -112,7 +117,8 @@ def summary(table: pd.DataFrame) -> str:
 COMPARED = (
     (GREEDY, CONTROL), (GREEDY, "random + refit, uniform"), (GREEDY, "GUM"),
     (GREEDY, "greedy OBS + refit, uniform"), (FILTER, "plain L1"), ("GUM", "plain L1"),
-    ("random + refit, uniform", "random"), ("OBS, renewed", "GUM"),
+    ("random + refit, uniform", "random"), ("OBS, renewed", "GUM"), (LATE, "GUM"),
+    (LATE, FILTER), (LATE, GREEDY), (LATE, LATE_CONTROL),
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from gumlab.scoring import score
 from gumlab.selection import select
 from gumlab.shrinking import RECOMMENDED, shrink
 from gumlab.tasks import Task
-from gumlab.training import train
+from gumlab.training import History, train
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Method:
     """A method as it appears in a table: its label, a Pruner's method (None: dense) and options.
 
     one_shot: the name is a score's, the options are those of `select`, and the model is cut once,
-    with the refit unless refit is False or "bias", before it is trained.
+    with the refit unless refit is False or "bias": after the share `cut_at` of the steps, which
+    train the whole model, and before the others. Both parts have their own warm-up and decay.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
     one_shot: bool = False
     refit: bool | str = True
+    cut_at: float = 0.0
 
 
 PAPER_METHODS = (
@@ -85,19 +87,23 @@ def run(
     and refitted on 256 training examples drawn by the seed.
     """
     began = time.perf_counter()
+    training = {"teacher": teacher, **training}
     split = split or ("test" if task.test else "validation")
     model, masks = copy.deepcopy(base), None
     pruner = None
+    before = History()
     if method.one_shot:
+        if first := round(method.cut_at * steps):
+            before = train(model, tokenizer, task, steps=first, seed=seed + 1000, **training)
         seen = random.Random(seed).sample(task.train, min(256, len(task.train)))
         scores = score(model, method.name, tokenizer, seen, seed=seed)
         masks = select(scores, keep, **method.options)
         model = shrink(model, masks, tokenizer, seen, refit=method.refit)
     elif method.name is not None:
         pruner = Pruner(model, method.name, keep, steps, seed=seed, **method.options)
-    history = train(
-        model, tokenizer, task, steps=steps, pruner=pruner, teacher=teacher, seed=seed, **training
-    )
+    steps -= len(before.losses)
+    history = train(model, tokenizer, task, steps=steps, pruner=pruner, seed=seed, **training)
+    history.seconds += before.seconds
     if pruner is not None:
         masks = pruner.masks
         pruner.remove()
