@@ -156,7 +156,8 @@ def squared_norm(layer: FeedForward) -> Tensor:
 
 
 WEIGHT_SCORES: dict[str, Callable[[FeedForward], Tensor]] = {"magnitude": magnitude}
-DATA_SCORES: dict[str, Callable[[FeedForward, Statistics], Tensor]] = {
+Criterion = Callable[[FeedForward, Statistics], Tensor]
+DATA_SCORES: dict[str, Criterion] = {
     "activation_norm": activation_norm,
     "wanda": wanda,
     "flap": flap,
@@ -174,7 +175,7 @@ SCORES = ("random", *WEIGHT_SCORES, *DATA_SCORES)
 
 def score(
     model: nn.Module,
-    method: str,
+    method: str | Criterion,
     tokenizer: Any = None,
     task: Task | Sequence[Example] | None = None,
     *,
@@ -185,8 +186,9 @@ def score(
 
     method: "random" and "magnitude" need no data; the scores without training (DATA_SCORES) need
     tokenizer and task, and take the options of `statistics.collect` (split, limit, batch_size).
+    A criterion of your own is a function (layer, `Statistics`) -> (N,), all of it filled in.
     Movement and GUM learn their scores during training: use `gumlab.Pruner`. Raises GumlabError
-    for an unknown name or missing data.
+    for an unknown name, missing data, or a criterion that returns something else.
     """
     layers = neurons(model)
     if method in LEARNED:
@@ -198,12 +200,32 @@ def score(
         return [s.to(layers[0].proj.weight.device) for s in random_scores(layers, seed)]
     if method in WEIGHT_SCORES:
         return [WEIGHT_SCORES[method](layer) for layer in layers]
-    if method not in DATA_SCORES:
+    own = callable(method)
+    if not own and method not in DATA_SCORES:
         raise unknown("method", method, SCORES + LEARNED)
     if tokenizer is None or task is None:
+        name = "your criterion" if own else repr(method)
         raise GumlabError(
-            f"Method {method!r} is measured on data. Give them: "
-            f"gumlab.score(model, {method!r}, tokenizer, task)."
+            f"Method {name} is measured on data. Give them: "
+            f"gumlab.score(model, {name}, tokenizer, task)."
         )
-    found = collect(model, tokenizer, task, gradients=method in NEED_GRADIENTS, **options)
-    return [DATA_SCORES[method](layer, f) for layer, f in zip(layers, found, strict=True)]
+    options.setdefault("gradients", own or method in NEED_GRADIENTS)
+    found = collect(model, tokenizer, task, **options)
+    criterion = _checked(method) if own else DATA_SCORES[method]
+    return [criterion(layer, f) for layer, f in zip(layers, found, strict=True)]
+
+
+def _checked(criterion: Criterion) -> Criterion:
+    """A user's criterion that says so where it returns anything but one number per neuron."""
+
+    def scored(layer: FeedForward, found: Statistics) -> Tensor:
+        mine = criterion(layer, found)
+        if isinstance(mine, Tensor) and mine.shape == (layer.width,) and not mine.isnan().any():
+            return mine.detach().float()
+        got = f"shape {tuple(mine.shape)}" if isinstance(mine, Tensor) else type(mine).__name__
+        raise GumlabError(
+            f"A criterion returns one number per neuron, a tensor of shape ({layer.width},) "
+            f"without NaN; yours gave {got}. Mind the axis it sums over, and 0 / 0."
+        )
+
+    return scored

@@ -14,7 +14,7 @@ from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import Gate, remove_gates
 from gumlab.models import width_field
-from gumlab.scoring import score
+from gumlab.scoring import Criterion, score
 from gumlab.selection import check_masks, select
 from gumlab.statistics import RIDGE, Statistics, collect, lifted
 from gumlab.tasks import Example, Task
@@ -65,7 +65,7 @@ def shrink(
 
 def prune(
     model: nn.Module,
-    method: str = "recommended",
+    method: str | Criterion = "recommended",
     tokenizer: Any = None,
     task: Task | Sequence[Example] | None = None,
     *,
@@ -77,8 +77,10 @@ def prune(
     """Score, select, refit and shrink in one call, before or without training: a smaller copy.
 
     method: one of `gumlab.score`'s, or "recommended", which is the recipe of RECOMMENDED: greedy
-    OBS, one budget over all layers, and the refit (results/recipes.md is the evidence). keep and
-    selecting: as `gumlab.select` takes them. refit: as in `shrink`. Raises what those raise.
+    OBS, one budget over all layers, and the refit. It is for a model that already does the task,
+    and followed by training (results/recipes.md is the evidence); a model that is still to learn
+    the task is better pruned by a `Pruner` on the way. keep and selecting: as `gumlab.select` takes
+    them. refit: as in `shrink`. Raises what those raise.
     """
     if method == "recommended":
         method, selecting = RECOMMENDED["method"], {"scope": RECOMMENDED["scope"], **selecting}

@@ -15,7 +15,7 @@ from gumlab.evaluation import MAIN_METRIC, evaluate
 from gumlab.feedforward import neurons
 from gumlab.inspection import redundancy
 from gumlab.pruner import Pruner
-from gumlab.scoring import score
+from gumlab.scoring import Criterion, score
 from gumlab.selection import select
 from gumlab.shrinking import RECOMMENDED, shrink
 from gumlab.tasks import Task
@@ -26,13 +26,14 @@ from gumlab.training import History, train
 class Method:
     """A method as it appears in a table: its label, a Pruner's method (None: dense) and options.
 
-    one_shot: the name is a score's, the options are those of `select`, and the model is cut once,
-    with the refit unless refit is False or "bias": after the share `cut_at` of the steps, which
-    train the whole model, and before the others. Both parts have their own warm-up and decay.
+    one_shot: the name is a score's or a criterion of your own (`gumlab.score`), the options are
+    those of `select`, and the model is cut once, with the refit unless refit is False or "bias":
+    after the share `cut_at` of the steps, which train the whole model, and before the others. Both
+    parts have their own warm-up and decay.
     """
 
     label: str
-    name: str | None = None
+    name: str | Criterion | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     one_shot: bool = False
     refit: bool | str = True

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def lab(tmp_path_factory):
         server = subprocess.Popen(
             command, env=os.environ | own, stdout=log, stderr=log, start_new_session=True
         )
-    address = f"http://127.0.0.1:{port}/lab/tree/"
+    address = f"http://127.0.0.1:{port}/lab"
     try:
         for _ in range(120):
             time.sleep(1)
@@ -111,7 +112,8 @@ def browser():
 def opened(browser, lab, notebook, width=1300):
     """A page with the notebook open and its stored outputs drawn."""
     page = browser.new_page(viewport={"width": width, "height": 1000})
-    page.goto(lab + notebook, timeout=120_000)
+    workspace = uuid.uuid4().hex  # a new one, or JupyterLab opens the last page's notebooks too
+    page.goto(f"{lab}/workspaces/{workspace}/tree/{notebook}", timeout=120_000)
     page.wait_for_selector(".jp-Notebook .jp-MarkdownOutput", timeout=120_000)
     page.wait_for_function(
         "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel != null",

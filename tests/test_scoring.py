@@ -176,3 +176,35 @@ def test_an_unknown_method_names_the_nearest(gpt2):
         gl.GumlabError, match=r"Unknown method 'magnitud'. Did you mean 'magnitude'"
     ):
         gl.score(gpt2, "magnitud")
+
+
+def test_a_criterion_of_your_own_is_a_method(gpt2, tokenizer, examples):
+    wanda = gl.score(gpt2, "wanda", tokenizer, examples)
+    own = gl.score(
+        gpt2, lambda n, f: n.outgoing().abs().mean(1) * f.energy.sqrt(), tokenizer, examples
+    )
+    for one, other in zip(gl.select(wanda, 0.5), gl.select(own, 0.5), strict=True):
+        assert torch.equal(one, other)
+    gradients = gl.score(gpt2, lambda n, f: f.sensitivity, tokenizer, examples)
+    assert all(s.min() >= 0 and s.max() > 0 for s in gradients)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "got"),
+    [
+        (lambda n, f: n.outgoing().norm(dim=0), r"yours gave shape \(\d+,\)"),
+        (lambda n, f: f.energy.sum(), r"yours gave shape \(\)"),
+        (lambda n, f: f.energy / 0 - f.energy / 0, "without NaN"),
+        (lambda n, f: f.energy.tolist(), "yours gave list"),
+    ],
+)
+def test_a_criterion_that_returns_something_else_is_refused(
+    gpt2, tokenizer, examples, criterion, got
+):
+    with pytest.raises(gl.GumlabError, match=got):
+        gl.score(gpt2, criterion, tokenizer, examples)
+
+
+def test_a_criterion_without_data_is_refused(gpt2):
+    with pytest.raises(gl.GumlabError, match="your criterion is measured on data"):
+        gl.score(gpt2, lambda n, f: f.energy)
