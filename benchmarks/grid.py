@@ -26,6 +26,8 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided 95 %,
 class Job:
     """One run: a method (`gumlab.study.Method`) on a base and a task at one budget, one seed.
 
+    base: a built-in model or a folder.
+
     distilled: with the dense run of the same seed as teacher. widths_of: the label whose run, with
     the same seed and keep, says how many neurons each layer keeps (the control "at its widths").
     """
@@ -45,7 +47,8 @@ class Job:
         """Where the run's row is stored; with `label`, that of another method's run."""
         label = label or self.method.label
         keep = "" if label == "dense" else f"-keep{self.keep:g}"
-        name = "".join(c if c.isalnum() else "-" for c in f"{self.base} {self.task} {label}")
+        words = f"{Path(self.base).name} {self.task} {label}"
+        name = "".join(c if c.isalnum() else "-" for c in words)
         tail = "-distilled" if self.distilled else ""
         return folder / f"{name}{keep}-seed{self.seed}{tail}.json"
 
@@ -72,7 +75,7 @@ def perform(
     warnings.simplefilter("ignore")
     base, tokenizer = gl.load(job.base, device="cpu")
     task = gl.load_task(job.task, data_dir if job.task == "e2e" else None)
-    dense = folder / f"dense-{job.base}-{job.task}-{job.seed}"
+    dense = folder / f"dense-{Path(job.base).name}-{job.task}-{job.seed}"
     method = job.method
     if job.widths_of is not None:
         widths = json.loads(job.file(folder, job.widths_of).read_text())["widths"]
@@ -84,7 +87,13 @@ def perform(
     )  # fmt: skip
     if method.label == "dense" and not dense.exists():
         gl.save(done.model, tokenizer, dense)
-    row = {"base": job.base, "task": job.task, "asked": job.keep, "steps": job.steps, **done.row}
+    row = {
+        "base": Path(job.base).name,
+        "task": job.task,
+        "asked": job.keep,
+        "steps": job.steps,
+        **done.row,
+    }
     row |= extra(done, job) if extra else {}
     fresh = path.with_suffix(".tmp")
     fresh.write_text(json.dumps(row, default=str))

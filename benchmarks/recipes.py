@@ -19,7 +19,8 @@ import pandas as pd
 from grid import ROOT, Job, compared, made_by, markdown, pair_text, perform_all
 
 BASE, STEPS, SEEDS, TUNING_SEED = "tiny-gpt-neo", 200, (0, 1, 2), 100
-KEEPS, TASKS = (0.1, 0.25, 0.05, 0.5), ("restaurants", "tables", "e2e")
+KEEPS, TASKS = (0.5, 0.25, 0.1, 0.05), ("restaurants", "tables", "e2e")
+KNOWN = str(ROOT / "runs" / "one_shot" / "e2e-base")  # trained for e2e before
 GREEDY, FILTER = "greedy OBS + refit, global", "plain L1 + twin filter"
 CONTROL = "random + refit, at greedy OBS's widths"
 LATE = "greedy OBS + refit, global, cut at half"
@@ -71,46 +72,55 @@ def trials() -> list[Any]:
 
 
 def waves(tasks: tuple[str, ...]) -> list[list[Job]]:
-    """The dense runs, then the recipes, then what needs either of them.
+    """The dense runs, then the recipes, then what needs either of them, for each fraction kept.
 
-    Every recipe runs with 10 % kept, and some distilled; the main ones with 50, 25 and 5 % too.
+    With 10 % kept every recipe, and some distilled; with 25 % the main ones, with 50 and 5 % fewer.
+    For e2e the main ones also from a base that was trained for e2e before (`one_shot.base_of`).
     """
     from gumlab.study import Method
 
     chosen = recipes()
+    early = Method(CONTROL, "random", one_shot=True)
+    late = Method(LATE_CONTROL, "random", one_shot=True, cut_at=0.5)
 
-    def job(method: Any, keep: float, task: str, seed: int, **more: Any) -> Job:
-        return Job(BASE, task, method, keep, seed, STEPS, generated=100, **more)
+    def jobs(labels: Any, keep: float, base: str = BASE, **more: Any) -> list[Job]:
+        """The recipes of these labels, or one control, for every task and seed."""
+        ran = [labels] if isinstance(labels, Method) else [chosen[label] for label in labels]
+        here = tasks if base == BASE else ("e2e",)
+        return [
+            Job(base, t, m, keep, s, STEPS, generated=100, **more)
+            for t in here
+            for s in SEEDS
+            for m in ran
+        ]
 
-    found = [[job(Method("dense"), 1.0, t, s) for t in tasks for s in SEEDS]]
-    for keep in KEEPS:
-        cells = [(keep, t, s) for t in tasks for s in SEEDS]
-        ran = chosen.values() if keep == 0.1 else [chosen[label] for label in MAIN]
-        found.append([job(m, *cell) for cell in cells for m in ran])
-        control = Method(CONTROL, "random", one_shot=True)
-        found.append([job(control, *cell, widths_of=GREEDY) for cell in cells])
-        late = Method(LATE_CONTROL, "random", one_shot=True, cut_at=0.5)
-        found[-1] += [job(late, *cell, widths_of=LATE) for cell in cells if keep == 0.1]
-        if keep == 0.1:
-            taught = [chosen[label] for label in ("random", FILTER, GREEDY, LATE)]
-            found[-1] += [job(m, *cell, distilled=True) for cell in cells for m in taught]
+    found = [jobs(Method("dense"), 1.0), jobs(chosen, 0.1), jobs(early, 0.1, widths_of=GREEDY)]
+    found[-1] += jobs(late, 0.1, widths_of=LATE)
+    found[-1] += jobs(("random", FILTER, GREEDY, LATE), 0.1, distilled=True)
+    if "e2e" in tasks:
+        found.append(jobs(Method("dense"), 1.0, KNOWN))
+        for keep in (0.1, 0.25):
+            found[-1] += jobs(("random", "GUM", FILTER, GREEDY), keep, KNOWN)
+        found.append([j for k in (0.1, 0.25) for j in jobs(early, k, KNOWN, widths_of=GREEDY)])
+    found += [jobs(MAIN, 0.25), jobs(early, 0.25, widths_of=GREEDY)]
+    found += [jobs(("random", "GUM", GREEDY), keep) for keep in (0.05, 0.5)]
     return found
 
 
 def summary(table: pd.DataFrame) -> str:
     """One Markdown table per task: mean loss and standard deviation over the seeds, by keep."""
     parts = []
-    for task, runs in table.groupby("task", sort=False):
+    for (base, task), runs in table.groupby(["base", "task"], sort=False):
         dense = runs[runs["method"] == "dense"]["loss"]
         rows = []
         pruned = runs[runs["method"] != "dense"]
         for (method, distilled), mine in pruned.groupby(["method", "distilled"], sort=False):
             row = {"recipe": method, "distilled": "yes" if distilled else "no"}
-            for keep in sorted(KEEPS, reverse=True):
+            for keep in KEEPS:
                 cell = mine[mine["asked"] == keep]["loss"]
                 row[f"{keep:.0%}"] = pair_text(cell) if len(cell) else ""
             rows.append(row)
-        parts.append(f"## {task} (dense {pair_text(dense)})\n\n{markdown(rows)}")
+        parts.append(f"## {task}, base {base} (dense {pair_text(dense)})\n\n{markdown(rows)}")
     return "\n".join(parts)
 
 
@@ -127,8 +137,8 @@ def differences(table: pd.DataFrame) -> str:
     runs = table[~table["distilled"] & (table["method"] != "dense")]
     return markdown(
         [
-            {"task": task, "kept": f"{keep:.0%}", **compared(mine, *pair)}
-            for (task, keep), mine in runs.groupby(["task", "asked"], sort=False)
+            {"base": base, "task": task, "kept": f"{keep:.0%}", **compared(mine, *pair)}
+            for (base, task, keep), mine in runs.groupby(["base", "task", "asked"], sort=False)
             for pair in COMPARED
             if set(pair) <= set(mine["method"])
         ]

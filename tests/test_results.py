@@ -264,3 +264,78 @@ def test_layer_by_layer_behind_the_cut_is_no_better(cuts):
         runs = cuts[score].loc[0.25, "layer"]
         mean, half = interval(runs.loc["weights"] - runs.loc["sequential"])
         assert abs(mean) <= half or abs(mean) < 0.005
+
+
+RECOMMENDED, RANDOM_REFIT = "greedy OBS + refit, global", "random + refit, uniform"
+RANDOM_AT_WIDTHS, LATE = "random + refit, at greedy OBS's widths", f"{GREEDY}, cut at half"
+
+
+def recipes(base: str, task: str, keep: float, distilled: bool = False) -> Results:
+    """The recipes of one task and fraction kept."""
+    table = stored("recipes")
+    mine = table[(table["base"] == base) & (table["task"] == task) & (table["asked"] == keep)]
+    return Results(mine[mine["distilled"] == distilled])
+
+
+KNOWN = [("tiny-gpt-neo", "restaurants"), ("tiny-gpt-neo", "tables"), ("e2e-base", "e2e")]
+
+
+def test_every_recipe_has_three_seeds_and_its_budget():
+    table = stored("recipes")
+    cells = table.groupby(["base", "task", "asked", "method", "distilled"])
+    assert (cells["seed"].apply(sorted).map(tuple) == (0, 1, 2)).all()
+    pruned = table[table["method"] != "dense"]
+    assert (pruned["neurons"] == (pruned["asked"] * 2048).round()).all()
+    assert table["steps"].nunique() == 1
+
+
+TRAINED = ("random", "GUM", FILTER)  # they prune while they train
+
+
+@pytest.mark.parametrize(("base", "task"), KNOWN)
+def test_the_recommended_recipe_wins_on_tasks_the_base_was_trained_for(base, task):
+    runs = recipes(base, task, 0.1)
+    assert all(runs.higher(other, RECOMMENDED) for other in TRAINED)
+
+
+def test_with_a_quarter_kept_it_wins_too_but_on_tables_against_gum_only():
+    for base, task in KNOWN:
+        runs = recipes(base, task, 0.25)
+        beaten = {other for other in TRAINED if runs.higher(other, RECOMMENDED)}
+        assert beaten == ({"GUM"} if task == "tables" else set(TRAINED))
+        assert not any(runs.higher(RECOMMENDED, other) for other in TRAINED)
+
+
+def test_on_a_task_that_is_new_to_the_base_gum_and_l1_win():
+    runs = recipes("tiny-gpt-neo", "e2e", 0.1)
+    for cut in (RECOMMENDED, LATE):
+        assert runs.higher(cut, "GUM")
+        assert runs.higher(cut, "plain L1")
+    assert not runs.differs(RECOMMENDED, LATE)
+
+
+def test_that_the_choice_of_neurons_matters_is_shown_on_restaurants_only():
+    shown = {
+        task
+        for base, task in KNOWN
+        for keep in (0.25, 0.1)
+        if recipes(base, task, keep).higher(RANDOM_AT_WIDTHS, RECOMMENDED)
+    }
+    assert shown == {"restaurants"}
+
+
+def test_obs_renewed_while_training_is_no_better_than_gum():
+    for task in (*TASKS, "tables"):
+        assert not recipes("tiny-gpt-neo", task, 0.1).higher("GUM", "OBS, renewed")
+
+
+@pytest.mark.parametrize("task", [*TASKS, "tables"])
+def test_a_random_cut_with_refit_before_training_beats_gradual_random(task):
+    assert recipes("tiny-gpt-neo", task, 0.1).gap("random", RANDOM_REFIT)[0] > 0
+
+
+@pytest.mark.parametrize("task", [*TASKS, "tables"])
+def test_the_filter_and_the_term_show_no_gain_over_plain_l1(task):
+    runs = recipes("tiny-gpt-neo", task, 0.1)
+    assert not runs.higher("plain L1", FILTER)
+    assert not runs.higher("plain L1", "GUM")
