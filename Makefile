@@ -5,7 +5,7 @@ PY ?= .venv/bin/python
 BIN = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 
-.PHONY: help demo lab test notebooks bench lint assets clean
+.PHONY: help demo lab app test notebooks bench lint assets clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -21,6 +21,9 @@ demo: $(READY) ## Prune a built-in model and show what it cost
 
 lab: $(READY) ## Open JupyterLab at the first notebook
 	$(PY) -m jupyter lab notebooks/00_start_here.ipynb
+
+app: $(READY) ## Serve all explorers as one page
+	$(PY) -m voila notebooks/app/explorers.ipynb
 
 test: $(READY) ## Run the tests, then every notebook under nbval
 	$(PY) -m pytest

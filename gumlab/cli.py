@@ -51,6 +51,26 @@ def demo(
     )
 
 
+@app.command()
+def release(
+    directory: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
+    notebooks: Annotated[
+        Path | None, typer.Option(help="Folder of the notebooks, if not the repository's.")
+    ] = None,
+) -> None:
+    """Write copies of the notebooks for a class: without solutions, ready for nbgrader."""
+    from gumlab.release import NOTEBOOKS
+    from gumlab.release import release as write
+
+    found = write(directory, notebooks or NOTEBOOKS)
+    exercises = [exercise for one in found.values() for exercise in one]
+    typer.echo(
+        f"{len(found)} notebooks with {len(exercises)} exercises, "
+        f"{sum(e.points for e in exercises)} points: {directory / 'students'} to hand out, "
+        f"{directory / 'course'} for nbgrader, {directory / 'exercises.md'} for you."
+    )
+
+
 def main() -> None:
     """Run the command; a GumlabError becomes one sentence on stderr and exit code 1."""
     try:

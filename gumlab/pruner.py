@@ -37,9 +37,9 @@ class Pruner:
 
     score_lr: Adam's rate for learned scores (default 0.01; soft movement 9 / steps or more), warmed
     up over 10 % of the steps, then falling linearly to 0. gradient: "neuron" (the reference
-    code's, over all of a neuron's weights; a removed neuron returns only if others sink) or "gate"
-    (sum over tokens of h dL/dh', removed neurons can return); "neuron" is the default because it
-    gave the lower loss (results/tuning_restaurants.csv, results/methods_restaurants.md).
+    code's, over all of a neuron's weights; none for a removed neuron) or "gate" (sum over tokens of
+    h dL/dh', for removed neurons too); "neuron" is the default because it gave the lower loss
+    (results/tuning_restaurants.csv, results/methods_restaurants.md).
 
     penalty: GUM's lambda (lambda_t = lambda v_t / keep), and where soft movement's starts, which
     is then steered towards the asked fraction. lambda_gum: weight of GUM's uniqueness term (0:

@@ -39,8 +39,8 @@ def magnitude(layer: FeedForward) -> Tensor:
 def neuron_gradient(layer: FeedForward, mask: Tensor) -> Tensor:
     """Movement by the reference code: dL/dS_i = sum over the neuron's weights of w dL/dw, (N,).
 
-    Incoming and outgoing weights, biases left out. A removed neuron has no gradient, so it can
-    only come back because others sink. Needs the gradients of a backward pass.
+    Incoming and outgoing weights, biases left out. A removed neuron has no gradient: it comes back
+    only where others sink, or on the momentum of its last ones. Needs a backward pass's gradients.
     """
     incoming = (layer.incoming() * layer.incoming(grad=True)).sum(1)
     outgoing = torch.linalg.vecdot(layer.outgoing(), layer.outgoing(grad=True))

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,25 @@ from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
 
 
+class Frame(NamedTuple):
+    """Who stayed after a step, and by which scores: a (N,) tensor of each kind per layer."""
+
+    step: int
+    masks: list[Tensor]
+    scores: list[Tensor]
+
+
 @dataclass
 class History:
-    """What a run did: the loss and the fraction of neurons kept at each step, and its seconds."""
+    """What a run did: the loss and the fraction of neurons kept at each step, and its seconds.
+
+    frames: what `gumlab.explore.replay` shows, where `train` was asked to `record`.
+    """
 
     losses: list[float] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    frames: list[Frame] = field(default_factory=list)
 
     def __repr__(self) -> str:
         if not self.losses:
@@ -53,13 +65,15 @@ def train(
     kd_weight: float = 0.5,
     temperature: float = 2.0,
     seed: int = 0,
+    record: int | None = None,
     progress: bool = True,
 ) -> History:
     """Fine-tune `model` in place, pruning along the way if a `pruner` is given.
 
     AdamW, gradients clipped to norm `clip`, learning rate warmed up over 10 % of the steps, then
     linear to 0. With a `teacher` the loss is ce_weight * CE + kd_weight * T^2 KL(teacher ||
-    student), both the mean over target tokens; without one it is CE. Raises GumlabError when the
+    student), both the mean over target tokens; without one it is CE. record: keep the pruner's
+    masks and scores in the history every so many steps. Raises GumlabError when the
     loss or its gradient is not finite: the model then holds the last weights known to be good (a
     copy is kept from every twentieth of the run).
     """
@@ -97,6 +111,9 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             history.losses.append(loss.item())
             history.kept.append(pruner.fraction_kept if pruner else 1.0)
+            if pruner is not None and record and (done + 1) % record == 0:
+                scores = [s.detach().clone() for s in pruner.scores]
+                history.frames.append(Frame(done + 1, pruner.masks, scores))
             bar.update()
             bar.set_postfix(
                 loss=f"{history.losses[-1]:.3f}", kept=f"{history.kept[-1]:.0%}", refresh=False

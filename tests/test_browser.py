@@ -6,6 +6,7 @@ a missing browser a failure instead of a skip. GUMLAB_SCREENSHOTS=FOLDER keeps a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,6 +60,31 @@ pytestmark = [
 ]
 
 
+@contextlib.contextmanager
+def served(folder, *command, **environment):
+    """The address of a Jupyter server that was started with this command, and answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *command, "--no-browser", f"--port={port}"],
+            env=os.environ | environment | {"HF_HUB_OFFLINE": "1"},
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        for _ in range(120):
+            time.sleep(1)
+            if server.poll() is not None:
+                pytest.fail(f"{command[0]} stopped:\n{(folder / 'log').read_text()[-2000:]}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+                break
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """The address of a JupyterLab that serves a copy of the notebooks."""
@@ -69,34 +94,12 @@ def lab(tmp_path_factory):
     settings.mkdir(parents=True)
     # all cells stay in the page, so that a test finds them
     (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}",
-        "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True",
-        f"--ServerApp.root_dir={folder / 'notebooks'}",
-    ]  # fmt: skip
-    own = {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "HF_HUB_OFFLINE": "1"}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            command, env=os.environ | own, stdout=log, stderr=log, start_new_session=True
-        )
-    address = f"http://127.0.0.1:{port}/lab"
-    try:
-        for _ in range(120):
-            time.sleep(1)
-            if server.poll() is not None:
-                pytest.fail(f"JupyterLab stopped:\n{(folder / 'log').read_text()[-2000:]}")
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=5).close()
-                break
-            except OSError:
-                continue
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
+    command = (
+        "jupyter", "lab", "--allow-root", "--IdentityProvider.token=",
+        "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={folder / 'notebooks'}",
+    )  # fmt: skip
+    with served(folder, *command, JUPYTERLAB_SETTINGS_DIR=str(folder / "settings")) as address:
+        yield f"{address}/lab"
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +181,18 @@ def test_a_narrow_screen_shows_the_whole_picture(browser, lab):
     picture, room = area.locator("img").first.bounding_box(), area.bounding_box()
     assert picture["x"] + picture["width"] <= room["x"] + room["width"] + 1
     page.close()
+
+
+def test_the_page_of_all_explorers_answers_under_voila(browser, tmp_path):
+    with served(tmp_path, "voila", str(ROOT / "notebooks/app/explorers.ipynb")) as address:
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.goto(address, timeout=120_000)
+        for tab in ("remove", "twins"):
+            page.get_by_text(tab, exact=True).click(timeout=120_000)
+            area = page.locator(".widget-tab-contents > :not(.lm-mod-hidden)").last
+            area.locator("p[role=status]").wait_for(timeout=60_000)
+            area.locator(".noUi-handle").first.focus()
+            changes(page, area, lambda: page.keyboard.press("ArrowRight"))
+            if folder := os.environ.get("GUMLAB_SCREENSHOTS"):
+                page.screenshot(path=Path(folder) / f"voila-{tab}.png")
+        page.close()

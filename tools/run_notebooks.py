@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import sys
 import time
@@ -23,6 +24,8 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 300  # seconds a cell
 MAX_BYTES = 600_000
+TIMES = ROOT / "results" / "notebooks.json"
+PLACES = ("*.ipynb", "app/*.ipynb")
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KERNEL_ENVIRONMENT = {  # the same as in notebooks/conftest.py
     "PYTHONHASHSEED": "0",
@@ -34,7 +37,7 @@ KERNEL_ENVIRONMENT = {  # the same as in notebooks/conftest.py
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 VOLATILE_METADATA = ("execution", "ExecuteTime", "collapsed", "scrolled")
 PROGRESS = ("\r", "%|", "it/s", "s/it")  # what tqdm writes
-NOT_IN_OUTPUT = ("/home/", "/Users/", "site-packages/", " at 0x")
+NOT_IN_OUTPUT = ("/home/", "/tmp/", "/Users/", "site-packages/", " at 0x")
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -182,19 +185,27 @@ def execute_all(paths: list[Path]) -> dict[Path, float]:
     return seconds
 
 
+def keep_times(seconds: dict[str, float]) -> None:
+    """Note how long each notebook took, for the README's table."""
+    known = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+    TIMES.write_text(json.dumps(known | seconds, indent=1, sort_keys=True) + "\n")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run or check; 1 if any notebook failed or has a problem."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of notebooks/")
     parser.add_argument("--check", action="store_true", help="verify the stored form, run nothing")
     arguments = parser.parse_args(argv)
-    paths = arguments.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    found = [p for pattern in PLACES for p in sorted((ROOT / "notebooks").glob(pattern))]
+    paths = arguments.notebooks or found
     if not paths:
         print("No notebook in notebooks/.", file=sys.stderr)
         return 1
     failed = set()
     if not arguments.check:
         seconds = execute_all([path.resolve() for path in paths])
+        keep_times({path.name: round(took, 1) for path, took in seconds.items() if took == took})
         for path, took in seconds.items():
             print(f"{path.name:<40} {'failed' if took != took else f'{took:6.1f} s'}")
         failed = {path.name for path, took in seconds.items() if took != took}

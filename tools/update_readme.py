@@ -27,6 +27,21 @@ def bases_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def notebooks_table(folder: Path, seconds: dict[str, float]) -> str:
+    """One row per notebook: its question, minutes to read, seconds to run, and its badges."""
+    lines = ["| notebook | minutes | seconds | open in |", "|---|---|---|---|"]
+    for path in sorted(folder.glob("*.ipynb")):
+        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        number, question = re.search(r"^# (\d\d) · (.+)$", first, re.MULTILINE).groups()
+        minutes = re.search(r"\*\*Time\*\* (\d+)", first)[1]
+        ran = f"{seconds[path.name]:.0f}" if path.name in seconds else ""
+        links = zip(("Colab", "Binder"), re.findall(r"\]\((https[^)]+)\)\n", first), strict=True)
+        places = ", ".join(f"[{name}]({link})" for name, link in links)
+        name = f"[{number}](notebooks/{path.name}) {question}"
+        lines.append(f"| {name} | {minutes} | {ran} | {places} |")
+    return "\n".join(lines)
+
+
 def table_of(path: Path, number: int = 1) -> str:
     """The first (or a later) Markdown table of a results file."""
     tables = re.findall(r"(?:^\|.*\n?)+", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -39,8 +54,11 @@ def filled(text: str, root: Path = ROOT) -> str:
     def section(match: re.Match) -> str:
         name, number = match[1], int(match[2] or 1)
         results = root / "results"
+        times = results / "notebooks.json"
         if name == "bases":
             table = bases_table(results / "bases")
+        elif name == "notebooks":
+            table = notebooks_table(root / "notebooks", json.loads(times.read_text()))
         else:
             table = table_of(results / f"{name}.md", number)
         return f"{match[0].splitlines()[0]}\n{table}\n<!-- end -->"

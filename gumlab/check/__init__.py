@@ -15,27 +15,51 @@ from gumlab.check.notebook_00 import fraction_of_parameters, kept_count
 from gumlab.check.notebook_01 import gated_activation, neuron_parameters, without_neuron
 from gumlab.check.notebook_02 import apply_mask, remove_gated, remove_neurons
 from gumlab.check.notebook_03 import mean_and_error, schedule_value, top_v
+from gumlab.check.notebook_04 import neuron_magnitude, smallest_magnitude, stay_whole
+from gumlab.check.notebook_05 import movement_update, straight_through, who_stays
+from gumlab.check.notebook_06 import at_widths_of, global_top_v, with_floor
 from gumlab.check.notebook_07 import cosine_of, rebuilt, share_unique
+from gumlab.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
+from gumlab.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.check.notebook_10 import honest_report, new_bias, refit_weights
+from gumlab.check.notebook_13 import duel, my_score, paired_interval
 
 __all__ = [
     "Exercise",
     "apply_mask",
+    "at_widths_of",
+    "behind_its_twin",
     "claims",
     "cosine_of",
+    "distillation_loss",
+    "duel",
     "fraction_of_parameters",
     "gated_activation",
+    "global_top_v",
+    "gum_gradient",
     "honest_report",
     "kept_count",
     "mean_and_error",
+    "movement_update",
+    "my_score",
+    "neuron_magnitude",
     "neuron_parameters",
     "new_bias",
+    "paired_interval",
     "rebuilt",
     "refit_weights",
     "remove_gated",
     "remove_neurons",
     "schedule_value",
+    "share_healed",
     "share_unique",
+    "similarity_to_kept",
+    "smallest_magnitude",
+    "stay_whole",
+    "straight_through",
+    "taught",
     "top_v",
+    "who_stays",
+    "with_floor",
     "without_neuron",
 ]

@@ -21,7 +21,7 @@ from gumlab.statistics import collect
 from gumlab.tasks import Task
 
 
-def _pickers(layers: list[Any], first: int) -> dict[str, Any]:
+def pickers(layers: list[Any], first: int) -> dict[str, Any]:
     """Two sliders: a layer, and a neuron of it."""
     size = max(layer.width for layer in layers) - 1
     layer = labelled(widgets.IntSlider, "layer", "The layer that is shown", max=len(layers) - 1)
@@ -59,7 +59,7 @@ class Worth(Explorer):
         twins = labelled(widgets.Checkbox, "twin filter", "A twin goes to the back of the queue")
         super().__init__(
             {"by": by, "scope": reach, "keep": keep, "twin_filter": twins}
-            | _pickers(self.layers, self._most_rebuilt())
+            | pickers(self.layers, self._most_rebuilt())
         )
 
     def compute(
@@ -121,7 +121,7 @@ class Deletion(Explorer):
         self.tried: dict[tuple[int, int, bool], dict[str, float]] = {}
         refit = labelled(widgets.Checkbox, "refit the others", "Let the others take over its work")
         first = int(self.obs[0].argmax())
-        super().__init__({**_pickers(self.layers, first), "refit": refit})
+        super().__init__({**pickers(self.layers, first), "refit": refit})
 
     def compute(self, layer: int, neuron: int, refit: bool) -> tuple[int, int, bool]:
         """Measure this deletion on the examples that the prediction was made from."""

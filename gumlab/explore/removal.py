@@ -1,4 +1,4 @@
-"""Explorer: remove neurons by a score, see who stays and what it costs."""
+"""Explorers: remove neurons by a score, see who stays, what is left, and what it costs."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from torch import Tensor, nn
 from gumlab import plots
 from gumlab.explore.base import Explorer, labelled, one_shot_loss
 from gumlab.feedforward import neurons
+from gumlab.inspection import unique
 from gumlab.scoring import score
 from gumlab.selection import SCOPES, select
+from gumlab.statistics import collect, cosine
 from gumlab.tasks import Task
 
 
 class Removal(Explorer):
     """Remove neurons by a score and see who stays and what it costs; see `removal`."""
 
+    figure = staticmethod(plots.removal)
     alt = "Left: which neurons of each layer stay. Right: loss against the share of neurons kept."
     grid = (0.05, 0.1, 0.25, 0.5, 0.75)
+    methods = ("random", "magnitude")
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> None:
         self.model, self.tokenizer, self.layers = model, tokenizer, neurons(model)
         self.examples = task.split("validation")[:examples]
         self.parameters = sum(p.numel() for p in model.parameters())
-        self._curves: dict[tuple, dict[float, float]] = {}
+        self._curves: dict[tuple, dict[float, Any]] = {}
+        self._scores: dict[tuple[str, int], list[Tensor]] = {}
         began = time.perf_counter()
-        everyone = [torch.ones(layer.width, dtype=torch.bool) for layer in self.layers]
-        self.dense = one_shot_loss(model, everyone, tokenizer, self.examples)
+        self.dense = self._point([torch.ones(n.width, dtype=torch.bool) for n in self.layers])
         self._seconds_a_point = time.perf_counter() - began
         reach = "The same share of every layer, or a ranking of all layers' neurons together"
         share = "How many of all feed-forward neurons stay, in percent"
-        choice = labelled(widgets.Dropdown, "score", "Who stays", options=["random", "magnitude"])
+        choice = labelled(widgets.Dropdown, "score", "Who stays", options=self.methods)
         scope = labelled(widgets.Dropdown, "scope", reach, options=SCOPES)
         percent = {"value": 50, "min": 5, "max": 100, "step": 5}
         keep = labelled(widgets.IntSlider, "neurons kept (%)", share, **percent)
@@ -55,26 +59,35 @@ class Removal(Explorer):
 
     def compute(self, method: str, scope: str, keep: float, seed: int) -> list[Tensor]:
         """The masks of this state; measures the points of its curve that are still missing."""
-        scores = score(self.model, method, seed=seed)
+        scores = self._scored(method, seed)
         masks = select(scores, keep, scope)
         curve = self._curves.setdefault((method, scope, seed), {1.0: self.dense})
         with warnings.catch_warnings():  # about other points of the curve
             warnings.simplefilter("ignore")
             for k in self._missing(method, scope, keep, seed):
                 chosen = masks if k == keep else select(scores, k, scope)
-                curve[k] = one_shot_loss(self.model, chosen, self.tokenizer, self.examples)
+                curve[k] = self._point(chosen)
         return masks
 
     def draw(self, answer: list[Tensor], **state: Any) -> plots.Plot:
         now = (state["method"], state["scope"], state["seed"])
         latest = [key for key in self._curves if key != now][:-4:-1]  # three curves seen before
         curves = {self._label(*key): self._curves[key] for key in (now, *latest)}
-        plot = plots.removal(answer, curves, state["keep"])
+        plot = self.figure(answer, curves, state["keep"])
         pairs = zip(self.layers, answer, strict=True)
         gone = sum(layer.parameters_per_neuron() * int((~mask).sum()) for layer, mask in pairs)
         left, share = self.parameters - gone, 1 - gone / self.parameters
         plot.sentence += f" {left:,} of {self.parameters:,} parameters are left ({share:.0%})."
         return plot
+
+    def _scored(self, method: str, seed: int) -> list[Tensor]:
+        if (method, seed) not in self._scores:
+            self._scores[method, seed] = score(self.model, method, seed=seed)
+        return self._scores[method, seed]
+
+    def _point(self, masks: list[Tensor]) -> Any:
+        """A point of a curve: the loss with these masks."""
+        return one_shot_loss(self.model, masks, self.tokenizer, self.examples)
 
     def _missing(self, method: str, scope: str, keep: float, seed: int) -> list[float]:
         known = self._curves.get((method, scope, seed), {1.0: self.dense})
@@ -91,6 +104,41 @@ class Removal(Explorer):
         return f"{label}, seed {seed}" if method == "random" else label
 
 
+class Tradeoff(Removal):
+    """Remove neurons by a score: how sensitive and unique those are that stay; see `tradeoff`."""
+
+    alt = (
+        "Left: which neurons stay. Middle: mean sensitivity against uniqueness of those that stay, "
+        "divided by those of all neurons. Right: loss against the share of neurons kept."
+    )
+    methods = ("random", "magnitude", "activation_norm", "wanda", "taylor", "obs", "greedy_obs")
+    figure = staticmethod(plots.tradeoff)
+
+    def __init__(self, model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> None:
+        self.seen = task.split("train")[:64]
+        found = collect(model, tokenizer, self.seen, gradients=True)
+        self.sensitivity = torch.cat([f.sensitivity.cpu() for f in found])
+        self.cosines = [cosine(f.gram).cpu() for f in found]
+        super().__init__(model, tokenizer, task, examples)
+
+    def _scored(self, method: str, seed: int) -> list[Tensor]:
+        if (method, seed) not in self._scores:
+            found = score(self.model, method, self.tokenizer, self.seen, seed=seed)
+            self._scores[method, seed] = [s.cpu() for s in found]
+        return self._scores[method, seed]
+
+    def _point(self, masks: list[Tensor]) -> dict[str, float]:
+        """Sensitivity and uniqueness of the kept neurons, divided by those of all; the loss."""
+        alone = [unique(c[m][:, m]).float() for c, m in zip(self.cosines, masks, strict=True)]
+        everyone = torch.cat([unique(c).float() for c in self.cosines])
+        sensitive = self.sensitivity[torch.cat(masks)].mean() / self.sensitivity.mean()
+        return {
+            "sensitivity": float(sensitive),
+            "uniqueness": float(torch.cat(alone).mean() / everyone.mean()),
+            "loss": super()._point(masks),
+        }
+
+
 def removal(model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> Removal:
     """Remove neurons at random or by magnitude, without training: who stays, and the loss.
 
@@ -98,3 +146,13 @@ def removal(model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) ->
     so make a new explorer after changing the model.
     """
     return Removal(model, tokenizer, task, examples)
+
+
+def tradeoff(model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> Tradeoff:
+    """The trade-off of the paper's Figure 1, without training, for any score.
+
+    How sensitive those neurons are that stay (mean) and how unique among themselves, both divided
+    by what all neurons have, and measured on the dense model with 64 training examples; the loss of
+    what is left on the first `examples` validation examples.
+    """
+    return Tradeoff(model, tokenizer, task, examples)

@@ -17,6 +17,7 @@ from gumlab.plots.runs import (
     seed_dots,
     training_runs,
 )
+from gumlab.plots.stories import replay, texts, tradeoff, twins
 
 __all__ = [
     "Plot",
@@ -33,7 +34,11 @@ __all__ = [
     "refit_gain",
     "relative_costs",
     "removal",
+    "replay",
     "seed_dots",
+    "texts",
+    "tradeoff",
     "training_runs",
+    "twins",
     "used_and_unique",
 ]
