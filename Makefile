@@ -5,11 +5,11 @@ PY ?= .venv/bin/python
 BIN = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 
-.PHONY: help demo lab app test notebooks bench lint assets clean
+.PHONY: help demo lab app test test-package test-notebooks notebooks bench lint assets clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -25,8 +25,13 @@ lab: $(READY) ## Open JupyterLab at the first notebook
 app: $(READY) ## Serve all explorers as one page
 	$(PY) -m voila notebooks/app/explorers.ipynb
 
-test: $(READY) ## Run the tests, then every notebook under nbval
-	$(PY) -m pytest
+test: $(READY) ## Run the tests and every notebook under nbval, side by side (about half an hour)
+	@$(MAKE) -j2 --no-print-directory test-package test-notebooks
+
+test-package: $(READY) ## Run the tests of the package, in the browser too where there is one
+	$(PY) -m pytest -q
+
+test-notebooks: $(READY) ## Run every notebook under nbval
 	@ls notebooks/*.ipynb >/dev/null 2>&1 || { echo "No notebook in notebooks/, so none was tested."; exit 1; }
 	$(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=150 notebooks
 
@@ -34,7 +39,7 @@ notebooks: $(READY) ## Run every notebook again and write it back in normal form
 	$(PY) tools/run_notebooks.py
 
 bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped)
-	@set -e; for name in step redundancy one_shot uniqueness methods recipes; do \
+	@set -e; for name in step redundancy explorers one_shot uniqueness methods recipes; do \
 	echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
 lint: $(READY) ## Check style, versions in step, and that the notebooks are fresh

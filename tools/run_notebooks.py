@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -209,6 +210,8 @@ def main(argv: list[str] | None = None) -> int:
         for path, took in seconds.items():
             print(f"{path.name:<40} {'failed' if took != took else f'{took:6.1f} s'}")
         failed = {path.name for path, took in seconds.items() if took != took}
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6  # ru_maxrss: kB
+        print(f"{sum(t for t in seconds.values() if t == t):.0f} s; largest kernel {peak:.1f} GB")
     for path in paths:
         for problem in [] if path.name in failed else problems(path):
             print(f"{path.name} {problem}; run `make notebooks`.", file=sys.stderr)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from gumlab import plots
+from gumlab.evaluation import MAIN_METRIC, METRICS, generate
 from gumlab.explore.base import Explorer, labelled, one_shot_loss
 from gumlab.feedforward import neurons
+from gumlab.gating import gate
 from gumlab.inspection import unique
 from gumlab.scoring import score
 from gumlab.selection import SCOPES, select
@@ -115,11 +117,26 @@ class Tradeoff(Removal):
     figure = staticmethod(plots.tradeoff)
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> None:
-        self.seen = task.split("train")[:64]
+        self.seen, self.metric = task.split("train")[:64], task.metric
+        self.generated = min(8, examples, len(task.split("validation")))
         found = collect(model, tokenizer, self.seen, gradients=True)
         self.sensitivity = torch.cat([f.sensitivity.cpu() for f in found])
         self.cosines = [cosine(f.gram).cpu() for f in found]
         super().__init__(model, tokenizer, task, examples)
+
+    def compute(self, **state: Any) -> Any:
+        """The masks, and the task's metric on what the cut model writes for a few examples."""
+        masks = super().compute(**state)
+        with gate(self.model, masks):
+            written = generate(self.model, self.tokenizer, self.examples[: self.generated])
+        return masks, METRICS[self.metric](written, self.examples[: self.generated])
+
+    def draw(self, answer: Any, **state: Any) -> plots.Plot:
+        masks, metrics = answer
+        plot = super().draw(masks, **state)
+        name = MAIN_METRIC[self.metric]
+        plot.sentence += f" {name} of {self.generated} texts: {metrics[name]:.0f}."
+        return plot
 
     def _scored(self, method: str, seed: int) -> list[Tensor]:
         if (method, seed) not in self._scores:
@@ -153,6 +170,6 @@ def tradeoff(model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -
 
     How sensitive those neurons are that stay (mean) and how unique among themselves, both divided
     by what all neurons have, and measured on the dense model with 64 training examples; the loss of
-    what is left on the first `examples` validation examples.
+    what is left on the first `examples` validation examples, the task's metric on eight of them.
     """
     return Tradeoff(model, tokenizer, task, examples)

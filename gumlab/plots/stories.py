@@ -71,38 +71,33 @@ def replay(history: Any, index: int, layer: int) -> Plot:
     folded_map(left, frame.masks)
     steps = np.arange(1, len(history.losses) + 1)
     middle.plot(steps, [100 * k for k in history.kept], "-", color=BLUE, label="neurons kept (%)")
-    scale = 100 / max(history.losses)
-    middle.plot(
-        steps,
-        [scale * x for x in history.losses],
-        ":",
-        color=GREY,
-        label="training loss (% of its largest)",
-    )
+    losses = 100 * np.array(history.losses) / max(history.losses)
+    middle.plot(steps, losses, ":", color=GREY, label="training loss (% of its largest)")
     middle.axvline(frame.step, color="black", lw=1.2)
     middle.set(ylim=(0, 105), xlabel="step (line: now)")
     middle.legend(frameon=False, fontsize=9, loc="upper right")
-    paths = np.stack([np.asarray(f.scores[layer]) for f in history.frames[: index + 1]])
+    paths = np.stack([np.asarray(f.scores[layer]) for f in history.frames])  # (frames, N)
+    here = np.stack([np.asarray(f.masks[layer]) for f in history.frames[: index + 1]])
     at = [f.step for f in history.frames[: index + 1]]
-    there = np.asarray(frame.masks[layer])
-    shown = np.arange(0, paths.shape[1], max(1, paths.shape[1] // 60))
-    for kept, style, colour in ((False, ":", ORANGE), (True, "-", BLUE)):
-        mine = shown[there[shown] == kept]
-        right.plot(at, paths[:, mine], style, color=colour, lw=0.8, alpha=0.8)
-        right.plot([], [], style, color=colour, label="is there" if kept else "is out")
-    right.set(xlabel="step", ylabel=f"score, layer {layer} (every {shown[1] - shown[0]}th neuron)")
-    right.set_xlim(0, len(history.losses))
+    some = np.arange(paths.shape[1]) % max(1, paths.shape[1] // 60) == 0
+    for chosen, style, colour, label in (
+        (some & ~here[-1], ":", ORANGE, "is out"),
+        (some & here[-1], "-", BLUE, "is there"),
+    ):
+        right.plot(at, paths[: index + 1, chosen], style, color=colour, lw=0.8, alpha=0.8)
+        right.plot([], [], style, color=colour, label=f"{label} (some of them)")
+    bar = np.where(here, paths[: index + 1], np.inf).min(1)
+    right.plot(at, bar, color="black", lw=2, label="the lowest that is there")
+    right.set(xlabel="step", ylabel=f"score, layer {layer}", xlim=(0, len(history.losses)))
+    right.set_ylim(paths.min(), paths.min() + 1.3 * np.ptp(paths) + 1e-9)  # room for the legend
     right.legend(frameon=False, fontsize=9, loc="upper left")
     counts = [int(m.sum()) for m in frame.masks]
-    before = history.frames[index - 1].masks if index else frame.masks
-    pairs = list(zip(before, frame.masks, strict=True))
-    went = sum(int((old & ~new).sum()) for old, new in pairs)
-    came = sum(int((new & ~old).sum()) for old, new in pairs)
+    back = int((here[1:] & ~here[:-1]).sum())
     return Plot(
         figure,
         f"Step {frame.step}: {sum(counts):,} of {sum(len(m) for m in frame.masks):,} neurons are "
-        f"there, by layer {', '.join(map(str, counts))}. Since the frame before, {went} left "
-        f"and {came} came back. Training loss {history.losses[frame.step - 1]:.2f}.",
+        f"there, by layer {', '.join(map(str, counts))}. In layer {layer}, {back} came back so "
+        f"far. Training loss {history.losses[frame.step - 1]:.2f}.",
     )
 
 

@@ -1,0 +1,91 @@
+"""How long an explorer takes to answer a moved control.
+
+python benchmarks/explorers.py
+
+Every explorer of the course, on tiny-gpt2 and restaurants: seconds to its first picture, then each
+of its controls moved to several places (first visit: computed), and all of them once more (answers
+kept: drawn only). Writes results/explorers.md: median and 95th percentile, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from typing import Any
+
+from grid import ROOT, markdown
+
+MOVES = 40
+BUDGET = {"first visit": 1000, "again": 150}  # milliseconds, p95
+
+
+def places(control: Any) -> list[Any]:
+    """The values a control can have."""
+    if hasattr(control, "options"):
+        return [o[1] if isinstance(o, tuple) else o for o in control.options]
+    if hasattr(control, "step"):
+        return list(range(control.min, control.max + 1, control.step))
+    return [False, True]
+
+
+def answers(explorer: Any, seed: int = 0) -> dict[str, list[float]]:
+    """Milliseconds of each move, on the first visit and again."""
+    draw, moves = random.Random(seed), []
+    for _ in range(MOVES):
+        name = draw.choice(list(explorer.controls))
+        moves.append((name, draw.choice(places(explorer.controls[name]))))
+    times: dict[str, list[float]] = {}
+    start = {name: control.value for name, control in explorer.controls.items()}
+    for visit in BUDGET:
+        for name, value in [*start.items(), *moves]:
+            before = explorer.plot
+            began = time.perf_counter()
+            explorer.controls[name].value = value
+            if explorer.plot is not before:  # it was elsewhere, so it has answered
+                times.setdefault(visit, []).append(1000 * (time.perf_counter() - began))
+            assert explorer.error is None, explorer.error
+    return times
+
+
+def p95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20)[-1]
+
+
+def main() -> None:
+    import gumlab as gl
+    from gumlab.explore.page import page
+
+    gl.start(seed=0, threads=1)
+    tabs = page("tiny-gpt2", "restaurants")
+    rows, worst = [], dict.fromkeys(BUDGET, 0.0)
+    for number in range(len(tabs.children)):
+        began = time.perf_counter()
+        tabs.selected_index = number
+        first = time.perf_counter() - began
+        explorer = tabs.children[number]
+        row = {
+            "explorer": tabs._titles[number],
+            "first picture, s": f"{first:.1f}" if number else "",
+        }
+        for visit, times in answers(explorer).items():
+            row[f"{visit}: median, ms"] = f"{statistics.median(times):.0f}"
+            row[f"{visit}: p95, ms"] = f"{p95(times):.0f}"
+            worst[visit] = max(worst[visit], p95(times))
+        rows.append(row)
+        print(row, flush=True)
+    verdicts = [
+        f"{visit}: the largest p95 is {worst[visit]:.0f} ms, the budget {limit} ms: "
+        f"{'kept' if worst[visit] <= limit else 'missed'}."
+        for visit, limit in BUDGET.items()
+    ]
+    text = "# How long the explorers take to answer\n\n"
+    text += "Made by `python benchmarks/explorers.py`, one thread; the first visit computes, "
+    text += "the second draws an answer that was kept.\n\n"
+    text += f"{markdown(rows)}\n" + "\n".join(f"- {line}" for line in verdicts) + "\n"
+    (ROOT / "results" / "explorers.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
