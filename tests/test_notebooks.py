@@ -52,6 +52,7 @@ def test_every_part_is_there_in_order(cells):
         for part, kind, pattern in ORDER
     }
     assert [part for part, i in at.items() if i is None] == []
+    assert at.pop("figure, read") < at["claims"]
     assert list(at.values()) == sorted(at.values())
 
 

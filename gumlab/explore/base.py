@@ -8,6 +8,7 @@ two HTML widgets. Nothing is ever printed.
 from __future__ import annotations
 
 import base64
+import gc
 import html
 import time
 import warnings
@@ -48,6 +49,7 @@ class Explorer(widgets.VBox):
         for control in controls.values():
             control.observe(lambda change: self._update(change["owner"]), "value")
         self._update()
+        gc.freeze()  # else every few pictures the collector walks all of torch, half a second
 
     def compute(self, **state: Any) -> Any:
         """The answer to a state; called once per state. Raise GumlabError for a wrong one."""

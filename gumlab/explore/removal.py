@@ -113,6 +113,7 @@ class Tradeoff(Removal):
         "Left: which neurons stay. Middle: mean sensitivity against uniqueness of those that stay, "
         "divided by those of all neurons. Right: loss against the share of neurons kept."
     )
+    grid = (0.1, 0.25, 0.5)
     methods = ("random", "magnitude", "activation_norm", "wanda", "taylor", "obs", "greedy_obs")
     figure = staticmethod(plots.tradeoff)
 
@@ -123,6 +124,8 @@ class Tradeoff(Removal):
         self.sensitivity = torch.cat([f.sensitivity.cpu() for f in found])
         self.cosines = [cosine(f.gram).cpu() for f in found]
         super().__init__(model, tokenizer, task, examples)
+        for method in self.methods:  # now, so that no move has to wait for its scores
+            self._scored(method, 0)
 
     def compute(self, **state: Any) -> Any:
         """The masks, and the task's metric on what the cut model writes for a few examples."""

@@ -35,11 +35,23 @@ class Plot:
         return f"Plot({self.sentence})"
 
 
+Margins = tuple[float, float, float, float]
+MARGINS: Margins = (0.8, 0.15, 0.55, 0.3)
+
+
 def new_figure(
-    columns: int = 1, width: float = 7.0, height: float = 3.4
+    columns: int = 1, width: float = 7.0, height: float = 3.4, margins: Margins | None = None
 ) -> tuple[Figure, list[Any]]:
-    """An empty figure in the house style and its axes, side by side."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """An empty figure in the house style and its axes, side by side.
+
+    margins: left, right, bottom and top, in inches, for a figure that is drawn again and again: its
+    axes stay where they are, and it is drawn in half the time. Else the margins are fitted.
+    """
+    figure = Figure(figsize=(width, height), layout="constrained" if margins is None else None)
+    if margins is not None:
+        left, right, bottom, top = margins
+        across, up = {"left": left / width, "right": 1 - right / width}, 1 - top / height
+        figure.subplots_adjust(**across, bottom=bottom / height, top=up, wspace=0.22)
     axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)

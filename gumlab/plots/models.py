@@ -57,9 +57,7 @@ def removal(masks: Sequence[Any], curves: dict[str, dict[float, float]], keep: f
     masks: one (N,) bool tensor per layer. curves: label -> {keep: loss in nats per target token},
     the present curve first, each with the dense model's loss at 1. keep: the present point.
     """
-    figure, (left, right) = new_figure(2, width=9.4, height=3.8)
-    figure.set_layout_engine(None)  # the axes stay where they are from one state to the next
-    figure.subplots_adjust(left=0.09, right=0.99, bottom=0.13, top=0.98, wspace=0.16)
+    figure, (left, right) = new_figure(2, width=9.4, height=3.8, margins=(0.85, 0.1, 0.5, 0.1))
     folded_map(left, masks)
     styles = zip(("o-", "s--", "^:", "D-."), (BLUE, ORANGE, GREEN, RED), strict=True)
     for (name, curve), (style, colour) in zip(curves.items(), styles, strict=False):
@@ -101,7 +99,7 @@ def activations(h: Any, tokens: Sequence[str], names: Sequence[int]) -> Plot:
     colours = {"vmin": 0, "vmax": high, "cmap": "Oranges"}  # GELU's h is hardly ever below 0
     if low < -0.2 * high:
         colours = {"vmin": -high, "vmax": high, "cmap": "PuOr_r"}
-    figure, (ax,) = new_figure(width=9.4, height=1.3 + 0.34 * len(names))
+    figure, (ax,) = new_figure(1, 9.4, 1.3 + 0.34 * len(names), margins=(1.0, 0.1, 1.0, 0.1))
     ax.grid(False)
     image = ax.imshow(rows, aspect="auto", **colours)
     for row, strongest in enumerate(rows.argmax(1)):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Plot, new_figure
+from gumlab.plots.figure import BLUE, GREEN, GREY, MARGINS, ORANGE, RED, Plot, new_figure
 
 
 def used_and_unique(
@@ -20,7 +20,7 @@ def used_and_unique(
     """
     x, y, kept = (np.asarray(v, dtype=float) for v in (used, unique, mask))
     alive = (x > 0) & (y > 0)
-    figure, (ax,) = new_figure(width=7.5, height=4.4)
+    figure, (ax,) = new_figure(width=7.5, height=4.4, margins=MARGINS)
     for stays, marker, colour, label in (
         (1.0, "o", BLUE, "stays"),
         (0.0, "x", ORANGE, "goes"),
@@ -29,6 +29,7 @@ def used_and_unique(
         label = f"{label} ({int(chosen.sum())})"
         ax.plot(x[chosen], y[chosen], marker, color=colour, ms=4, alpha=0.7, label=label)
     ax.set(xscale="log", yscale="log", title=title)
+    ax.minorticks_off()  # nobody reads them, and they are most of the drawing
     ax.set(xlabel="used: $||w_i||^2\\,G_{ii}$", ylabel="unique: $1 - R^2_i$")
     ax.set_ylim(top=1.3)
     low, high = ax.get_xlim()
@@ -62,7 +63,7 @@ def deletions(
     tried: (layer, neuron, refitted) -> told, measured (loss), error_told, error_measured (output).
     now: the one to point at.
     """
-    figure, (left, right) = new_figure(2, width=9.4, height=3.8)
+    figure, (left, right) = new_figure(2, width=9.4, height=3.8, margins=MARGINS)
     for refit, marker, colour, label in (
         (False, "o", BLUE, "deleted"),
         (True, "s", ORANGE, "deleted, the others refitted"),
@@ -84,6 +85,7 @@ def deletions(
     left.set(xlabel="told by the slope, $-dL/dm$", ylabel="measured change of the loss")
     left.ticklabel_format(style="sci", scilimits=(-2, 2), axis="both")
     right.set(xscale="log", yscale="log")
+    right.minorticks_off()
     errors = [v for r in tried.values() for v in (r["error_told"], r["error_measured"]) if v > 0]
     ends = 0.5 * min(errors, default=0.1), 2 * max(errors, default=1.0)
     right.plot(ends, ends, "--", color=GREY, lw=1, zorder=0)

@@ -8,17 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Plot, new_figure
+from gumlab.plots.figure import BLUE, GREEN, GREY, MARGINS, ORANGE, RED, Plot, new_figure
 from gumlab.plots.models import folded_map
 
 STYLES = tuple(zip(("o-", "s--", "^:", "D-."), (BLUE, ORANGE, GREEN, RED), strict=True))
-
-
-def _fixed(made: tuple[Any, list[Any]], left: float = 0.075) -> tuple[Any, list[Any]]:
-    """Axes that stay where they are from one state to the next (and are drawn in half the time)."""
-    made[0].set_layout_engine(None)
-    made[0].subplots_adjust(left=left, right=0.99, bottom=0.13, top=0.93, wspace=0.2)
-    return made
 
 
 def tradeoff(
@@ -29,7 +22,7 @@ def tradeoff(
     masks: one (N,) bool tensor per layer. paths: label -> {keep: {"sensitivity" and "uniqueness",
     divided by those of all neurons, "loss"}}, the present one first, each with all neurons at 1.
     """
-    figure, (left, middle, right) = _fixed(new_figure(3, width=12.4, height=3.9))
+    figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=MARGINS)
     folded_map(left, masks)
     for (name, path), (style, colour) in zip(paths.items(), STYLES, strict=False):
         shares = sorted(path)
@@ -67,7 +60,7 @@ def replay(history: Any, index: int, layer: int) -> Plot:
     history: a `History` with frames; index: which of them.
     """
     frame = history.frames[index]
-    figure, (left, middle, right) = _fixed(new_figure(3, width=12.4, height=3.9))
+    figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=MARGINS)
     folded_map(left, frame.masks)
     steps = np.arange(1, len(history.losses) + 1)
     middle.plot(steps, [100 * k for k in history.kept], "-", color=BLUE, label="neurons kept (%)")
@@ -113,7 +106,7 @@ def twins(cosines: Any, r2: Any, selected: int, neighbours: Sequence[int], title
     for _ in range(len(size) - 1):  # go on with whoever is nearest to the last one
         left[order[-1]] = False
         order.append(int(np.where(left, size[order[-1]], -1).argmax()))
-    figure, (heat, ax) = _fixed(new_figure(2, width=9.8, height=4.3), left=0.01)
+    figure, (heat, ax) = new_figure(2, 9.8, 4.3, margins=(0.1, 0.15, 0.55, 0.35))
     heat.grid(False)
     image = heat.imshow(
         size[np.ix_(order, order)], cmap="Greys", vmin=0, vmax=1, interpolation="nearest"
