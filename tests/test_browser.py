@@ -33,6 +33,7 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update",
 ]  # fmt: skip
 RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
+SHUT_DOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 STATE = """() => {
   const found = {errors: [], unrun: 0, explorers: []};
   const cells = window.jupyterapp.shell.currentWidget.content.model.cells;
@@ -165,10 +166,11 @@ def test_a_notebook_runs_and_its_explorers_answer(browser, lab, notebook):
         handle.focus()
         changes(page, area, lambda: page.keyboard.press("ArrowRight"))
         box = area.locator(".noUi-base").first.bounding_box()
-        spot = box["x"] + 0.15 * box["width"], box["y"] + box["height"] / 2
+        spot = box["x"] + 0.85 * box["width"], box["y"] + box["height"] / 2
         changes(page, area, lambda spot=spot: page.mouse.click(*spot))
         if folder := os.environ.get("GUMLAB_SCREENSHOTS"):
             page.screenshot(path=Path(folder) / f"{notebook}-{cell}.png")
+    page.evaluate(SHUT_DOWN)
     page.close()
 
 
