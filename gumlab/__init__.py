@@ -19,6 +19,7 @@ _HOMES = {
     "gate": "gating",
     "Pruner": "pruner",
     "train": "training",
+    "PruningCallback": "trainer",
     "redundancy": "inspection",
     "shrink": "shrinking",
     "prune": "shrinking",

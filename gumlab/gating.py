@@ -80,8 +80,9 @@ class RunningGrams:
     """Running Gram sums G <- memory G + (1 - memory) h^T h / tokens of every layer, (N, N) each.
 
     Takes a random share `tokens` of a batch's real tokens (padding never counts) at every
-    `every`-th training step; `step` is advanced by the owner. h is ungated. The reference code's
-    settings are every=1, tokens=1, memory=0.001; the `Pruner`'s cost a thirty-second of them.
+    `every`-th training step; `step` is advanced by the owner. Only a step's first forward pass
+    fades what was there, so accumulated micro-batches count together. h is ungated. The reference
+    code's settings are every=1, tokens=1, memory=0.001; the `Pruner`'s cost a thirty-second.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class RunningGrams:
         self.sums = [torch.zeros(len(g.mask), len(g.mask), device=g.mask.device) for g in gates]
         self._generator = torch.Generator().manual_seed(seed)
         self._rows: Tensor | None = None
+        self._added_at, self._fade = -1, memory
         for gate, total in zip(gates, self.sums, strict=True):
             gate.watch = lambda h, total=total: self._add(total, h)
         self._handle = model.register_forward_pre_hook(self, with_kwargs=True)
@@ -118,11 +120,13 @@ class RunningGrams:
             : math.ceil(self.tokens * len(real))
         ]
         self._rows = real[chosen.to(real.device)]
+        self._fade = 1.0 if self._added_at == self.step else self.memory
+        self._added_at = self.step
 
     def _add(self, total: Tensor, h: Tensor) -> None:
         if self._rows is not None:
             rows = h.flatten(0, -2)[self._rows].float()  # (sampled tokens, N)
-            total.addmm_(rows.T, rows, beta=self.memory, alpha=(1 - self.memory) / len(rows))
+            total.addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
 
     def __deepcopy__(self, memo: dict) -> RunningGrams:
         return self

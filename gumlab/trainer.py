@@ -1,0 +1,64 @@
+"""`PruningCallback`: a pruner's steps inside Hugging Face's Trainer, its checkpoints included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from gumlab.errors import GumlabError
+from gumlab.pruner import Pruner
+from gumlab.pruner_state import load_state, save_state
+
+
+class PruningCallback(TrainerCallback):
+    """Prunes while a Hugging Face `Trainer` trains: `Trainer(model, ..., callbacks=[this])`.
+
+    The pruner steps after the backward pass and the clipping, before the optimizer. Its state goes
+    into each checkpoint as `pruner.safetensors` and comes back with
+    `trainer.train(resume_from_checkpoint=True)`, for which model, pruner and Trainer are made
+    afresh. resume_from: the checkpoint's folder, where that is not in the Trainer's output_dir.
+
+    Raises GumlabError, when the training begins, for a run that does not fit the pruner.
+    """
+
+    def __init__(self, pruner: Pruner, resume_from: str | Path | None = None) -> None:
+        self.pruner, self.resume_from = pruner, resume_from
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Check that this run is the pruner's; where it goes on from a checkpoint, read that."""
+        pruner = self.pruner
+        if pruner.steps != state.max_steps or pruner.step_count:
+            raise GumlabError(
+                f"The pruner was made for {pruner.steps} steps and has done {pruner.step_count}; "
+                f"the Trainer's max_steps is {state.max_steps}. Make a fresh one: "
+                f"Pruner(model, ..., steps={state.max_steps})."
+            )
+        if pruner.model not in kwargs["model"].modules():
+            raise GumlabError(
+                "The pruner was made for another model than the Trainer's; give both the same one."
+            )
+        if args.fp16 or args.load_best_model_at_end:
+            raise GumlabError(
+                "Pruning needs fp16=False (its loss scale would reach the scores; take bf16) and "
+                "load_best_model_at_end=False (the best weights may be those of other masks)."
+            )
+        if state.global_step:
+            load_state(pruner, self.resume_from or _folder(args, state))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step of the pruner."""
+        self.pruner.step()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the pruner's state into the checkpoint that the Trainer has just written."""
+        if state.is_world_process_zero:
+            save_state(self.pruner, _folder(args, state))
+
+    def __repr__(self) -> str:
+        return f"PruningCallback({self.pruner!r})"
+
+
+def _folder(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
