@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -63,6 +64,17 @@ def save(
     return folder
 
 
+def check_free(folder: Path) -> None:
+    """Raise GumlabError where `save` would refuse `folder`, so that it is known before the work."""
+    if folder.is_dir() and not (folder / "config.json").exists() and any(folder.iterdir()):
+        raise GumlabError(
+            f"{folder} holds files that are not a checkpoint; choose another folder or empty it."
+        )
+    parent = next(p for p in folder.absolute().parents if p.exists())
+    if folder.is_file() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise GumlabError(f"Cannot write to {folder}. Choose another folder.")
+
+
 def model_card(name: str, widths: list[int], padded: bool, notes: Mapping[str, Any]) -> str:
     """The README.md of a checkpoint: what was done, how to load it, the table of `notes`."""
     equal = padded or len(set(widths)) == 1
@@ -102,10 +114,7 @@ def _swap(fresh: Path, folder: Path) -> None:
     if not folder.exists():
         fresh.rename(folder)
         return
-    if not (folder / "config.json").exists() and any(folder.iterdir()):
-        raise GumlabError(
-            f"{folder} holds files that are not a checkpoint; choose another folder or empty it."
-        )
+    check_free(folder)
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
     folder.rename(old / folder.name)
     fresh.rename(folder)

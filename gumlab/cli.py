@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +20,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+ModelName = Annotated[
+    str, typer.Argument(help="Built-in name, Hugging Face name, or folder.", metavar="MODEL")
+]
+TaskName = Annotated[str, typer.Option(help="restaurants, tables, chats, or e2e.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of a real task's files.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Sequences at a time.")]
+Generated = Annotated[int, typer.Option(min=0, help="Texts generated for the metric; 0: none.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
 
 @app.callback()
 def _root() -> None:
@@ -28,8 +40,8 @@ def demo(
     model: Annotated[
         str, typer.Option(help="Built-in name, Hugging Face name, or folder.")
     ] = "tiny-gpt2",
-    task: Annotated[str, typer.Option(help="restaurants, tables, chats, or e2e.")] = "restaurants",
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of a real task's files.")] = None,
+    task: TaskName = "restaurants",
+    data_dir: DataDir = None,
     keep: Annotated[float, typer.Option(help="Fraction of feed-forward neurons that stay.")] = 0.25,
     steps: Annotated[int, typer.Option(help="Training steps of each method.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the data order and the random scores.")] = 0,
@@ -52,6 +64,127 @@ def demo(
 
 
 @app.command()
+def prune(
+    model: ModelName,
+    out: Annotated[Path, typer.Option(help="Folder for the smaller model.")],
+    method: Annotated[
+        str,
+        typer.Option(help="recommended, a score (obs, wanda, ...), or one that trains (gum, ...)."),
+    ] = "recommended",
+    keep: Annotated[float, typer.Option(help="Fraction of feed-forward neurons that stay.")] = 0.25,
+    task: TaskName = "restaurants",
+    data_dir: DataDir = None,
+    steps: Annotated[int, typer.Option(help="Training steps, on the way or after the cut.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of data order, dropout, random scores.")] = 0,
+    scope: Annotated[str | None, typer.Option(help="layer or global; default: by method.")] = None,
+    refit: Annotated[
+        bool | None, typer.Option(help="Least squares after the cut; default: only if one-shot.")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Model to distil from.")] = None,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-3,
+    batch_size: BatchSize = 16,
+    generated: Generated = 200,
+    pad: Annotated[bool, typer.Option(help="Zero-pad unequal widths for transformers.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a smaller model for a task: prune, train, remove, evaluate, save."""
+    from gumlab.checkpoints import check_free, save
+    from gumlab.pruning import pruned
+
+    check_free(out)
+    if Path(model).exists() and out.exists() and out.samefile(model):
+        raise GumlabError(f"{out} is the model itself and would be lost; choose another folder.")
+    data = _task(task, data_dir)
+    options = {"scope": scope, "refit": refit, "teacher": teacher, "lr": lr}
+    options |= {"batch_size": batch_size, "generated": generated}
+    try:
+        small, tokenizer, row = pruned(
+            model, method, data, keep=keep, steps=steps, seed=seed, **options
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"gumlab: stopped, and nothing was written to {out}.", err=True)
+        raise typer.Exit(130) from None
+    save(small, tokenizer, out, pad=pad, notes={k: _text(v) for k, v in row.items()})
+    _show(row | {"out": str(out)}, as_json)
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    task: TaskName = "restaurants",
+    data_dir: DataDir = None,
+    split: Annotated[str, typer.Option(help="train, validation, or test.")] = "test",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="First examples used; default all.")
+    ] = None,
+    generated: Generated = 200,
+    batch_size: BatchSize = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Loss, perplexity, and the task's metric on texts that the model writes."""
+    from gumlab.evaluation import evaluate as run_evaluate
+    from gumlab.models import load
+
+    data = _task(task, data_dir)
+    if split == "test" and not data.test:
+        split = "validation"
+    options = {"limit": limit, "generated": generated, "batch_size": batch_size}
+    scores = run_evaluate(*load(model), data, split, **options)
+    _show({"model": model, "task": task, "split": split, **scores}, as_json)
+
+
+@app.command()
+def redundancy(
+    model: ModelName,
+    task: TaskName = "restaurants",
+    data_dir: DataDir = None,
+    split: Annotated[str, typer.Option(help="train, validation, or test.")] = "train",
+    limit: Annotated[int, typer.Option(min=1, help="First examples used.")] = 256,
+    batch_size: BatchSize = 16,
+    as_json: AsJson = False,
+) -> None:
+    """How sensitive and how unique the neurons are, layer by layer."""
+    from gumlab.inspection import redundancy as run_redundancy
+    from gumlab.models import load
+
+    options = {"split": split, "limit": limit, "batch_size": batch_size}
+    report = run_redundancy(*load(model), _task(task, data_dir), **options)
+    row = {"model": model, "task": task, "split": split, "tokens": report.tokens}
+    row |= {"uniqueness": report.uniqueness, "mean_sensitivity": report.mean_sensitivity}
+    _show(row | {"layers": report.table().to_dict("records")}, as_json)
+
+
+@app.command()
+def measure(
+    models: Annotated[list[str], typer.Argument(help="One or more.", metavar="MODEL...")],
+    as_json: AsJson = False,
+) -> None:
+    """Parameters, FLOPs, bytes, and latency (taking turns), of models side by side."""
+    from gumlab.measurement import latencies
+    from gumlab.measurement import measure as run_measure
+    from gumlab.models import load
+
+    loaded = {name: load(name)[0] for name in models}
+    rows = [{"model": name, **run_measure(m, latency=False)} for name, m in loaded.items()]
+    for row, milliseconds in zip(rows, latencies(loaded).values(), strict=True):
+        row["latency_ms"] = milliseconds
+    _show({"models": rows}, as_json)
+
+
+@app.command()
+def doctor(folder: Annotated[Path, typer.Argument()], as_json: AsJson = False) -> None:
+    """Say what is in a folder and what can load it; exit code 1 if nothing can."""
+    from dataclasses import asdict
+
+    from gumlab.doctor import doctor as examine
+
+    report = examine(folder)
+    _show(asdict(report), True) if as_json else typer.echo(str(report))
+    if not report.loads_with:
+        raise typer.Exit(1)
+
+
+@app.command()
 def release(
     directory: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
     notebooks: Annotated[
@@ -71,10 +204,50 @@ def release(
     )
 
 
+def _task(name: str, data_dir: Path | None) -> Any:
+    from gumlab.tasks import load_task
+
+    task = load_task(name, data_dir)
+    for note in task.notes:
+        typer.echo(note, err=True)
+    return task
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    """A result as JSON (NaN and infinity as null), or as lines and tables for a person."""
+    if as_json:
+        strict = json.loads(json.dumps(result), parse_constant=lambda _: None)
+        typer.echo(json.dumps(strict, ensure_ascii=False))
+        return
+    for key, value in result.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            import pandas as pd
+
+            shown = pd.DataFrame([{k: _text(v) for k, v in row.items()} for row in value])
+            typer.echo(shown.to_string(index=False))
+        else:
+            typer.echo(f"{key:<18}{_text(value)}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    typer.echo(f"gumlab: {message}", err=True)
+
+
 def main() -> None:
     """Run the command; a GumlabError becomes one sentence on stderr and exit code 1."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # one sentence, not a page before it
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            app()
     except GumlabError as error:
         typer.echo(f"gumlab: {error}", err=True)
         sys.exit(1)

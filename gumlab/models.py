@@ -13,6 +13,7 @@ from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import neurons
 
 ASSETS = Path(__file__).parent / "assets"
+VOCABULARIES = ("tokenizer.json", "*vocab*", "*.model", "tekken.json")  # one is there, or none is
 BUILT_IN = ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide")
 
 
@@ -39,7 +40,7 @@ def load(
         folder = Path(name)
     else:
         return _load_from_hub(str(name), device, dtype)
-    return load_folder(folder, dtype).to(device), _tokenizer(folder)
+    return load_folder(folder, dtype).to(device), load_tokenizer(folder)
 
 
 def load_folder(folder: Path, dtype: torch.dtype) -> nn.Module:
@@ -139,9 +140,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
 
 
-def _tokenizer(source: Path | str) -> Any:
+def load_tokenizer(source: Path | str) -> Any:
+    """The tokenizer of a local folder or a Hugging Face name, with a padding token."""
     from transformers import AutoTokenizer
 
+    if isinstance(source, Path) and not any(any(source.glob(name)) for name in VOCABULARIES):
+        raise GumlabError(  # transformers would make up an empty one
+            f"No tokenizer is in {source}. Put tokenizer.json and tokenizer_config.json beside the "
+            "weights."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
@@ -178,4 +185,4 @@ def _load_from_hub(
             "model.safetensors, tokenizer.json and tokenizer_config.json in a folder and give its "
             "path."
         ) from error
-    return model.to(device).eval(), _tokenizer(name)
+    return model.to(device).eval(), load_tokenizer(name)
