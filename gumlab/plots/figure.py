@@ -10,7 +10,10 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
 
@@ -24,8 +27,12 @@ class Plot:
 
     def png(self) -> bytes:
         """The figure as PNG bytes."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        if self.figure.get_layout_engine() is None:
+            _flatten(self.figure)
+        buffer, options = io.BytesIO(), {"compress_level": 1}  # a tenth larger, in half the time
+        self.figure.savefig(
+            buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs=options
+        )
         return buffer.getvalue()
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -35,6 +42,7 @@ class Plot:
         return f"Plot({self.sentence})"
 
 
+DPI = 110
 Margins = tuple[float, float, float, float]
 MARGINS: Margins = (0.8, 0.15, 0.55, 0.3)
 
@@ -45,7 +53,7 @@ def new_figure(
     """An empty figure in the house style and its axes, side by side.
 
     margins: left, right, bottom and top, in inches, for a figure that is drawn again and again: its
-    axes stay where they are, and it is drawn in half the time. Else the margins are fitted.
+    axes stay where they are, and it is drawn in a third of the time. Else the margins are fitted.
     """
     figure = Figure(figsize=(width, height), layout="constrained" if margins is None else None)
     if margins is not None:
@@ -58,3 +66,54 @@ def new_figure(
         ax.grid(axis="both", color="#DDDDDD", linewidth=0.6)
         ax.set_axisbelow(True)
     return figure, axes
+
+
+def _flatten(figure: Figure) -> None:
+    """Replace each axis by a few lines and texts: matplotlib's own take most of the drawing."""
+    figure.set_dpi(DPI)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for ax in figure.axes:
+        locator = ax.get_axes_locator()
+        ax.apply_aspect(locator(ax, renderer) if locator else None)  # where it will be drawn
+        for axis in (ax.xaxis, ax.yaxis):
+            if ax.axison and axis.get_visible():
+                _flatten_axis(ax, axis, renderer)
+                axis.set_visible(False)
+
+
+def _flatten_axis(ax: Any, axis: Any, renderer: Any) -> None:
+    """Grid lines, tick labels on the axis' own side (bottom, left, right), the label beyond."""
+    side, style = axis.get_ticks_position(), axis.get_tick_params()
+    low, high = sorted(axis.get_view_interval())
+    ticks = axis.get_majorticklocs()
+    names = axis.get_major_formatter().format_ticks(ticks)
+    shown = [(t, n) for t, n in zip(ticks, names, strict=True) if low <= t <= high]
+    grid, frame = {
+        "bottom": (ax.get_xaxis_transform(), ax.get_xaxis_text1_transform),
+        "left": (ax.get_yaxis_transform(), ax.get_yaxis_text1_transform),
+        "right": (ax.get_yaxis_transform(), ax.get_yaxis_text2_transform),
+    }[side]
+
+    def at(tick: float, other: float) -> tuple[float, float]:
+        return (tick, other) if side == "bottom" else (other, tick)
+
+    if style.get("gridOn"):
+        ends = [[at(t, 0), at(t, 1)] for t, _ in shown]
+        looks = {"colors": style["grid_color"], "lw": style["grid_linewidth"], "zorder": 0.5}
+        ax.add_collection(LineCollection(ends, transform=grid, **looks), autolim=False)
+    place, va, ha = frame(3)  # points between the axis and its tick labels
+    looks = {"transform": place, "va": va, "ha": ha, "fontsize": style.get("labelsize", "medium")}
+    looks |= {"family": style.get("labelfontfamily"), "rotation": style.get("rotation", 0)}
+    texts = [ax.text(*at(t, float(side == "right")), name, **looks) for t, name in shown]
+    longest = sorted(texts, key=lambda text: len(text.get_text()))[-1:]  # measuring takes time
+    box = Bbox.union([ax.bbox, *(text.get_window_extent(renderer) for text in longest)])
+    (x0, y0), (x1, _) = ax.transAxes.inverted().transform(box.get_points())
+    spot, gap, looks = {
+        "bottom": ((0.5, y0), (0, -4), {"ha": "center", "va": "top"}),
+        "left": ((x0, 0.5), (-4, 0), {"ha": "right", "va": "center", "rotation": 90}),
+        "right": ((x1, 0.5), (4, 0), {"ha": "left", "va": "center", "rotation": 90}),
+    }[side]
+    offset = axis.get_major_formatter().get_offset()
+    name = axis.get_label_text() + (f", in {offset}" if offset else "")
+    looks["fontproperties"] = axis.label.get_fontproperties()
+    ax.annotate(name, spot, gap, xycoords="axes fraction", textcoords="offset points", **looks)

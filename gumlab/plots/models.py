@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import ListedColormap
+from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Plot, new_figure
 
@@ -104,7 +105,9 @@ def activations(h: Any, tokens: Sequence[str], names: Sequence[int]) -> Plot:
     image = ax.imshow(rows, aspect="auto", **colours)
     for row, strongest in enumerate(rows.argmax(1)):
         ax.plot(strongest, row, "o", color="black", markersize=4)
-    ax.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8, family="monospace")
+    ax.xaxis.set_major_locator(FixedLocator(range(len(tokens))))  # set_xticks takes 50 ms
+    ax.xaxis.set_major_formatter(FixedFormatter(list(tokens)))
+    ax.tick_params(axis="x", labelrotation=90, labelsize=8, labelfontfamily="monospace")
     ax.set_yticks(range(len(names)), [f"neuron {n}" for n in names])
     figure.colorbar(image, ax=ax, label="activation h", pad=0.01)
     peaks = [f"{n} at {tokens[k]!r}" for n, k in zip(names, rows.argmax(1), strict=True)]
@@ -142,7 +145,8 @@ def relative_costs(costs: dict[str, dict[str, float]]) -> Plot:
     """
     first, *others = costs
     measures = list(costs[first])
-    figure, (ax,) = new_figure(width=8, height=1.3 + 0.45 * len(measures))
+    height = 1.3 + 0.45 * len(measures)
+    figure, (ax,) = new_figure(width=8, height=height, margins=(1.5, 0.15, 0.55, 0.4))
     ax.axvline(100, color=GREY, linestyle="--", linewidth=1.2)
     places = zip((BLUE, ORANGE, GREEN), ("o", "s", "^"), others, strict=False)
     for lane, (colour, marker, name) in enumerate(places):
@@ -157,7 +161,7 @@ def relative_costs(costs: dict[str, dict[str, float]]) -> Plot:
     ax.invert_yaxis()
     ax.set(xlabel=f"percent of {first} (dashed line)", ylim=(len(measures) - 0.4, -0.6))
     ax.set_xlim(0, 1.12 * ax.get_xlim()[1])
-    figure.legend(frameon=False, ncols=3, loc="outside upper right")
+    figure.legend(frameon=False, ncols=3, loc="upper right")
     last = others[-1]
     shares = [f"{costs[last][m] / costs[first][m]:.0%} of the {m}" for m in measures]
     return Plot(figure, f"The {last} model has {', '.join(shares)} of the {first} one.")

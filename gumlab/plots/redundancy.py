@@ -87,7 +87,8 @@ def deletions(
     right.set(xscale="log", yscale="log")
     right.minorticks_off()
     errors = [v for r in tried.values() for v in (r["error_told"], r["error_measured"]) if v > 0]
-    ends = 0.5 * min(errors, default=0.1), 2 * max(errors, default=1.0)
+    low, high = np.log10(min(errors, default=0.1) / 2), np.log10(2 * max(errors, default=1.0))
+    ends = 10 ** np.floor(low), 10 ** np.ceil(high)  # whole decades, so that some are labelled
     right.plot(ends, ends, "--", color=GREY, lw=1, zorder=0)
     right.set(xlim=ends, ylim=ends)
     right.set(xlabel="told: $||w||^2 G_{ii}$, with refit OBS", ylabel="measured output error")

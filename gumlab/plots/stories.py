@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
 
 from gumlab.plots.figure import BLUE, GREEN, GREY, MARGINS, ORANGE, RED, Plot, new_figure
 from gumlab.plots.models import folded_map
@@ -77,8 +78,9 @@ def replay(history: Any, index: int, layer: int) -> Plot:
         (some & ~here[-1], ":", ORANGE, "is out"),
         (some & here[-1], "-", BLUE, "is there"),
     ):
-        right.plot(at, paths[: index + 1, chosen], style, color=colour, lw=0.8, alpha=0.8)
-        right.plot([], [], style, color=colour, label=f"{label} (some of them)")
+        lines = [np.column_stack([at, path]) for path in paths[: index + 1, chosen].T]
+        looks = {"linestyles": style, "colors": colour, "lw": 0.8, "alpha": 0.8}
+        right.add_collection(LineCollection(lines, label=f"{label} (some of them)", **looks))
     bar = np.where(here, paths[: index + 1], np.inf).min(1)
     right.plot(at, bar, color="black", lw=2, label="the lowest that is there")
     right.set(xlabel="step", ylabel=f"score, layer {layer}", xlim=(0, len(history.losses)))
@@ -145,7 +147,7 @@ def texts(
         blocks.append((f"{name}\nloss {loss[name]:.2f}", marked or "(nothing)"))
     wrapped = [(name, textwrap.wrap(text, 80) or [""]) for name, text in blocks]
     rows = sum(max(len(lines), name.count("\n") + 1) + 0.6 for name, lines in wrapped)
-    figure, (ax,) = new_figure(width=9.8, height=0.3 + 0.21 * rows)
+    figure, (ax,) = new_figure(width=9.8, height=0.3 + 0.21 * rows, margins=(0.1,) * 4)
     ax.set_axis_off()
     y = 0.0
     for name, lines in wrapped:
