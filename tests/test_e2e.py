@@ -82,7 +82,7 @@ def test_no_file_at_all_names_the_folder_and_the_files(tmp_path):
         (b"mr,text\na,b\n", "holds columns mr, text; expected the columns mr, ref"),
         (b"mr,ref\n", "header but no rows"),
         (b"mr,ref\na,b\nonly one cell\n", "row 3: expected 2 cells"),
-        (b"mr,ref\na,\n", "row 2: expected 2 cells"),
+        (b"mr,ref\na,\n", "row 2: expected mr and ref to be filled"),
         (b"mr,ref\na,b,c\n", "row 2: expected 2 cells"),
         ("mr,ref\nCafé,b\n".encode("latin-1"), "not UTF-8"),
         (b"mr,ref\na," + b"x" * 200_000, "cannot be read as CSV"),
@@ -118,7 +118,9 @@ def test_shards_are_joined_in_order_and_rows_without_reference_left_out(tmp_path
     write_parquet(tmp_path / "validation-00000-of-00001.parquet")
     task = load_task("e2e", tmp_path)
     assert task.train == [Example(f"{mr} ->", ref) for mr, ref in PAIRS]
-    assert task.notes[0].startswith("test-*.parquet is not there: what needs a test split")
+    assert task.notes[0].startswith("test*.parquet is not there: what needs a test split")
+    assert task.notes[1].startswith("1 row(s) of")
+    assert "an empty meaning_representation or human_reference left out" in task.notes[1]
 
 
 def test_damaged_parquet_is_one_clear_sentence(tmp_path):
@@ -127,7 +129,7 @@ def test_damaged_parquet_is_one_clear_sentence(tmp_path):
     with pytest.raises(GumlabError, match="cannot be read as parquet"):
         load_task("e2e", tmp_path)
     write_parquet(path, columns=("mr", "ref"))
-    with pytest.raises(GumlabError, match="columns mr, ref; expected meaning_representation"):
+    with pytest.raises(GumlabError, match="columns mr, ref; expected the columns meaning_r"):
         load_task("e2e", tmp_path)
 
 
