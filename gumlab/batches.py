@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,24 +15,29 @@ from gumlab.errors import GumlabError
 from gumlab.tasks import Example
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+BLOCK = 1024  # the longest block of running text, in tokens, where the model's context is longer
+Row = tuple[list[int], int]  # token ids, and how many of them are not to be predicted
 
 
-def encode(
-    tokenizer: Any, examples: Sequence[Example], context: int
-) -> list[tuple[list[int], int]]:
+def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Row]:
     """(token ids, length of the prompt) of each example: prompt, " " + target, end of text.
 
     Examples longer than `context` lose tokens from the left of the prompt; how many examples were
-    cut is said in a warning. Raises GumlabError where a target alone is too long.
+    cut is said in a warning. Running text is cut into blocks of the context, at most BLOCK.
+    Raises GumlabError where a target alone is too long.
     """
     if not examples:
         raise GumlabError(
             "There are no examples to work on; expected one or more. Check the task or its split."
         )
+    if is_running_text(examples):
+        ids, size = token_stream(tokenizer, examples), min(context, BLOCK)
+        blocks = [(ids[i : i + size], 0) for i in range(0, len(ids), size)]
+        return blocks[:-1] if len(blocks[-1][0]) == 1 else blocks  # one token predicts nothing
     if tokenizer.eos_token_id is None:
         raise GumlabError("The tokenizer has no end-of-text token; set tokenizer.eos_token.")
-    prompts = tokenizer([e.prompt for e in examples])["input_ids"]
-    targets = tokenizer([" " + e.target for e in examples], add_special_tokens=False)["input_ids"]
+    prompts = tokens_of(tokenizer, [e.prompt for e in examples], True)
+    targets = tokens_of(tokenizer, [" " + e.target for e in examples])
     encoded, cut = [], 0
     for prompt, target in zip(prompts, targets, strict=True):
         target = [*target, tokenizer.eos_token_id]
@@ -52,9 +58,43 @@ def encode(
     return encoded
 
 
-def collate(
-    rows: Sequence[tuple[list[int], int]], device: torch.device | str = "cpu"
-) -> dict[str, Tensor]:
+def tokens_of(
+    tokenizer: Any, texts: Sequence[str], special_tokens: bool = False
+) -> list[list[int]]:
+    """The token ids of each text; no notice of its length, which is our care."""
+    return tokenizer(list(texts), add_special_tokens=special_tokens, verbose=False)["input_ids"]
+
+
+def is_running_text(examples: Sequence[Example]) -> bool:
+    """True where no example has a prompt: the targets are one text."""
+    return not any(e.prompt for e in examples)
+
+
+def token_stream(tokenizer: Any, examples: Sequence[Example]) -> list[int]:
+    """Running text as one list of token ids: every example's, in order, with nothing between."""
+    ids = list(chain.from_iterable(tokens_of(tokenizer, [e.target for e in examples])))
+    if len(ids) < 2:
+        raise GumlabError(
+            f"The text has {len(ids)} token(s); expected two or more. Check the task's files."
+        )
+    return ids
+
+
+def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:
+    """Windows over running text that predict every token but the very first, and each once.
+
+    A window has `context` tokens and begins `stride` after the one before. The first predicts all
+    of its own, a later one those past the window before it: each from at least context - stride
+    others. Raises GumlabError for a stride that would leave a token without one.
+    """
+    if not 1 <= stride < context:
+        raise GumlabError(f"stride must be 1 to {context - 1}, less than a window; got {stride}.")
+    count = 1 + max(0, -((context - len(ids)) // stride))
+    starts = [i * stride for i in range(count)]
+    return [(list(ids[s : s + context]), context - stride if s else 1) for s in starts]
+
+
+def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Right-padded input_ids, attention_mask and labels, (B, T) each; only targets are labelled."""
     size = max(len(ids) for ids, _ in rows)
     ids = torch.zeros(len(rows), size, dtype=torch.long)
@@ -73,7 +113,12 @@ def batches(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], size: int
 ) -> Iterator[dict[str, Tensor]]:
     """All examples once, in batches of `size`, longest first, on the model's device."""
-    rows = sorted(encode(tokenizer, examples, context_length(model)), key=lambda r: -len(r[0]))
+    yield from collated(model, encode(tokenizer, examples, context_length(model)), size)
+
+
+def collated(model: nn.Module, rows: Sequence[Row], size: int) -> Iterator[dict[str, Tensor]]:
+    """The rows in batches of `size`, longest first, on the model's device."""
+    rows = sorted(rows, key=lambda row: -len(row[0]))
     for start in range(0, len(rows), size):
         yield collate(rows[start : start + size], next(model.parameters()).device)
 

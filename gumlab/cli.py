@@ -23,7 +23,7 @@ app = typer.Typer(
 ModelName = Annotated[
     str, typer.Argument(help="Built-in name, Hugging Face name, or folder.", metavar="MODEL")
 ]
-TaskName = Annotated[str, typer.Option(help="restaurants, tables, chats, or e2e.")]
+TaskName = Annotated[str, typer.Option(help="A task, built-in or real, or a path to your own.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of a real task's files.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Sequences at a time.")]
 Generated = Annotated[int, typer.Option(min=0, help="Texts generated for the metric; 0: none.")]

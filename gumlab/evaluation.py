@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import nn
 
-from gumlab.batches import IGNORED, batches, context_length, evaluating, memory_guard, token_losses
+from gumlab.batches import (
+    BLOCK,
+    IGNORED,
+    batches,
+    collated,
+    context_length,
+    evaluating,
+    is_running_text,
+    memory_guard,
+    token_losses,
+    token_stream,
+    tokens_of,
+    windows,
+)
 from gumlab.errors import GumlabError, unknown
 from gumlab.tasks import Example, Task
 
@@ -24,37 +38,74 @@ def evaluate(
     limit: int | None = None,
     generated: int | None = 200,
     batch_size: int = 50,
+    beams: int = 1,
+    stride: int | None = None,
 ) -> dict[str, float]:
-    """Loss (mean per target token), perplexity, and the task's metric on greedy generations.
+    """Loss (mean per target token), perplexity, and the task's metric on generated texts.
 
     limit: the first examples used for the loss (default all). generated: the first examples that
-    are generated for the metric (None: all, 0: none, which leaves the metric out). A split that is
-    not there is an error; a task without a test split is evaluated on validation, with a warning.
+    are generated for the metric (None: all, 0: none, which leaves the metric out), greedily or by
+    beam search. Running text is scored as a whole (`text_loss`) in windows of the context, each
+    `stride` tokens after the one before (default: half the context); both are in the result. A
+    split that is not there is an error; a task without a test split is evaluated on validation,
+    with a warning. Prompts that had to be cut are counted in a warning.
     """
     if split == "test" and not task.test and task.validation:
         split = "validation"
         warnings.warn(f"Task {task.name!r} has no test split; this is validation.", stacklevel=2)
-    if task.metric not in METRICS:
-        raise unknown("metric", task.metric, METRICS)
+    if task.metric not in MAIN_METRIC:
+        raise unknown("metric", task.metric, MAIN_METRIC)
     examples = task.split(split)[:limit]
     with memory_guard(batch_size):
+        if is_running_text(examples):
+            return text_loss(model, tokenizer, examples, batch_size, stride=stride)
+        if stride is not None:
+            raise GumlabError(f"stride is for running text; task {task.name!r} has prompts.")
         loss = mean_target_loss(model, tokenizer, examples, batch_size)
         result = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        if generated != 0:
+        if generated != 0 and task.metric in METRICS:
             examples = examples[:generated]
-            texts = generate(model, tokenizer, examples, batch_size)
+            texts = generate(model, tokenizer, examples, batch_size, beams=beams)
             result.update(METRICS[task.metric](texts, examples))
     return result
 
 
-@torch.no_grad()
 def mean_target_loss(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], batch_size: int = 50
 ) -> float:
     """Cross entropy per target token over all examples together, in nats."""
+    return _mean_loss(model, batches(model, tokenizer, examples, batch_size))
+
+
+def text_loss(
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    batch_size: int = 50,
+    *,
+    stride: int | None = None,
+) -> dict[str, float]:
+    """Loss and perplexity of running text as one stream of tokens, and its context and stride.
+
+    Every token but the first is predicted once, from the tokens before it in its window of
+    `context` tokens (the model's, at most BLOCK; see `windows`). No end-of-text token is added and
+    none is scored. The figures depend on the tokenizer, the context and the stride, not on the
+    batch size.
+    """
+    context = min(context_length(model), BLOCK)
+    stride = context // 2 if stride is None else stride
+    rows = windows(token_stream(tokenizer, examples), context, stride)
+    size = min(batch_size, max(1, 4096 // context))  # windows are long: no more tokens at a time
+    loss = _mean_loss(model, collated(model, rows, size))
+    perplexity = math.exp(min(loss, 700.0))
+    return {"loss": loss, "perplexity": perplexity, "context": context, "stride": stride}
+
+
+@torch.no_grad()
+def _mean_loss(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> float:
     total = count = 0.0
     with evaluating(model):
-        for batch in batches(model, tokenizer, examples, batch_size):
+        for batch in batches:
             labels = batch.pop("labels")
             total += token_losses(model(**batch).logits, labels).sum().item()
             count += (labels[:, 1:] != IGNORED).sum().item()
@@ -72,37 +123,58 @@ def generate(
 ) -> list[str]:
     """What the model writes after each prompt, greedily (or by beam search), end of text excluded.
 
-    Prompts are padded on the left; at most 1.5 x the longest reference is generated.
+    Prompts are padded on the left. At most 1.5 x the longest reference is generated; after a
+    prompt that leaves less than that, the largest quarter of the context that fits (1/4, 1/2, 3/4).
+    Prompts that leave not even the smallest are cut from the left; a warning counts them. A text
+    does not depend on the others in its batch.
     """
-    if not examples:
-        raise GumlabError("There are no prompts to generate from; expected one or more.")
-    prompts = tokenizer([e.prompt for e in examples])["input_ids"]
-    answers = [" " + r for e in examples for r in e.references]
-    longest = max(map(len, tokenizer(answers, add_special_tokens=False)["input_ids"]))
-    pad = tokenizer.pad_token_id  # masked, so any token serves where there is none
-    pad = tokenizer.eos_token_id if pad is None else pad
-    room = min(int(1.5 * longest) + 2, context_length(model) - 1)
-    device, texts = next(model.parameters()).device, [""] * len(examples)
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        cut = [prompts[i][-(context_length(model) - room) :] for i in chosen]
-        size = max(map(len, cut))
-        ids = torch.tensor([[pad] * (size - len(p)) + p for p in cut], device=device)
-        mask = torch.tensor([[0] * (size - len(p)) + [1] * len(p) for p in cut], device=device)
-        with evaluating(model):
-            out = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=room,
-                do_sample=False,
-                num_beams=beams,
-                pad_token_id=pad,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        for i, tokens in zip(chosen, out[:, size:], strict=True):
-            texts[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    if not examples or not all(e.prompt for e in examples):
+        what = "Running text has no prompts" if examples else "There are no prompts"
+        raise GumlabError(f"{what} to generate from; expected one or more.")
+    rooms = _rooms(tokenizer, examples, context_length(model))
+    prompts = tokens_of(tokenizer, [e.prompt for e in examples], True)
+    most = context_length(model) - rooms[-1]
+    cut = sum(len(p) > most for p in prompts)
+    if cut:
+        warnings.warn(
+            f"{cut} of {len(prompts)} prompts are longer than {most} tokens; they were cut from "
+            "the left to leave room for what is generated.",
+            stacklevel=2,
+        )
+    prompts = [p[-most:] for p in prompts]
+    room = [next(r for r in rooms if len(p) + r <= most + rooms[-1]) for p in prompts]
+    texts, pad = [""] * len(examples), tokenizer.pad_token_id
+    pad = tokenizer.eos_token_id if pad is None else pad  # masked, so any token serves
+    order = sorted(range(len(prompts)), key=lambda i: (room[i], -len(prompts[i])))
+    for longest, group in groupby(order, key=lambda i: room[i]):
+        group = list(group)
+        for start in range(0, len(group), batch_size):
+            chosen = group[start : start + batch_size]
+            size = len(prompts[chosen[0]])
+            rows = [prompts[i] for i in chosen]
+            ids = torch.tensor([[pad] * (size - len(p)) + p for p in rows], device=model.device)
+            mask = torch.tensor([[0] * (size - len(p)) + [1] * len(p) for p in rows])
+            with evaluating(model):
+                out = model.generate(
+                    input_ids=ids,
+                    attention_mask=mask.to(model.device),
+                    max_new_tokens=longest,
+                    do_sample=False,
+                    num_beams=beams,
+                    pad_token_id=pad,
+                    eos_token_id=tokenizer.eos_token_id,
+                )
+            for i, tokens in zip(chosen, out[:, size:], strict=True):
+                texts[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
     return texts
+
+
+def _rooms(tokenizer: Any, examples: Sequence[Example], context: int) -> list[int]:
+    """How many tokens may be generated, largest first: 1.5 x the longest reference, or quarters."""
+    answers = [" " + r for e in examples for r in e.references]
+    longest = max(map(len, tokens_of(tokenizer, answers)))
+    limit = int(1.5 * longest) + 2
+    return sorted({min(limit, k * context // 4) for k in (1, 2, 3)}, reverse=True)
 
 
 def bleu(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
@@ -136,9 +208,30 @@ def sql(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]
     return {"execution": 100 * same / len(pairs), "exact_match": 100 * exact / len(pairs)}
 
 
+def logical_form(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+    """Same logical form (see `tasks.wikisql`), and, where every example has its table filled,
+    execution accuracy: queries of the form that get the target's rows; 0 to 100."""
+    from gumlab.tasks.wikisql import executes_alike
+    from gumlab.tasks.wikisql import logical_form as form
+
+    pairs = list(zip(outputs, examples, strict=True))
+    # a target is of the form, so None (text that is not) is never equal to it
+    same = {"logical_form": sum(form(o) == form(e.target) for o, e in pairs)}
+    if all(e.databases for e in examples):
+        same["execution"] = sum(executes_alike(o, e) for o, e in pairs)
+    return {name: 100 * count / len(pairs) for name, count in same.items()}
+
+
 METRICS: dict[str, Callable[[Sequence[str], Sequence[Example]], dict[str, float]]] = {
     "bleu": bleu,
     "rouge": rouge,
     "sql": sql,
+    "logical_form": logical_form,
 }
-MAIN_METRIC = {"bleu": "bleu", "rouge": "rougeL", "sql": "execution"}
+MAIN_METRIC = {  # of every metric, the column that tables show
+    "bleu": "bleu",
+    "rouge": "rougeL",
+    "sql": "execution",
+    "logical_form": "logical_form",
+    "perplexity": "perplexity",
+}

@@ -80,7 +80,9 @@ def collect(
     taps = [_Tap(layer) for layer in layers]
     try:
         with evaluating(model), memory_guard(batch_size), torch.set_grad_enabled(gradients):
-            for batch in batches(model, tokenizer, examples, batch_size):
+            rows = list(batches(model, tokenizer, examples, batch_size))
+            sequences = sum(len(batch["labels"]) for batch in rows)  # of running text: its blocks
+            for batch in rows:
                 labels, real = batch.pop("labels"), batch["attention_mask"].bool()
                 logits = model(**batch).logits
                 for tap, layer in zip(taps, found, strict=True):
@@ -91,7 +93,7 @@ def collect(
                     for tap, layer, grads in zip(
                         taps, found, _gradients(means.sum(), taps), strict=True
                     ):
-                        _add_gradients(layer, tap.kept, grads, real, len(examples))
+                        _add_gradients(layer, tap.kept, grads, real, sequences)
     finally:
         for tap in taps:
             tap.remove()

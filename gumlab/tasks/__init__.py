@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gumlab.errors import GumlabError, unknown
 
 SPLITS = ("train", "validation", "test")
 BUILT_IN = ("restaurants", "tables", "chats")
-REAL = ("e2e",)
+REAL = ("e2e", "wikisql", "samsum", "wikitext")
+METRICS = ("bleu", "rouge", "sql", "logical_form", "perplexity")
+OWN = (".jsonl", ".json", ".csv", ".parquet")  # endings of the files of a task of your own
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,15 @@ class Example:
     """One prompt and what should follow it.
 
     `references` are all the good answers (the target alone where there is only one);
-    `databases` are the filled tables a generated SQL query is executed on (task `tables` only):
-    each maps a table's name to (column names, rows).
+    `databases` are the filled tables a generated SQL query is executed on: each maps a table's name
+    to (columns, rows). Where all prompts are empty the targets are running text: joined as they
+    are, in order, they make one stream of tokens (task `wikitext`).
     """
 
     prompt: str
     target: str
     references: tuple[str, ...] = ()
-    databases: tuple[dict[str, tuple[list[str], list[tuple]]], ...] = field(default=(), repr=False)
+    databases: tuple[dict[str, tuple[list[Any], list[tuple]]], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if not self.references:
@@ -40,7 +44,9 @@ class Example:
 class Task:
     """Three lists of examples and the name of the metric that judges generated text.
 
-    `metric` is "bleu", "rouge" or "sql" (exact match and execution accuracy).
+    `metric` is "bleu", "rouge", "sql" (exact match and execution accuracy), "logical_form" (of a
+    WikiSQL query, and execution accuracy where there are tables), or "perplexity" (nothing is
+    generated).
     """
 
     name: str
@@ -68,21 +74,37 @@ class Task:
         return f"Task({self.name}: {sizes}; metric {self.metric})"
 
 
-def load_task(name: str, data_dir: str | Path | None = None) -> Task:
-    """Load a task by name: built-in (restaurants, tables, chats) or real (e2e).
+def load_task(
+    name: str | Path, data_dir: str | Path | None = None, *, metric: str | None = None
+) -> Task:
+    """Load a task: built-in (restaurants, tables, chats), real (e2e, wikisql, samsum, wikitext), or
+    your own by its path.
 
     `data_dir` is the local folder of a real task, with its publisher's file names; without it the
-    task is fetched from the Hugging Face hub. Raises GumlabError for an unknown name or a missing
-    file, naming what is expected.
+    task is fetched from the Hugging Face hub. A task of your own is a .jsonl, .json, .csv or
+    .parquet file, or a folder with one for each of train, validation and test, whose rows have a
+    prompt and a target, and if there are several good answers a list of references. `metric`
+    judges it by another metric than its usual one (your own: bleu). Raises GumlabError for an
+    unknown name or metric or a missing file, naming what is expected.
     """
-    if name not in BUILT_IN + REAL:
-        raise unknown("task", name, BUILT_IN + REAL)
-    module = importlib.import_module(f"gumlab.tasks.{name}")
-    if name in BUILT_IN:
-        if data_dir is not None:
-            raise GumlabError(
-                f"Task {name!r} is generated and reads no files, but data_dir={str(data_dir)!r} "
-                f"was given. Leave data_dir out, or choose a real task: {', '.join(REAL)}."
-            )
-        return module.load()
-    return module.load(data_dir)
+    if metric is not None and metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    if name in BUILT_IN and data_dir is not None:
+        raise GumlabError(
+            f"Task {name!r} is generated and reads no files, but data_dir={str(data_dir)!r} "
+            f"was given. Leave data_dir out, or choose a real task: {', '.join(REAL)}."
+        )
+    if name in BUILT_IN + REAL:
+        module = importlib.import_module(f"gumlab.tasks.{name}")
+        task = module.load() if name in BUILT_IN else module.load(data_dir)
+    elif _is_path(name) and data_dir is None:
+        task = importlib.import_module("gumlab.tasks.own").load(name)
+    else:
+        raise unknown("task", name, (*BUILT_IN, *REAL, "or the path of your own"))
+    task.metric = metric or task.metric
+    return task
+
+
+def _is_path(name: str | Path) -> bool:
+    path = Path(name).expanduser()
+    return isinstance(name, Path) or path.exists() or len(path.parts) > 1 or path.suffix in OWN

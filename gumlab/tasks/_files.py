@@ -68,7 +68,10 @@ def find(
             found = {s: [p for p, t in zip(paths, told, strict=True) if t == s] for s in SPLITS}
             _one_data_set(folder, [p for p, t in zip(inside, told, strict=True) if t])
             found = {s: paths for s, paths in found.items() if paths}
-            return found, missing(found, {s: f"{s}*.{ending}" for s in SPLITS})
+            notes = missing(found, {s: f"{s}*.{ending}" for s in SPLITS})
+            if any_name and (rest := told.count(None)):
+                notes.append(f"{rest} *.{ending} file(s) whose names tell no split are left out")
+            return found, notes
         if paths and any_name:
             return {"train": paths}, [
                 "no file name tells a split (train, validation, test): all is train"

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 
 from gumlab.errors import GumlabError
 
-Database = dict[str, tuple[list[str], list[tuple]]]
+# A table's name -> (columns, rows); a column is its name, or (name, what sqlite declares it to be).
+Database = dict[str, tuple[list[str | tuple[str, str]], list[tuple]]]
 
 STEP_LIMIT = 200_000
 MAX_ROWS = 10_000
@@ -162,14 +163,22 @@ def _guarded(database: Database, step_limit: int) -> Iterator[tuple[sqlite3.Conn
         connection.close()
 
 
+def quoted(name: str) -> str:
+    """A table's or column's name as SQL writes it, whatever characters it has.
+
+    >>> print(quoted('height 5" (est.)'))
+    "height 5"" (est.)"
+    """
+    return '"{}"'.format(name.replace('"', '""'))
+
+
 def _fill(connection: sqlite3.Connection, database: Database) -> None:
-    quoted = '"{}"'.format
     for table, (columns, rows) in database.items():
-        table = quoted(table.replace('"', '""'))
-        names = ", ".join(quoted(c.replace('"', '""')) for c in columns)
-        connection.execute(f"CREATE TABLE {table} ({names})")
+        pairs = [(c, "") if isinstance(c, str) else c for c in columns]
+        names = ", ".join(f"{quoted(name)} {kind}" for name, kind in pairs)
+        connection.execute(f"CREATE TABLE {quoted(table)} ({names})")
         marks = ", ".join("?" * len(columns))
-        connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        connection.executemany(f"INSERT INTO {quoted(table)} VALUES ({marks})", rows)
 
 
 def _run(

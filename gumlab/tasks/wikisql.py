@@ -1,0 +1,217 @@
+"""WikiSQL: a question and a table's columns -> an SQL query on that table.
+
+`What position does number 3 play? | t: "Player", "No.", "Position" ->` should be followed by
+`SELECT "Position" FROM t WHERE "No." = 3`. Read from a local folder, in the challenge's JSON lines
+or in the hub's parquet files, or fetched from the Hugging Face hub. Zhong et al. 2017, BSD-3.
+
+Every query has one form: a column, at most one aggregate, conditions joined by AND. Two queries
+are the same logical form if they select the same column by the same aggregate under the same
+conditions, whatever their order and the letter case of names and values; 3, '3' and 3.0 are one
+value. Text that is not of the form is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gumlab.errors import GumlabError
+from gumlab.tasks import SPLITS, Example, Task
+from gumlab.tasks._files import Found, Hub, fetch, find, missing, read, split_of
+from gumlab.tasks.sql import Database, quoted, same_result
+
+AGGREGATES, OPERATORS = ("", "MAX", "MIN", "COUNT", "SUM", "AVG"), ("=", ">", "<")
+HUB = Hub(
+    "Salesforce/wikisql",
+    "data.tar.bz2 from github.com/salesforce/WikiSQL, unpack it",
+    revision="refs/convert/parquet",
+)
+TABLES = ("{}.tables.jsonl", "{}_tables.jsonl", "tables.jsonl", "headers.jsonl")
+EXPECTED = (
+    "Expected train.jsonl, dev.jsonl and test.jsonl (table_id, question, sql), each with its "
+    "tables in train.tables.jsonl and so on (id, header, types, rows), or the hub's parquet files "
+    "(question, table, sql)."
+)
+NO_ROWS = "the tables of {} have no rows here: only the logical form is scored, nothing is executed"
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NAME = r'"(?:[^"]|"")*"'
+_VALUE = rf"(?:'(?:[^']|'')*'|{_NUMBER})"
+_CONDITION = rf"{_NAME}\s*[=<>]\s*{_VALUE}"
+_PARTS = rf"({_NAME})\s*([=<>])\s*({_VALUE})"
+_QUERY = re.compile(
+    rf"\s*SELECT\s+(?:(MAX|MIN|COUNT|SUM|AVG)\s*\(\s*)?({_NAME})\s*(\))?\s+FROM\s+t"
+    rf"(?:\s+WHERE\s+({_CONDITION}(?:\s+AND\s+{_CONDITION})*))?\s*;?\s*",
+    re.IGNORECASE,
+)
+Form = tuple[str, str, frozenset[tuple[str, str, Any]]]  # aggregate, column, conditions
+
+
+def load(data_dir: str | Path | None = None) -> Task:
+    """The task `wikisql` (metric "logical_form", and execution accuracy where tables have rows).
+
+    `data_dir` is a folder with the challenge's files, or one with headers.jsonl in place of the
+    tables, or with the hub's parquet files. dev is validation. A column without a name, or with
+    one that is there already, gets a number; columns of numbers hold numbers, text is compared
+    without letter case. Raises GumlabError where files are missing or damaged, or the hub cannot
+    be reached.
+    """
+    found = {} if data_dir is None else _questions(Path(data_dir).expanduser())
+    if found:
+        notes = missing(found, {s: f"{s}.jsonl" for s in SPLITS})
+    elif data_dir is None:
+        found, notes = fetch(HUB)
+    else:
+        found, notes = find(data_dir, ("parquet",), EXPECTED)
+    task = Task("wikisql", "logical_form")
+    for split, sources in found.items():
+        for source in sources:
+            getattr(task, split).extend(_examples(source, notes))
+    bare = [s for s in found if not all(example.databases for example in getattr(task, s))]
+    if bare:
+        notes.append(NO_ROWS.format(" and ".join(bare)))
+    task.notes = tuple(notes)
+    return task
+
+
+def logical_form(query: str) -> Form | None:
+    """(aggregate, column, conditions) of a query, for comparison; None if it is not of the form.
+
+    >>> one = logical_form('SELECT MAX("No.") FROM t WHERE "A" = 3 AND "b" = \\'Yes\\'')
+    >>> one == logical_form('select max("no.") from t where "B"=\\'yes\\' and "a" = \\'3\\'')
+    True
+    """
+    match = _QUERY.fullmatch(query)
+    if match is None or bool(match[1]) != bool(match[3]):
+        return None
+    conditions = re.findall(_PARTS, match[4] or "")
+    return (
+        (match[1] or "").upper(),
+        match[2].lower(),
+        frozenset((name.lower(), sign, _value(value)) for name, sign, value in conditions),
+    )
+
+
+def executes_alike(predicted: str, example: Example) -> bool:
+    """True where a query of the form, on the table's own columns, gets the target's rows.
+
+    Without the first two sqlite would take a wrong column's name for text, and run.
+    """
+    form = logical_form(predicted)
+    if form is None:
+        return False
+    ((columns, _),) = example.databases[0].values()
+    known = {quoted(name).lower() for name, _ in columns}
+    used = {form[1], *(name for name, _, _ in form[2])}
+    return used <= known and same_result(predicted, example.target, example.databases)
+
+
+def _value(literal: str) -> Any:
+    text = literal[1:-1].replace("''", "'") if literal[:1] == "'" else literal
+    number = _number(text)
+    return " ".join(text.lower().split()) if number is None else number
+
+
+def _number(cell: Any) -> float | None:
+    """The number that a whole cell is, commas between thousands allowed; None for text."""
+    text = str(cell).strip().replace(",", "")
+    return float(text) if re.fullmatch(_NUMBER, text) else None
+
+
+def _questions(folder: Path) -> Found:
+    """The challenge's files of questions in a folder or in folders named after the splits."""
+    paths = [p for depth in ("", "*/") for p in sorted(folder.glob(f"{depth}*.jsonl"))]
+    paths = [p for p in paths if "tables" not in p.stem]
+    found = {s: [p for p in paths if split_of(p.stem) == s] for s in SPLITS}
+    return {s: paths for s, paths in found.items() if paths}
+
+
+def _examples(source: Any, notes: list[str]) -> Iterator[Example]:
+    tables: dict[str, tuple[list[tuple[str, str]], list[Database]]] = {}
+    if isinstance(source, Path) and source.suffix == ".jsonl":
+        names = [name.format(source.stem.split(".")[0]) for name in TABLES]
+        path = next((p for p in map(source.with_name, names) if p.is_file()), None)
+        if path is None:
+            raise GumlabError(f"{source} has no tables beside it ({names[0]}). {EXPECTED}")
+        for key, header, types, rows in read(path, ("id", "header"), ("types", "rows")):
+            tables[key] = _table(header, types, rows)
+        questions = read(source, ("question", "table_id", "sql"), gaps=notes)
+    else:
+        questions = read(source, ("question", "table", "sql"), gaps=notes)
+    for question, table, sql in questions:
+        key = table
+        if isinstance(table, dict):  # the hub's files repeat a table with each of its questions
+            key = (table["id"], tuple(table["header"]))
+            if key not in tables:
+                tables[key] = _table(table["header"], table["types"], table["rows"])
+        try:
+            columns, databases = tables[key]
+            target = _render(columns, sql)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise GumlabError(
+                f"{source}: no query can be made of {sql!r:.200} on table {key!r:.80} "
+                f"({type(error).__name__}: {error}). {EXPECTED}"
+            ) from error
+        head = ", ".join(quoted(name) for name, _ in columns)
+        yield Example(f"{question.strip()} | t: {head} ->", target, databases=tuple(databases))
+
+
+def _table(
+    header: Sequence[str], types: Sequence[str] | None, rows: Sequence[Sequence[Any]] | None
+) -> tuple[list[tuple[str, str]], list[Database]]:
+    """(columns as sqlite declares them, the table filled, if it has rows).
+
+    Rows that are too short end in empty cells, those too long are cut.
+    """
+    names: list[str] = []
+    for i, name in enumerate(header, start=1):
+        name = " ".join(name.split()) or f"column {i}"
+        taken = {n.lower() for n in names}
+        names.append(name if name.lower() not in taken else f"{name} ({i})")
+    kinds = ["?"] * len(names) if types is None else types
+    declared = {"real": "REAL", "text": "TEXT COLLATE NOCASE"}
+    columns = [(n, declared.get(kind, "")) for n, kind in zip(names, kinds, strict=True)]
+    if rows is None:
+        return columns, []
+    cells = []
+    for row in rows:
+        row = [*row, *[None] * len(columns)][: len(columns)]
+        cells.append(tuple(_cell(cell, kind) for cell, (_, kind) in zip(row, columns, strict=True)))
+    return columns, [{"t": (columns, cells)}]
+
+
+def _cell(cell: Any, kind: str) -> Any:
+    number = _number(cell) if kind == "REAL" else None
+    return number if number is not None or cell is None else str(cell)
+
+
+def _render(columns: Sequence[tuple[str, str]], sql: dict[str, Any]) -> str:
+    """The SQL text of a query given by indices: sel, agg, conds."""
+    conditions = sql["conds"]
+    if isinstance(conditions, dict):  # the hub's files hold three lists
+        keys = ("column_index", "operator_index", "condition")
+        conditions = list(zip(*(conditions[key] for key in keys), strict=True))
+    aggregate, column = AGGREGATES[sql["agg"]], quoted(columns[sql["sel"]][0])
+    text = f"SELECT {f'{aggregate}({column})' if aggregate else column} FROM t"
+    tests = [
+        f"{quoted(columns[i][0])} {OPERATORS[sign]} {_literal(value, columns[i][1])}"
+        for i, sign, value in conditions
+    ]
+    return f"{text} WHERE {' AND '.join(tests)}" if tests else text
+
+
+def _literal(value: Any, kind: str) -> str:
+    """A condition's value in SQL.
+
+    In a column of numbers the first number in it, as the challenge reads it; where the kind of
+    column is not known, a number if that is all there is.
+    """
+    number = None if kind.startswith("TEXT") else _number(value)
+    if number is None and kind == "REAL":
+        inside = re.search(_NUMBER, str(value))
+        number = float(inside[0]) if inside else None
+    if number is None:
+        return "'{}'".format(str(value).replace("'", "''"))
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
