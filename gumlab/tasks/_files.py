@@ -159,16 +159,13 @@ def read(
 
 def _pick(
     where: str, header: list[str], columns: Sequence[str], optional: Sequence[str]
-) -> list[str | None]:
-    """The name of each column in this header, None for an optional one that is not there."""
-    names = [
-        next((name for name in column.split("|") if name in header), None)
-        for column in (*columns, *optional)
-    ]
-    if None in names[: len(columns)]:
+) -> list[str]:
+    """The name that each column has; an optional one that is not there may be in later rows."""
+    known = [[n for n in column.split("|") if n in header] for column in (*columns, *optional)]
+    if not all(known[: len(columns)]):
         have = f"columns {', '.join(header)}" if header else "nothing"
         raise GumlabError(f"{where} holds {have}; expected the columns {', '.join(columns)}.")
-    return names
+    return [n[0] if n else c for n, c in zip(known, (*columns, *optional), strict=True)]
 
 
 def _bad_row(where: Any, number: int, wanted: str, row: Any) -> GumlabError:

@@ -129,27 +129,27 @@ def _questions(folder: Path) -> Found:
 
 
 def _examples(source: Any, notes: list[str]) -> Iterator[Example]:
-    tables: dict[str, tuple[list[tuple[str, str]], list[Database]]] = {}
+    given: dict[str, tuple[Any, ...]] = {}
+    tables: dict[Any, tuple[list[tuple[str, str]], list[Database]]] = {}
+    columns = ("question", "table", "sql")
     if isinstance(source, Path) and source.suffix == ".jsonl":
         names = [name.format(source.stem.split(".")[0]) for name in TABLES]
         path = next((p for p in map(source.with_name, names) if p.is_file()), None)
         if path is None:
             raise GumlabError(f"{source} has no tables beside it ({names[0]}). {EXPECTED}")
-        for key, header, types, rows in read(path, ("id", "header"), ("types", "rows")):
-            tables[key] = _table(header, types, rows)
-        questions = read(source, ("question", "table_id", "sql"), gaps=notes)
-    else:
-        questions = read(source, ("question", "table", "sql"), gaps=notes)
-    for question, table, sql in questions:
-        key = table
-        if isinstance(table, dict):  # the hub's files repeat a table with each of its questions
-            key = (table["id"], tuple(table["header"]))
-            if key not in tables:
-                tables[key] = _table(table["header"], table["types"], table["rows"])
+        given = {row[0]: row[1:] for row in read(path, ("id", "header"), ("types", "rows"))}
+        columns = ("question", "table_id", "sql")
+    for question, table, sql in read(source, columns, gaps=notes):
+        key, own = table, None
         try:
+            if isinstance(table, dict):  # the hub's files repeat a table with each of its questions
+                key = (table["id"], *table["header"])
+                own = (table["header"], table["types"], table["rows"])
+            if key not in tables:
+                tables[key] = _table(*(own or given[key]))
             columns, databases = tables[key]
             target = _render(columns, sql)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise GumlabError(
                 f"{source}: no query can be made of {sql!r:.200} on table {key!r:.80} "
                 f"({type(error).__name__}: {error}). {EXPECTED}"
