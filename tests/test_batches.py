@@ -8,7 +8,17 @@ from conftest import CONTEXT, make_examples, one_batch, tiny, word_tokenizer
 from torch import nn
 
 import gumlab as gl
-from gumlab.batches import IGNORED, batches, collate, context_length, encode, shuffled, token_losses
+from gumlab.batches import (
+    BLOCK,
+    IGNORED,
+    batches,
+    collate,
+    context_length,
+    encode,
+    shuffled,
+    token_losses,
+    windows,
+)
 from gumlab.evaluation import mean_target_loss
 from gumlab.tasks import Example
 
@@ -44,6 +54,52 @@ def test_long_prompts_lose_their_left_and_are_counted(tokenizer):
 def test_a_target_that_cannot_fit_is_refused(tokenizer):
     with pytest.raises(gl.GumlabError, match="A target has 4 tokens and the model's context is 4"):
         encode(tokenizer, [Example("w4", "w5 w6 w7")], 4)
+
+
+def test_truncation_is_said_once_a_run_not_once_a_batch(tokenizer):
+    model = tiny("gpt2")
+    examples = [Example(" ".join(["w5"] * (60 + i)), "w6 w7") for i in range(8)]  # 61 fit
+    for run in (
+        lambda: gl.train(model, tokenizer, examples, steps=9, batch_size=2, progress=False),
+        lambda: gl.score(model, "wanda", tokenizer, examples, batch_size=2),
+        lambda: gl.redundancy(model, tokenizer, examples, batch_size=2),
+        lambda: mean_target_loss(model, tokenizer, examples, 2),
+    ):
+        with pytest.warns(UserWarning, match="6 of 8 prompts are longer than the") as said:
+            run()
+        assert len(said) == 1
+
+
+def text_of(count):
+    """Running text of `count` tokens, three to an example; and its tokens."""
+    ids = [4 + (i * i) % 60 for i in range(count)]
+    parts = [ids[i : i + 3] for i in range(0, count, 3)]
+    return [Example("", " ".join(f"w{i}" for i in part)) for part in parts], ids
+
+
+@pytest.mark.parametrize(("count", "lengths"), [(25, [10, 10, 5]), (21, [10, 10]), (4, [4])])
+def test_running_text_is_cut_into_blocks_of_the_context(count, lengths, tokenizer):
+    examples, ids = text_of(count)
+    rows = encode(tokenizer, examples, 10)
+    assert [len(row) for row, _ in rows] == lengths
+    assert [i for row, _ in rows for i in row] == ids[: sum(lengths)]  # nothing added, none lost
+    labels = collate(rows)["labels"]
+    assert (labels[:, 1:] != IGNORED).sum() == sum(lengths) - len(rows)
+
+
+def test_blocks_of_running_text_have_a_limit_where_the_context_has_none(tokenizer):
+    examples, _ = text_of(BLOCK + 5)
+    assert [len(row) for row, _ in encode(tokenizer, examples, 10**6)] == [BLOCK, 5]
+
+
+@pytest.mark.parametrize("stride", [1, 3, 5, 9])
+@pytest.mark.parametrize("count", [2, 9, 10, 11, 37])
+def test_windows_predict_every_token_but_the_first_once(count, stride):
+    rows = windows(range(count), 10, stride)
+    predicted = [t for ids, start in rows for t in ids[start:]]
+    assert predicted == list(range(1, count))
+    assert all(len(ids) <= 10 for ids, _ in rows)
+    assert all(start >= 10 - stride for _, start in rows[1:])  # so many tokens before each
 
 
 def test_no_examples_are_refused(gpt2, tokenizer):

@@ -116,6 +116,50 @@ def test_generation_in_batches_is_greedy_generation_one_by_one(model, tokenizer,
     assert any(wanted)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama"])  # absolute and rotary positions
+@pytest.mark.parametrize("beams", [1, 3])
+def test_padding_on_the_left_and_batches_change_no_text(name, beams, tokenizer, examples):
+    """transformers' own generation, one prompt at a time without padding, is the twin."""
+    model, room = tiny(name, seed=3), 12
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    one_by_one = []
+    for example in examples:
+        ids = torch.tensor([tokenizer(example.prompt)["input_ids"]])
+        out = model.generate(
+            ids, max_new_tokens=room, num_beams=beams, do_sample=False, eos_token_id=0
+        )
+        text = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        one_by_one.append(text.strip())
+    padded = [Example(e.prompt, " ".join(["w4"] * 7)) for e in examples]  # int(1.5 * 7) + 2 = 12
+    for size in (1, 5, 12):
+        assert generate(model, tokenizer, padded, size, beams=beams) == one_by_one
+    assert len(set(one_by_one)) > 3
+    by_task = Task("t", "bleu", test=padded)
+    got = evaluate(model, tokenizer, by_task, batch_size=5, beams=beams)
+    assert got["bleu"] == bleu(one_by_one, padded)["bleu"]
+
+
+def test_beams_find_another_text_than_greedy(tokenizer, examples):
+    model = tiny("gpt2", seed=3)
+    assert generate(model, tokenizer, examples, beams=3) != generate(model, tokenizer, examples)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_long_prompt_leaves_less_room_whatever_its_batch(name, tokenizer):
+    """Longest reference 40 tokens: 62 wanted, so 48, 32 or 16 of the context of 64 are left."""
+    model = tiny(name, seed=5)
+    rooms = {5: 48, 16: 48, 17: 32, 32: 32, 33: 16, 48: 16, 60: 16}
+    prompts = {n: " ".join(f"w{4 + (n * i) % 60}" for i in range(n)) for n in rooms}
+    examples = [Example(p, " ".join(["w9"] * 40)) for p in prompts.values()]
+    wanted = [
+        greedy(model, tokenizer, " ".join(prompts[n].split()[-48:]), room)
+        for n, room in rooms.items()
+    ]
+    for size in (1, 3, 7):
+        with pytest.warns(UserWarning, match="1 of 7 prompts are longer than 48 tokens"):
+            assert generate(model, tokenizer, examples, size) == wanted
+
+
 def test_generation_stops_at_the_end_of_text(gpt2, tokenizer, examples):
     gl.train(gpt2, tokenizer, examples, steps=80, lr=2e-2, batch_size=12, progress=False)
     outputs = generate(gpt2, tokenizer, examples)
