@@ -35,29 +35,18 @@ def load(data_dir: str | Path | None = None) -> Task:
     GumlabError where no file is there, a file cannot be read, or the hub cannot be reached.
     """
     folder = Path(data_dir or "").expanduser()
-    own = {s: folder / name for s, name in CSV_FILES.items() if (folder / name).is_file()}
+    own = {s: [folder / name] for s, name in CSV_FILES.items() if (folder / name).is_file()}
     if data_dir is not None and own:
         notes = missing(own, CSV_FILES)
-        pairs = {s: list(read(path, CSV_COLUMNS)) for s, path in own.items()}
+        pairs = {s: list(read(sources, CSV_COLUMNS)) for s, sources in own.items()}
     else:
         found, notes = fetch(HUB) if data_dir is None else find(folder, ("parquet",), EXPECTED)
         # The hub's files have gaps: a split published without references has empty ones.
-        pairs = {
-            s: [pair for source in sources for pair in read(source, HUB_COLUMNS, gaps=notes)]
-            for s, sources in found.items()
-        }
-    return Task(
-        name="e2e",
-        metric="bleu",
-        train=[Example(_prompt(mr), ref) for mr, ref in pairs.get("train", ())],
-        validation=_grouped(pairs.get("validation", ())),
-        test=_grouped(pairs.get("test", ())),
-        notes=tuple(notes),
-    )
-
-
-def _prompt(mr: str) -> str:
-    return f"{mr} ->"
+        pairs = {s: list(read(sources, HUB_COLUMNS, gaps=notes)) for s, sources in found.items()}
+    task = Task("e2e", "bleu", notes=tuple(notes))
+    task.train = [Example(f"{mr} ->", ref) for mr, ref in pairs.get("train", ())]
+    task.validation, task.test = (_grouped(pairs.get(s, ())) for s in ("validation", "test"))
+    return task
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[Example]:
@@ -65,4 +54,4 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> list[Example]:
     references: dict[str, list[str]] = {}
     for mr, ref in pairs:
         references.setdefault(mr, []).append(ref)
-    return [Example(_prompt(mr), refs[0], tuple(refs)) for mr, refs in references.items()]
+    return [Example(f"{mr} ->", refs[0], tuple(refs)) for mr, refs in references.items()]

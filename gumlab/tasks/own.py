@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from gumlab.errors import GumlabError
 from gumlab.tasks import OWN, Example, Task
-from gumlab.tasks._files import find, read
+from gumlab.tasks._files import fill, find, read
 
 EXPECTED = (
     "Expected a .jsonl, .json, .csv or .parquet file, or a folder with train.jsonl, "
@@ -24,14 +25,11 @@ def load(path: str | Path) -> Task:
     if not path.exists():
         raise GumlabError(f"There is no file or folder {str(path)!r}. {EXPECTED}")
     found, notes = find(path, [ending[1:] for ending in OWN], EXPECTED, any_name=True)
-    task = Task(path.resolve().stem, "bleu")
-    for split, sources in found.items():
-        for source in sources:
-            for prompt, target, more in read(
-                source, ("prompt", "target"), ("references",), gaps=notes
-            ):
-                answers = [target, *(more if isinstance(more, list) else [more] if more else [])]
-                texts = tuple(dict.fromkeys(str(answer).strip() for answer in answers))
-                getattr(task, split).append(Example(str(prompt), texts[0], texts))
-    task.notes = tuple(notes)
-    return task
+    return fill(Task(path.resolve().stem, "bleu"), found, notes, _examples)
+
+
+def _examples(sources: list[Path], notes: list[str]) -> Iterator[Example]:
+    for prompt, target, more in read(sources, ("prompt", "target"), ("references",), gaps=notes):
+        answers = [target, *(more if isinstance(more, list) else [more] if more else [])]
+        texts = tuple(dict.fromkeys(str(answer).strip() for answer in answers))
+        yield Example(str(prompt), texts[0], texts)

@@ -7,10 +7,12 @@ Gliwa et al. 2019, CC BY-NC-ND 4.0.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from gumlab.tasks import Example, Task
-from gumlab.tasks._files import Hub, fetch, find, read
+from gumlab.tasks._files import Hub, fetch, fill, find, read
 
 HUB = Hub("knkarthick/samsum", "train.json, val.json and test.json (SAMSum's own corpus.7z)")
 TEXT = "dialogue|dialog|conversation|transcript|document|article|text|source|input"
@@ -31,16 +33,10 @@ def load(data_dir: str | Path | None = None) -> Task:
     GumlabError where there are no such files or columns, or the hub cannot be reached.
     """
     found, notes = fetch(HUB) if data_dir is None else find(data_dir, ENDINGS, EXPECTED, True)
-    task = Task("samsum", "rouge")
-    for split, sources in found.items():
-        for source in sources:
-            getattr(task, split).extend(
-                Example(f"{_lines(text)}\nSummary:", _lines(summary))
-                for text, summary in read(source, (TEXT, SUMMARY), gaps=notes)
-            )
-    task.notes = tuple(notes)
-    return task
+    return fill(Task("samsum", "rouge"), found, notes, _examples)
 
 
-def _lines(text: str) -> str:
-    return str(text).replace("\r\n", "\n").strip()
+def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
+    for pair in read(sources, (TEXT, SUMMARY), gaps=notes):
+        text, summary = (str(part).replace("\r\n", "\n").strip() for part in pair)
+        yield Example(f"{text}\nSummary:", summary)

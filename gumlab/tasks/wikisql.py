@@ -19,7 +19,7 @@ from typing import Any
 
 from gumlab.errors import GumlabError
 from gumlab.tasks import SPLITS, Example, Task
-from gumlab.tasks._files import Found, Hub, fetch, find, missing, read, split_of
+from gumlab.tasks._files import Found, Hub, fetch, fill, find, missing, read, split_of
 from gumlab.tasks.sql import Database, quoted, same_result
 
 AGGREGATES, OPERATORS = ("", "MAX", "MIN", "COUNT", "SUM", "AVG"), ("=", ">", "<")
@@ -65,14 +65,10 @@ def load(data_dir: str | Path | None = None) -> Task:
         found, notes = fetch(HUB)
     else:
         found, notes = find(data_dir, ("parquet",), EXPECTED)
-    task = Task("wikisql", "logical_form")
-    for split, sources in found.items():
-        for source in sources:
-            getattr(task, split).extend(_examples(source, notes))
+    task = fill(Task("wikisql", "logical_form"), found, notes, _examples)
     bare = [s for s in found if not all(example.databases for example in getattr(task, s))]
     if bare:
-        notes.append(NO_ROWS.format(" and ".join(bare)))
-    task.notes = tuple(notes)
+        task.notes += (NO_ROWS.format(" and ".join(bare)),)
     return task
 
 
@@ -128,34 +124,36 @@ def _questions(folder: Path) -> Found:
     return {s: paths for s, paths in found.items() if paths}
 
 
-def _examples(source: Any, notes: list[str]) -> Iterator[Example]:
-    given: dict[str, tuple[Any, ...]] = {}
-    tables: dict[Any, tuple[list[tuple[str, str]], list[Database]]] = {}
-    columns = ("question", "table", "sql")
-    if isinstance(source, Path) and source.suffix == ".jsonl":
-        names = [name.format(source.stem.split(".")[0]) for name in TABLES]
-        path = next((p for p in map(source.with_name, names) if p.is_file()), None)
-        if path is None:
-            raise GumlabError(f"{source} has no tables beside it ({names[0]}). {EXPECTED}")
-        given = {row[0]: row[1:] for row in read(path, ("id", "header"), ("types", "rows"))}
-        columns = ("question", "table_id", "sql")
-    for question, table, sql in read(source, columns, gaps=notes):
-        key, own = table, None
-        try:
-            if isinstance(table, dict):  # the hub's files repeat a table with each of its questions
-                key = (table["id"], *table["header"])
-                own = (table["header"], table["types"], table["rows"])
-            if key not in tables:
-                tables[key] = _table(*(own or given[key]))
-            columns, databases = tables[key]
-            target = _render(columns, sql)
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise GumlabError(
-                f"{source}: no query can be made of {sql!r:.200} on table {key!r:.80} "
-                f"({type(error).__name__}: {error}). {EXPECTED}"
-            ) from error
-        head = ", ".join(quoted(name) for name, _ in columns)
-        yield Example(f"{question.strip()} | t: {head} ->", target, databases=tuple(databases))
+def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
+    for source in sources:
+        given: dict[str, tuple[Any, ...]] = {}
+        tables: dict[Any, tuple[list[tuple[str, str]], list[Database]]] = {}
+        columns = ("question", "table", "sql")
+        if isinstance(source, Path) and source.suffix == ".jsonl":
+            names = [name.format(source.stem.split(".")[0]) for name in TABLES]
+            paths = [p for p in map(source.with_name, names) if p.is_file()]
+            if not paths:
+                raise GumlabError(f"{source} has no tables beside it ({names[0]}). {EXPECTED}")
+            rows = read(paths[:1], ("id", "header"), ("types", "rows"))
+            given = {key: table for key, *table in rows}
+            columns = ("question", "table_id", "sql")
+        for question, table, sql in read([source], columns, gaps=notes):
+            key = table
+            try:
+                if isinstance(table, dict):  # the hub's files repeat it with each of its questions
+                    key = (table["id"], *table["header"])
+                    given[key] = [table[part] for part in ("header", "types", "rows")]
+                if key not in tables:
+                    tables[key] = _table(*given[key])
+                own, databases = tables[key]
+                target = _render(own, sql)
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+                raise GumlabError(
+                    f"{source}: no query can be made of {sql!r:.200} on table {key!r:.80} "
+                    f"({type(error).__name__}: {error}). {EXPECTED}"
+                ) from error
+            head = ", ".join(quoted(name) for name, _ in own)
+            yield Example(f"{question.strip()} | t: {head} ->", target, databases=tuple(databases))
 
 
 def _table(
@@ -175,16 +173,13 @@ def _table(
     columns = [(n, declared.get(kind, "")) for n, kind in zip(names, kinds, strict=True)]
     if rows is None:
         return columns, []
-    cells = []
-    for row in rows:
-        row = [*row, *[None] * len(columns)][: len(columns)]
-        cells.append(tuple(_cell(cell, kind) for cell, (_, kind) in zip(row, columns, strict=True)))
-    return columns, [{"t": (columns, cells)}]
+    full = ([*row, *[None] * len(columns)][: len(columns)] for row in rows)
+    return columns, [{"t": (columns, [tuple(map(_cell, row, kinds)) for row in full])}]
 
 
 def _cell(cell: Any, kind: str) -> Any:
-    number = _number(cell) if kind == "REAL" else None
-    return number if number is not None or cell is None else str(cell)
+    number = _number(cell) if kind == "real" else None
+    return str(cell) if number is None and cell is not None else number
 
 
 def _render(columns: Sequence[tuple[str, str]], sql: dict[str, Any]) -> str:

@@ -7,12 +7,13 @@ parquet files; any *.txt), or fetched from the Hugging Face hub (wikitext-2-raw-
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gumlab.errors import GumlabError
 from gumlab.tasks import Example, Task
-from gumlab.tasks._files import Hub, fetch, find, read
+from gumlab.tasks._files import Hub, fetch, fill, find, read
 
 HUB = Hub(
     "Salesforce/wikitext", "train-*.parquet and so on of wikitext-2-raw-v1", "wikitext-2-raw-v1"
@@ -34,12 +35,12 @@ def load(data_dir: str | Path | None = None) -> Task:
     where a file is not, which `notes` says. Raises GumlabError where there are no such files.
     """
     found, notes = fetch(HUB) if data_dir is None else find(data_dir, ENDINGS, EXPECTED, True)
-    task = Task("wikitext", "perplexity")
-    for split, sources in found.items():
-        text = "\n".join(_text(source, notes) for source in sources)
-        getattr(task, split).extend(Example("", passage) for passage in passages(text))
-    task.notes = tuple(notes)
-    return task
+    return fill(Task("wikitext", "perplexity"), found, notes, _examples)
+
+
+def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
+    text = "\n".join(_text(source, notes) for source in sources)
+    return (Example("", passage) for passage in passages(text))
 
 
 def passages(text: str, size: int = PASSAGE) -> list[str]:
@@ -60,7 +61,7 @@ def passages(text: str, size: int = PASSAGE) -> list[str]:
 
 def _text(source: Any, notes: list[str]) -> str:
     if not isinstance(source, Path) or source.suffix == ".parquet":
-        rows = [text for (text,) in read(source, (), ("text",))]
+        rows = [text for (text,) in read([source], (), ("text",))]
         if None in rows:
             raise GumlabError(f"{source} holds no column text. {EXPECTED}")
         # One line a row; the hub's copy has "" for the corpus's empty line " \n".
