@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import ctypes
+import glob
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from torch import nn
 
 from gumlab.errors import GumlabError
 from gumlab.feedforward import neurons
-from gumlab.models import width_field
+from gumlab.models import RECORD, checksums, width_field
 from gumlab.shrinking import with_neurons
 
 
@@ -30,32 +34,47 @@ def save(
     """Write model, tokenizer and a model card to `folder`; returns the folder.
 
     Equal widths load with plain transformers. Unequal widths are recorded as `per_layer_config` in
-    config.json and load with `gumlab.load`; with `pad` every layer is zero-padded to the widest,
-    and plain transformers loads it too. notes: rows for the card's table. The write is atomic: a
-    killed save leaves the old folder or none. Raises GumlabError where it cannot write.
+    config.json and load with `gumlab.load`, and so are widths for which the config has no entry
+    (BLOOM); with `pad` every layer is zero-padded to the widest, and plain transformers loads it
+    too. notes: rows for the card's table. The files' checksums go to gumlab.json; `gumlab.load`
+    verifies them. The write is atomic: a killed save leaves the old folder or the new, and a hidden
+    `.NAME-saving-*` beside it, which a save an hour later removes (where the system cannot exchange
+    two folders, the old one is in there for a moment). Raises GumlabError where it cannot write.
     """
+    from safetensors import SafetensorError
+
     folder = Path(folder)
+    target = folder.resolve()  # a link stays a link
     widths = [layer.width for layer in neurons(model)]
     if pad and len(set(widths)) > 1:
         model = with_neurons(model, [torch.arange(max(widths)) for _ in widths])
+    plain = _config_builds(model)
+    if pad and not plain:
+        raise GumlabError(
+            f"The config of {type(model).__name__} has no entry for the feed-forward width, so "
+            "plain transformers cannot build a narrower one. Save without pad, for gumlab.load."
+        )
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-saving-", dir=target.parent))
     except OSError as error:
         raise GumlabError(
-            f"Cannot write to {folder.parent}: {error.strerror}. Choose another folder."
+            f"Cannot write to {target.parent}: {error.strerror}. Choose another folder."
         ) from error
     try:
         fresh.chmod(0o755)
         model.save_pretrained(fresh, safe_serialization=True)
         tokenizer.save_pretrained(fresh)
-        _record_widths(model, fresh)
-        card = model_card(folder.name, widths, pad, notes or {})
+        if not plain:
+            _record_widths(model, fresh)
+        card = model_card(folder.name, widths, pad, notes or {}, plain)
         (fresh / "README.md").write_text(card, encoding="utf-8")
-        for file in fresh.iterdir():
+        record = json.dumps({"sha256": checksums(fresh)}, indent=2)
+        (fresh / RECORD).write_text(record + "\n", encoding="utf-8")
+        for file in (p for p in fresh.iterdir() if p.is_file()):
             file.chmod(0o644)  # safetensors leaves files that only their owner can read
-        _swap(fresh, folder)
-    except OSError as error:
+        _swap(fresh, target)
+    except (OSError, SafetensorError) as error:
         raise GumlabError(
             f"Could not save to {folder}: {error}. Nothing half-written is left."
         ) from error
@@ -75,12 +94,13 @@ def check_free(folder: Path) -> None:
         raise GumlabError(f"Cannot write to {folder}. Choose another folder.")
 
 
-def model_card(name: str, widths: list[int], padded: bool, notes: Mapping[str, Any]) -> str:
+def model_card(
+    name: str, widths: list[int], padded: bool, notes: Mapping[str, Any], plain: bool
+) -> str:
     """The README.md of a checkpoint: what was done, how to load it, the table of `notes`."""
-    equal = padded or len(set(widths)) == 1
     how = (
         f'transformers.AutoModelForCausalLM.from_pretrained("{name}")'
-        if equal
+        if plain
         else f'gumlab.load("{name}")'
     )
     rows = [f"| {key} | {value} |" for key, value in notes.items()]
@@ -100,22 +120,41 @@ def model_card(name: str, widths: list[int], padded: bool, notes: Mapping[str, A
     return "\n".join(lines) + "\n"
 
 
+def _config_builds(model: nn.Module) -> bool:
+    """Whether transformers builds these widths from the config alone; tried, without memory."""
+    with torch.device("meta"):
+        built = type(model)(copy.deepcopy(model.config))
+    return [layer.width for layer in neurons(built)] == [layer.width for layer in neurons(model)]
+
+
 def _record_widths(model: nn.Module, folder: Path) -> None:
-    widths = [layer.width for layer in neurons(model)]
-    if len(set(widths)) == 1:
-        return
     path, field = folder / "config.json", width_field(model)
     config = json.loads(path.read_text(encoding="utf-8"))
-    config["per_layer_config"] = {str(i): {field: w} for i, w in enumerate(widths)}
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    layers = {str(i): {field: layer.width} for i, layer in enumerate(neurons(model))}
+    path.write_text(json.dumps(config | {"per_layer_config": layers}, indent=2) + "\n", "utf-8")
 
 
 def _swap(fresh: Path, folder: Path) -> None:
+    """Put `fresh` in the place of `folder`, and clear away what killed saves left an hour ago."""
     if not folder.exists():
         fresh.rename(folder)
-        return
-    check_free(folder)
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    folder.rename(old / folder.name)
-    fresh.rename(folder)
-    shutil.rmtree(old)
+    else:
+        check_free(folder)
+        if not _exchange(fresh, folder):
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-saving-", dir=folder.parent))
+            folder.rename(old / folder.name)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}-saving-*"):
+        if time.time() - left.stat().st_mtime > 3600:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, by Linux's renameat2; False where the system cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, TypeError, OSError):  # not Linux
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0

@@ -12,12 +12,18 @@ import torch
 
 from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.models import load_folder, load_tokenizer, read_config
+from gumlab.models import RECORD, load_folder, load_tokenizer, read_config, verify
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 FOREIGN = {".gguf": "llama.cpp", ".h5": "TensorFlow", ".msgpack": "Flax", ".onnx": "ONNX"}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 INDEX = "model.safetensors.index.json"
+VERDICTS = {
+    ("gumlab", "transformers"): "Plain transformers and gumlab.load load it.",
+    ("gumlab",): "Only gumlab.load loads it: transformers does not build unequal widths.",
+    ("transformers",): "Only transformers loads it: gumlab.load wants the files above mended.",
+    (): "Neither gumlab.load nor transformers (without unpickling) loads it.",
+}
 
 
 @dataclass
@@ -74,11 +80,12 @@ def doctor(folder: str | Path) -> Report:
         report.say(False, "The folder is empty.")
         return report
     _strangers(names, report)
+    sound = _checksums(folder, report)
     config, whole = _config(folder, report), _weights(folder, report)
     tokenizer = _tokenizer(folder, report)
     if config and whole:
-        _model(folder, config, tokenizer, report)
-    _verdict(report)
+        _model(folder, config, tokenizer if sound else None, report)
+    report.say(bool(report.loads_with), VERDICTS[tuple(report.loads_with)])
     return report
 
 
@@ -92,6 +99,17 @@ def _strangers(names: list[str], report: Report) -> None:
     for name in names:
         if kind := FOREIGN.get(Path(name).suffix):
             report.say(False, f"{name} is a file of {kind}, which gumlab does not read.")
+
+
+def _checksums(folder: Path, report: Report) -> bool:
+    """False if files are not as gumlab saved them, so that gumlab.load refuses the folder."""
+    try:
+        known = verify(folder)
+        report.say(True, f"{'Every file has its' if known else 'There is no'} checksum ({RECORD}).")
+        return True
+    except GumlabError as error:
+        report.say(False, str(error))
+        return False
 
 
 def _config(folder: Path, report: Report) -> dict[str, Any] | None:
@@ -141,11 +159,9 @@ def _weights(folder: Path, report: Report) -> bool:
     text = f"{kinds.total():,} numbers ({report.dtype}) in {len(files)} safetensors file(s)"
     report.say(True, f"{text}: headers and the bounds of every tensor are right.")
     if bad:
-        text = f"NaN or infinity in {len(bad)} tensor(s), such as {bad[0]}: flipped bits, or a"
-        report.say(False, f"{text} training that diverged; it loads, but is of no use.")
+        report.say(False, f"NaN or infinity in {len(bad)} tensor(s), such as {bad[0]}: of no use.")
     else:
-        text = f"No NaN or infinity, the largest number is {largest[0]:.3g} in {largest[1]}; there"
-        report.say(True, f"{text} is no checksum, so other flipped bits cannot be seen.")
+        report.say(True, f"No NaN or infinity; the largest is {largest[0]:.3g}, in {largest[1]}.")
     return True
 
 
@@ -239,17 +255,6 @@ def _loads_plainly(folder: Path) -> bool:
     from transformers import AutoModelForCausalLM
 
     try:
-        AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        return bool(AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True))
     except Exception:  # whatever it is, it does not load
         return False
-    return True
-
-
-def _verdict(report: Report) -> None:
-    text = {
-        ("gumlab", "transformers"): "Plain transformers and gumlab.load load it.",
-        ("gumlab",): "Only gumlab.load loads it: transformers does not build unequal widths.",
-        ("transformers",): "Only transformers loads it: gumlab.load needs the tokenizer too.",
-        (): "Neither gumlab.load nor transformers (without unpickling) loads it.",
-    }[tuple(report.loads_with)]
-    report.say(bool(report.loads_with), text)

@@ -2,8 +2,17 @@
 
 A block computes h = act(x W_in^T + b) (gated: h = act(x W_gate^T) * (x W_up^T)) and returns
 h W_out^T + b_out. Neuron i is row i of W_in, entry i of b, and column i of W_out. Blocks are found
-by structure: outside attention, inside a numbered layer, the last linear map N -> D of a module
-whose earlier linear maps are all D -> N (one: plain, two: gated) or D -> 2N (fused gate and up).
+by structure, not by class: outside attention, inside a numbered layer, a module whose linear maps
+are as one of these rows says (D the model's width, N the neurons; out, by its shape, is N -> D):
+
+| maps   | into the neurons  | out    | incoming of neuron i            | as in                    |
+|--------|-------------------|--------|---------------------------------|--------------------------|
+| plain  | fc: D -> N        | N -> D | row i of fc                     | GPT-2, GPT-Neo, OPT, Phi |
+| gated  | gate, up: D -> N  | N -> D | row i of gate, row i of up      | Llama, Qwen3, Gemma      |
+| fused  | gate_up: D -> 2 N | N -> D | rows i and N + i of gate_up     | Phi-3, GLM               |
+
+Where N = D, the shapes cannot tell, and the map that was defined last counts as out. A block with
+other numbers by neuron (a norm over the N), and a layer with experts, are refused.
 """
 
 from __future__ import annotations
@@ -127,29 +136,51 @@ def neurons(model: nn.Module) -> list[FeedForward]:
     Raises GumlabError where no block of a known structure is found, or where a layer holds several
     (a mixture of experts), saying what was found.
     """
-    blocks = [block for name, module in model.named_modules() if (block := _block(name, module))]
-    layers = getattr(getattr(model, "config", None), "num_hidden_layers", len(blocks))
-    if not blocks or len(blocks) != layers:
-        names = ", ".join(b.name for b in blocks[:3]) or "none"
+    config, modules = getattr(model, "config", None), list(model.named_modules())
+    size_d = getattr(config, "hidden_size", None)
+    blocks = [block for name, module in modules if (block := _block(name, module, size_d))]
+    layers = getattr(config, "num_hidden_layers", len(blocks))
+    experts = [name for name, _ in modules if "expert" in name or "moe" in name]
+    if not blocks or len(blocks) != layers or experts:
+        names = ", ".join([b.name for b in blocks[:3]] + experts[:1]) or "none"
         raise GumlabError(
             f"Expected one feed-forward block in each of the {layers} layers of "
-            f"{type(model).__name__}, found {len(blocks)} ({names}). gumlab prunes decoder models "
-            "whose layers hold one plain or gated block, such as GPT-2, GPT-Neo, OPT or Llama; "
-            "mixtures of experts are not supported."
+            f"{type(model).__name__}, found {len(blocks)} ({names}); {_layer(modules)}. gumlab "
+            "prunes decoder models whose layers hold one plain or gated block, such as GPT-2, "
+            "GPT-Neo, OPT or Llama; mixtures of experts are not supported."
         )
     return blocks
 
 
-def _block(name: str, module: nn.Module) -> FeedForward | None:
-    path = name.split(".")
-    if "attn" in name or "attention" in name or not any(part.isdigit() for part in path):
+def _layer(modules: list[tuple[str, nn.Module]]) -> str:
+    """What the first numbered layer holds, for the sentence of a refusal."""
+    for name, module in modules:
+        if name.rpartition(".")[2].isdigit():
+            parts = {n: [type(m).__name__, *dict(m.named_children())] for n, m in _parts(module)}
+            text = ", ".join(f"{n} ({' '.join(inside)})" for n, inside in parts.items())
+            return f"{name}, a {type(module).__name__}, holds {text or 'no modules'}"
+    return "no module is a numbered layer"
+
+
+def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(n, m) for n, m in module.named_children() if "attn" not in n and "attention" not in n]
+
+
+def _block(name: str, module: nn.Module, hidden: int | None) -> FeedForward | None:
+    if "attn" in name or "attention" in name or not any(p.isdigit() for p in name.split(".")):
         return None
-    maps = [child for child in module.children() if is_linear(child)]
-    if len(maps) not in (2, 3) or any("expert" in part for part in path):
+    parts = dict(_parts(module))
+    maps = [child for child in parts.values() if is_linear(child)]
+    if len(maps) not in (2, 3):
         return None
-    *fc, proj = maps
-    size_d, size_n = by_output(proj).shape  # W_out is (D, N)
-    heights = [size_n] if len(fc) == 2 else [size_n, 2 * size_n]
-    if all(by_output(m).shape[1] == size_d and by_output(m).shape[0] in heights for m in fc):
-        return FeedForward(name, tuple(fc), proj)
+    for proj in reversed(maps):  # defined last, as a rule
+        fc = tuple(m for m in maps if m is not proj)
+        size_d, size_n = by_output(proj).shape  # W_out is (D, N)
+        heights = [size_n] if len(fc) == 2 else [size_n, 2 * size_n]
+        fits = all(by_output(m).shape[1] == size_d and by_output(m).shape[0] in heights for m in fc)
+        if fits and hidden in (size_d, None):
+            own = [p for m in parts.values() if m not in maps for p in m.parameters()]
+            own += module.parameters(recurse=False)
+            known = size_n == size_d or not any(size_n in p.shape for p in own)
+            return FeedForward(name, fc, proj) if known else None
     return None

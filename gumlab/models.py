@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from gumlab.feedforward import neurons
 
 ASSETS = Path(__file__).parent / "assets"
 VOCABULARIES = ("tokenizer.json", "*vocab*", "*.model", "tekken.json")  # one is there, or none is
+WIDTHS = ("n_inner", "ffn_dim", "intermediate_size", "ffn_hidden_size")
+RECORD = "gumlab.json"  # the checksums of a folder's files, as `save` wrote them
 BUILT_IN = ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide")
 
 
@@ -21,14 +24,15 @@ def load(
     name: str | Path,
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
 ) -> tuple[nn.Module, Any]:
     """(model, tokenizer) by name, in eval mode.
 
     name: a built-in model (tiny-gpt-neo, tiny-gpt2, tiny-llama, tiny-twins, tiny-wide), a Hugging
     Face name ("gpt2"), or a folder that `save` or transformers wrote; layers of unequal widths
-    load too. device: default a GPU if there is one. dtype: of the weights. Only safetensors are
-    read, nothing is unpickled, and no remote code runs. Raises GumlabError where that cannot be.
+    load too. device: default a GPU if there is one. dtype: of the weights, "auto" for the file's.
+    Only safetensors are read, nothing is unpickled, no remote code runs, and what `save` wrote is
+    checked by its checksums. Raises GumlabError where that cannot be.
     """
     from transformers.utils import logging
 
@@ -40,12 +44,55 @@ def load(
         folder = Path(name)
     else:
         return _load_from_hub(str(name), device, dtype)
-    return load_folder(folder, dtype).to(device), load_tokenizer(folder)
+    return _load_whole(folder, device, dtype)
 
 
-def load_folder(folder: Path, dtype: torch.dtype) -> nn.Module:
+def _load_whole(
+    folder: Path, device: str | torch.device, dtype: torch.dtype | str
+) -> tuple[nn.Module, Any]:
+    model = load_folder(folder, dtype)  # first, for it says more exactly what is wrong
+    verify(folder)
+    return model.to(device), load_tokenizer(folder)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 in hex by file name, of every file but the record itself and the card."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if path.name not in (RECORD, "README.md"):
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def verify(folder: Path) -> bool:
+    """True if every file is as `save` wrote it; False for a folder without a record, as of others.
+
+    Raises GumlabError naming the files that were changed, lost or damaged since.
+    """
+    try:
+        recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))["sha256"].items()
+        changed = dict(recorded - checksums(folder).items())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise GumlabError(f"{folder} cannot be read: {error}. Make its files readable.") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise GumlabError(f"{folder / RECORD} is damaged. Copy the folder again.") from error
+    if changed:
+        raise GumlabError(
+            f"{folder} is not as gumlab.save wrote it: the checksums in {RECORD} do not fit "
+            f"{', '.join(sorted(changed))}. Copy the folder again; or, if the change was meant "
+            f"(another tool saved here, a setting was edited), delete {RECORD}."
+        )
+    return True
+
+
+def load_folder(folder: Path, dtype: torch.dtype | str) -> nn.Module:
     """The model of a local folder, equal or unequal widths (`per_layer_config`), on the CPU."""
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
     config = read_config(folder)
     layers = config.pop("per_layer_config", None)
@@ -56,6 +103,8 @@ def load_folder(folder: Path, dtype: torch.dtype) -> nn.Module:
             "the model again with safetensors (transformers: model.save_pretrained)."
         )
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what its report says of weights is checked and said below
     try:
         config = AutoConfig.for_model(**config)
         # transformers does not build unequal layers: it loads all the rest, we load the blocks
@@ -74,6 +123,8 @@ def load_folder(folder: Path, dtype: torch.dtype) -> nn.Module:
             f"{folder} cannot be loaded ({type(error).__name__}: {_first_line(error)}). "
             "The files are damaged or made for another model; copy or save them again."
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
     wrong = {k if isinstance(k, str) else k[0] for k in report["mismatched_keys"]} - refitted
     wrong |= set(report["missing_keys"])
     if wrong:
@@ -102,13 +153,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def width_field(model: nn.Module) -> str:
-    """The name of the config's entry for the feed-forward width."""
-    for field in ("n_inner", "ffn_dim", "intermediate_size"):
-        if hasattr(model.config, field):
-            return field
-    raise GumlabError(
-        f"The config of {type(model).__name__} has no known entry for the feed-forward width."
-    )
+    """The name of the config's entry for the feed-forward width, or to record it under."""
+    return next((f for f in WIDTHS if hasattr(model.config, f)), "intermediate_size")
 
 
 def _load_blocks(model: nn.Module, folder: Path, layers: dict[str, dict[str, Any]]) -> set[str]:
@@ -142,15 +188,18 @@ def _first_line(error: Exception) -> str:
 
 def load_tokenizer(source: Path | str) -> Any:
     """The tokenizer of a local folder or a Hugging Face name, with a padding token."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if isinstance(source, Path) and not any(any(source.glob(name)) for name in VOCABULARIES):
         raise GumlabError(  # transformers would make up an empty one
             f"No tokenizer is in {source}. Put tokenizer.json and tokenizer_config.json beside the "
             "weights."
         )
+    kind = AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        if isinstance(source, Path) and _says_all(source / "tokenizer_config.json"):
+            kind = PreTrainedTokenizerFast
+        tokenizer = kind.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         raise GumlabError(
             f"No tokenizer could be read from {source} ({type(error).__name__}). "
@@ -161,23 +210,37 @@ def load_tokenizer(source: Path | str) -> Any:
     return tokenizer
 
 
+def _says_all(path: Path) -> bool:
+    """True where tokenizer.json is all of the tokenizer; transformers would force Qwen2's on it."""
+    generic = ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return path.exists() and json.loads(path.read_bytes()).get("tokenizer_class") in generic
+
+
 def _load_from_hub(
-    name: str, device: str | torch.device, dtype: torch.dtype
+    name: str, device: str | torch.device, dtype: torch.dtype | str
 ) -> tuple[nn.Module, Any]:
-    import huggingface_hub
+    import huggingface_hub as hub
     from transformers import AutoModelForCausalLM
 
     if "/" not in name and (name.startswith("tiny") or "." in name):
         raise unknown("model", name, BUILT_IN)
     options = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
     build = AutoModelForCausalLM.from_pretrained
+    offline = hub.constants.HF_HUB_OFFLINE
     try:
+        saved = isinstance(hub.try_to_load_from_cache(name, RECORD), str)  # `save` wrote it
         try:
-            model = build(name, local_files_only=True, **options)  # the cache needs no network
+            model = None if saved else build(name, local_files_only=True, **options)  # from cache
         except OSError:
-            if not huggingface_hub.constants.HF_HUB_OFFLINE:  # fail in seconds, not after retries
-                huggingface_hub.HfApi().model_info(name, timeout=5)
-            model = build(name, **options)
+            if not offline:  # fail in seconds, not after retries
+                files = hub.HfApi().model_info(name, timeout=5).siblings
+                saved = RECORD in [file.rfilename for file in files]
+            model = None if saved else build(name, **options)
+        if saved:
+            folder = Path(hub.snapshot_download(name, local_files_only=offline))
+            return _load_whole(folder, device, dtype)
+    except GumlabError:
+        raise
     except Exception as error:  # of the hub, the network, the disk: all end in the same advice
         raise GumlabError(
             f"{name!r} is not a built-in model ({', '.join(BUILT_IN)}), not a folder here, and "

@@ -99,8 +99,8 @@ def with_neurons(model: nn.Module, indices: Sequence[Tensor]) -> nn.Module:
     for layer in neurons(small):
         layer.set_sizes()
     widths = {layer.width for layer in neurons(small)}
-    if len(widths) == 1:
-        setattr(small.config, width_field(small), widths.pop())
+    if len(widths) == 1 and hasattr(small.config, field := width_field(small)):
+        setattr(small.config, field, widths.pop())
     return small
 
 

@@ -25,7 +25,9 @@ torch.set_num_threads(1)
 
 D, N, LAYERS, VOCAB, CONTEXT = 16, 24, 2, 64, 64
 PLAIN = ("gpt2", "gpt_neo", "opt", "gpt_neox", "gptj")
-ARCHITECTURES = (*PLAIN, "llama", "phi3")
+GATED = ("llama", "phi3", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2")
+ARCHITECTURES = (*PLAIN, *GATED)
+EXPERTS = ("mixtral", "qwen3_moe", "olmoe")
 _SHARED = {"vocab_size": VOCAB, "bos_token_id": 2, "eos_token_id": 0, "pad_token_id": 1}
 _LONG = {"hidden_size": D, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
 _CONTEXT = {"max_position_embeddings": CONTEXT}
@@ -34,6 +36,7 @@ _NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 _GPT_NEO = {"hidden_size": D, "num_layers": LAYERS, "num_heads": 2, "window_size": 8}
 _OPT = {"ffn_dim": N, "word_embed_proj_dim": D, "dropout": 0.0, "tie_word_embeddings": True}
 _LLAMA = {"intermediate_size": N, "mlp_bias": True, "num_key_value_heads": 1}
+_GROUPED = _LONG | _CONTEXT | {"intermediate_size": N, "num_key_value_heads": 1, "head_dim": 8}
 _PHI3 = {"intermediate_size": N, "original_max_position_embeddings": CONTEXT}
 _CONFIGS = {
     "gpt2": ("GPT2Config", _SHORT | _NO_DROPOUT),
@@ -48,10 +51,23 @@ _CONFIGS = {
     "gpt_neox": ("GPTNeoXConfig", _LONG | _CONTEXT | {"intermediate_size": N}),
     "gptj": ("GPTJConfig", _SHORT | _NO_DROPOUT | {"rotary_dim": 4}),
     "phi3": ("Phi3Config", _LONG | _CONTEXT | _PHI3),
-    "mixtral": (
-        "MixtralConfig",
-        _LONG | _CONTEXT | {"intermediate_size": N, "num_local_experts": 2},
+    "mistral": ("MistralConfig", _GROUPED),
+    "qwen2": ("Qwen2Config", _GROUPED),
+    "qwen3": ("Qwen3Config", _GROUPED),
+    "gemma": ("GemmaConfig", _GROUPED),
+    "gemma2": ("Gemma2Config", _GROUPED),
+    "gemma3_text": ("Gemma3TextConfig", _GROUPED | {"sliding_window": 8}),
+    "olmo2": ("Olmo2Config", _GROUPED),
+    "mixtral": ("MixtralConfig", _GROUPED | {"num_local_experts": 2}),
+    "qwen3_moe": ("Qwen3MoeConfig", _GROUPED | {"num_experts": 2, "num_experts_per_tok": 1}),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        _GROUPED
+        | {"num_experts": 2, "num_experts_per_tok": 1, "shared_expert_intermediate_size": N},
     ),
+    "olmoe": ("OlmoeConfig", _GROUPED | {"num_experts": 2, "num_experts_per_tok": 1}),
+    "bloom": ("BloomConfig", {"hidden_size": D, "n_layer": LAYERS, "n_head": 2}),
+    "bitnet": ("BitNetConfig", _GROUPED),
 }
 
 # every training-time method as (name, Pruner options); soft movement needs a large score_lr to
@@ -71,6 +87,15 @@ _LEARNED = {
     for gradient in ("gate", "neuron")
 }
 METHOD_CASES = {"random": METHODS["random"], "magnitude": METHODS["magnitude"], **_LEARNED}
+
+# (method case, architecture): the first seven architectures with every case, the gated ones that
+# differ from Llama only around the block with one case of each kind of score, to save time
+CASES = [
+    (case, name)
+    for case in METHOD_CASES
+    for name in ARCHITECTURES
+    if name in ARCHITECTURES[:7] or case in ("random", "magnitude", "gum-gate")
+]
 
 
 def tiny(name: str, seed: int = 0, dtype: torch.dtype = torch.float32, **config) -> nn.Module:

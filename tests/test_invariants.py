@@ -8,6 +8,7 @@ import copy
 import pytest
 import torch
 from conftest import (
+    CASES,
     METHOD_CASES,
     N,
     hooks_of,
@@ -25,7 +26,7 @@ from gumlab.scoring import SCORES
 from gumlab.study import PAPER_METHODS, run
 
 
-@pytest.mark.parametrize("case", METHOD_CASES)
+@pytest.mark.parametrize(("case", "model"), CASES, indirect=["model"])
 def test_1_gated_equals_shrunk(case, model, tokenizer, task):
     pruner, _ = prune(model, case, tokenizer, task)
     assert pruner.fraction_kept < 0.95, "the method removed too little for this test to mean much"
@@ -67,7 +68,7 @@ def test_2_conv1d_and_linear_have_the_same_scores(method, gpt2, tokenizer, task)
 ORDERS = [torch.randperm(N, generator=torch.Generator().manual_seed(s)) for s in (5, 6)]
 
 
-@pytest.mark.parametrize("case", METHOD_CASES)
+@pytest.mark.parametrize(("case", "model"), CASES, indirect=["model"])
 def test_3_permuted_neurons_get_permuted_scores_and_masks(case, model, tokenizer, task):
     model.double()
     twin = permuted(model, ORDERS)
