@@ -1,6 +1,6 @@
 """The invariants of the design, for every architecture and every training-time method.
 
-Invariant 4 (save and load) is in test_models_checkpoints, 6 (a killed study) in test_study.
+Invariant 4 (save and load) for all is in test_models_checkpoints, 6 (a killed study) in test_study.
 """
 
 import copy
@@ -10,6 +10,7 @@ import torch
 from conftest import (
     CASES,
     METHOD_CASES,
+    D,
     N,
     hooks_of,
     linear_twin,
@@ -20,8 +21,10 @@ from conftest import (
     random_masks,
     tiny,
 )
+from transformers import AutoModelForCausalLM
 
 import gumlab as gl
+from gumlab.feedforward import neurons
 from gumlab.scoring import SCORES
 from gumlab.study import PAPER_METHODS, run
 
@@ -155,3 +158,68 @@ def test_1_masks_from_scores_shrink_to_what_they_gate(model, tokenizer, examples
     )
     assert sum(n.width for n in gl.neurons(small)) == round(0.3 * 2 * N)
     assert random_masks(model)[0].shape == masks[0].shape
+
+
+VARIANTS = {
+    "llama-bare": ("llama", {"mlp_bias": False}),
+    "llama-untied": ("llama", {"tie_word_embeddings": False}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "gpt2-untied": ("gpt2", {"tie_word_embeddings": False}),
+    "opt-bare": ("opt", {"enable_bias": False}),
+    "gemma-untied": ("gemma", {"tie_word_embeddings": False}),
+    "gpt2-23": ("gpt2", {"n_inner": 23}),
+    "llama-23": ("llama", {"intermediate_size": 23}),
+    "phi3-23": ("phi3", {"intermediate_size": 23}),
+    "gpt2-as-wide-as-the-model": ("gpt2", {"n_inner": D}),
+    "phi3-as-wide-as-the-model": ("phi3", {"intermediate_size": D}),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_1_3_4_ties_biases_and_odd_widths_change_nothing(name, tokenizer, task, tmp_path):
+    kind, config = VARIANTS[name]
+    model, batch = tiny(kind, **config), one_batch(tiny(kind), tokenizer, task.test)
+    width, tied = neurons(model)[0].width, config.get("tie_word_embeddings")
+    assert width == config.get("n_inner", config.get("intermediate_size", N))
+    if tied is not None:
+        one, other = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        assert (one is other) == tied
+    orders = [torch.randperm(width, generator=torch.Generator().manual_seed(s)) for s in (5, 6)]
+    twin = permuted(model, orders)
+    for method in ("magnitude", "obs"):
+        scores, theirs = (gl.score(m, method, tokenizer, task) for m in (model, twin))
+        for a, b, order in zip(scores, theirs, orders, strict=True):
+            torch.testing.assert_close(a[order], b, rtol=1e-3, atol=1e-5)
+    masks = gl.select(scores, widths=[7, 13])
+    small = gl.shrink(model, masks)
+    gates = gl.gate(model, masks)
+    gated = logits_of(model, batch)
+    gates.remove()
+    assert not torch.allclose(logits_of(model, batch), gated, atol=1e-3)
+    torch.testing.assert_close(logits_of(small, batch), gated, rtol=1e-4, atol=1e-4)
+    gl.save(small, tokenizer, tmp_path / "unequal")
+    padded = gl.save(small, tokenizer, tmp_path / "padded", pad=True)
+    loaded, _ = gl.load(tmp_path / "unequal", device="cpu")
+    assert torch.equal(logits_of(loaded, batch), logits_of(small, batch))
+    plain = AutoModelForCausalLM.from_pretrained(padded).eval()
+    torch.testing.assert_close(logits_of(plain, batch), gated, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "phi3", "qwen3", "gemma3_text", "olmo2"])
+def test_1_4_in_bfloat16(name, tokenizer, task, tmp_path):
+    """Equal within bf16's 8 bits of mantissa, and bf16 in every copy and file."""
+    model = tiny(name, dtype=torch.bfloat16)  # not .to(), which would round rotary angles too
+    batch = one_batch(model, tokenizer, task.test)
+    masks = gl.select(gl.score(model, "obs", tokenizer, task), widths=[7, 11])
+    small = gl.shrink(model, masks)
+    gl.gate(model, masks)
+    gated = logits_of(model, batch)
+    size = gated.float().abs().mean().item()
+    assert size > 0.1
+    torch.testing.assert_close(logits_of(small, batch), gated, rtol=2**-5, atol=size * 2**-5)
+    assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
+    folder = gl.save(small, tokenizer, tmp_path / "small")
+    for dtype in ("auto", torch.bfloat16):
+        loaded, _ = gl.load(folder, device="cpu", dtype=dtype)
+        assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+        assert torch.equal(logits_of(loaded, batch), logits_of(small, batch))
