@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -12,8 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from gumlab.errors import GumlabError
+from gumlab.printing import counted, show, text
+
+
+class _Stoppable(typer.core.TyperGroup):
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            typer.echo("gumlab: stopped before the end.", err=True)
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
+    cls=_Stoppable,
     help="Structured pruning of GPT-type language models.",
     no_args_is_help=True,
     add_completion=False,
@@ -104,8 +115,8 @@ def prune(
     except KeyboardInterrupt:
         typer.echo(f"gumlab: stopped, and nothing was written to {out}.", err=True)
         raise typer.Exit(130) from None
-    save(small, tokenizer, out, pad=pad, notes={k: _text(v) for k, v in row.items()})
-    _show(row | {"out": str(out)}, as_json)
+    save(small, tokenizer, out, pad=pad, notes={k: text(v) for k, v in row.items()})
+    show(row | {"out": str(out)}, as_json)
 
 
 @app.command()
@@ -129,8 +140,10 @@ def evaluate(
     if split == "test" and not data.test:
         split = "validation"
     options = {"limit": limit, "generated": generated, "batch_size": batch_size}
-    scores = run_evaluate(*load(model), data, split, **options)
-    _show({"model": model, "task": task, "split": split, **scores}, as_json)
+    loaded, tokenizer = load(model)
+    with counted(loaded):
+        scores = run_evaluate(loaded, tokenizer, data, split, **options)
+    show({"model": model, "task": task, "split": split, **scores}, as_json)
 
 
 @app.command()
@@ -148,27 +161,39 @@ def redundancy(
     from gumlab.models import load
 
     options = {"split": split, "limit": limit, "batch_size": batch_size}
-    report = run_redundancy(*load(model), _task(task, data_dir), **options)
+    loaded, tokenizer = load(model)
+    with counted(loaded):
+        report = run_redundancy(loaded, tokenizer, _task(task, data_dir), **options)
     row = {"model": model, "task": task, "split": split, "tokens": report.tokens}
     row |= {"uniqueness": report.uniqueness, "mean_sensitivity": report.mean_sensitivity}
-    _show(row | {"layers": report.table().to_dict("records")}, as_json)
+    show(row | {"layers": report.table().to_dict("records")}, as_json)
 
 
 @app.command()
 def measure(
     models: Annotated[list[str], typer.Argument(help="One or more.", metavar="MODEL...")],
+    batches: Annotated[
+        list[int], typer.Option("--batches", "--batch", help="Batch size; give it again for more.")
+    ] = (1, 8),
+    tokens: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 128,
+    decoded: Annotated[int, typer.Option(help="Tokens written after it.")] = 16,
+    repeats: Annotated[int, typer.Option(help="Timed turns of each model.")] = 12,
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, FLOPs, bytes, and latency (taking turns), of models side by side."""
-    from gumlab.measurement import latencies
-    from gumlab.measurement import measure as run_measure
+    """Parameters, FLOPs, bytes, speed and peak memory of models, taking turns, side by side."""
+    from gumlab.measurement import compare, why_little
     from gumlab.models import load
 
     loaded = {name: load(name)[0] for name in models}
-    rows = [{"model": name, **run_measure(m, latency=False)} for name, m in loaded.items()]
-    for row, milliseconds in zip(rows, latencies(loaded).values(), strict=True):
-        row["latency_ms"] = milliseconds
-    _show({"models": rows}, as_json)
+    options = {"batches": batches, "tokens": tokens, "decoded": decoded, "repeats": repeats}
+    found = compare(loaded, **options)
+    whys = {name: why_little(found[models[0]], row) for name, row in found.items()}
+    rows = [{"model": name, **row} for name, row in found.items()]
+    result: dict[str, Any] = {"models": rows}
+    if not as_json:  # a table of sizes, one of speeds
+        speeds = [(row["model"], speed) for row in rows for speed in row.pop("speed")]
+        result["speed"] = [{"model": name, **speed} for name, speed in speeds]
+    show(result | {f"why {name}": why for name, why in whys.items() if why}, as_json)
 
 
 @app.command()
@@ -179,7 +204,7 @@ def doctor(folder: Annotated[Path, typer.Argument()], as_json: AsJson = False) -
     from gumlab.doctor import doctor as examine
 
     report = examine(folder)
-    _show(asdict(report), True) if as_json else typer.echo(str(report))
+    show(asdict(report), True) if as_json else typer.echo(str(report))
     if not report.loads_with:
         raise typer.Exit(1)
 
@@ -211,30 +236,6 @@ def _task(name: str, data_dir: Path | None) -> Any:
     for note in task.notes:
         typer.echo(note, err=True)
     return task
-
-
-def _show(result: dict[str, Any], as_json: bool) -> None:
-    """A result as JSON (NaN and infinity as null), or as lines and tables for a person."""
-    if as_json:
-        strict = json.loads(json.dumps(result), parse_constant=lambda _: None)
-        typer.echo(json.dumps(strict, ensure_ascii=False))
-        return
-    for key, value in result.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            import pandas as pd
-
-            shown = pd.DataFrame([{k: _text(v) for k, v in row.items()} for row in value])
-            typer.echo(shown.to_string(index=False))
-        else:
-            typer.echo(f"{key:<18}{_text(value)}")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if type(value) is int else str(value)
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:

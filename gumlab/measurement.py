@@ -1,66 +1,163 @@
-"""What a model costs: parameters, FLOPs, bytes, latency."""
+"""What a model costs: parameters, FLOPs, bytes, speed by batch size, peak memory."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gumlab.batches import context_length, evaluating
+from gumlab.batches import context_length, evaluating, memory_guard
+from gumlab.errors import GumlabError
 from gumlab.feedforward import is_linear, neurons
 
 
-def measure(model: nn.Module, *, latency: bool = True) -> dict[str, Any]:
-    """Parameters, neurons, widths, bytes, FLOPs per token, latency of 128 tokens in milliseconds.
+def measure(model: nn.Module, *, latency: bool = True, **options: Any) -> dict[str, Any]:
+    """Parameters, neurons, widths, bytes and FLOPs per token; with `latency`, all of `compare`.
 
     FLOPs are two per weight of every linear map; attention's own products are left out.
     """
-    result = {
+    if latency:
+        return compare({"model": model}, **options)["model"]
+    return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "neurons": sum(layer.width for layer in neurons(model)),
         "widths": [layer.width for layer in neurons(model)],
         "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
         "flops_per_token": sum(2 * m.weight.numel() for m in model.modules() if is_linear(m)),
     }
-    if latency:
-        result["latency_ms"] = latencies({"model": model})["model"]
-    return result
 
 
-@torch.no_grad()
+def compare(
+    models: Mapping[str, nn.Module],
+    *,
+    batches: Sequence[int] = (1, 8),
+    tokens: int = 128,
+    decoded: int = 16,
+    repeats: int = 12,
+) -> dict[str, dict[str, Any]]:
+    """`measure` of several models, timed in turns: {name: figures}.
+
+    Adds "speed", a row for each batch size: medians and quartiles of prefill_ms and
+    decode_tokens_per_s (see `turns`), and peak_bytes, the weights and the most that the tensors of
+    one turn took beside them (by torch's allocator: what libraries take for themselves is left
+    out). latency_ms is the prefill at the first batch size. Raises GumlabError for numbers below 1
+    (repeats: 2) and for a batch that does not fit into memory.
+    """
+    if not batches or min(*batches, tokens, decoded, repeats - 1) < 1:
+        raise GumlabError(
+            "batches, tokens and decoded must be 1 or more and repeats 2 or more, got "
+            f"{list(batches)}, {tokens}, {decoded} and {repeats}."
+        )
+    found = {name: measure(model, latency=False) | {"speed": []} for name, model in models.items()}
+    for batch in batches:
+        with memory_guard(batch):
+            seen = turns(models, batch=batch, tokens=tokens, decoded=decoded, repeats=repeats)
+            for name, model in models.items():
+                read, prefill, decode = zip(*seen[name], strict=True)
+                row = {"batch": batch, "tokens": read[0], **_spread("prefill_ms", prefill)}
+                row |= _spread("decode_tokens_per_s", decode)
+                row["peak_bytes"] = _peak(model, batch, tokens, decoded)
+                found[name]["speed"].append(row)
+    for row in found.values():
+        row["latency_ms"] = row["speed"][0]["prefill_ms"]
+    return found
+
+
 def latencies(
     models: Mapping[str, nn.Module], *, batch: int = 1, tokens: int = 128, repeats: int = 20
 ) -> dict[str, float]:
-    """Median milliseconds of a forward pass of (batch, tokens) for each model, interleaved.
+    """Median milliseconds of a forward pass of (batch, tokens) for each model, in turns."""
+    seen = turns(models, batch=batch, tokens=tokens, decoded=0, repeats=repeats)
+    return {name: statistics.median(turn[1] for turn in made) for name, made in seen.items()}
 
-    In eval mode; shorter where the context is. The models take turns, so that a busy moment of
-    the machine falls on all of them.
+
+def turns(
+    models: Mapping[str, nn.Module], *, batch: int, tokens: int, decoded: int, repeats: int
+) -> dict[str, list[tuple[int, float, float]]]:
+    """(prompt tokens, milliseconds of the prefill, tokens decoded per second) of each turn.
+
+    Each model reads `batch` random prompts of `tokens` (fewer where the context is short), then
+    writes `decoded` tokens to each, one a step, with its KV cache. In eval mode; the first turns
+    are not counted. The models take turns, in an order drawn anew each time, so that a busy moment
+    of the machine falls on all of them: turn i of one model belongs to turn i of the others.
     """
-    times: dict[str, list[float]] = {name: [] for name in models}
-    inputs = {name: _tokens(model, batch, tokens) for name, model in models.items()}
-    with evaluating(*models.values()):
-        for turn in range(repeats + 3):  # the first three turns warm up
-            for name, model in models.items():
-                _wait(model)
-                began = time.perf_counter()
-                model(inputs[name])
-                _wait(model)
-                if turn >= 3:
-                    times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(t) for name, t in times.items()}
+    seen: dict[str, list[tuple[int, float, float]]] = {name: [] for name in models}
+    order, draw = list(models), random.Random(0)
+    for turn in range(repeats + 3):  # the first three turns warm up
+        draw.shuffle(order)
+        for name in order:
+            done = _turn(models[name], batch, tokens, decoded)
+            if turn >= 3:
+                seen[name].append(done)
+    return seen
 
 
-def _tokens(model: nn.Module, batch: int, tokens: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    tokens = min(tokens, context_length(model))
-    ids = torch.randint(0, model.config.vocab_size, (batch, tokens), generator=generator)
-    return ids.to(next(model.parameters()).device)
+def why_little(dense: Mapping[str, Any], small: Mapping[str, Any]) -> str | None:
+    """In words, why decoding at the first batch size gains little; None where it gains.
+
+    dense, small: two models' figures from one `compare`. Little is less than half of what is saved
+    of the FLOPs and with them of the weights read: so most of the time is spent on neither.
+    """
+    saved = 1 - small["flops_per_token"] / dense["flops_per_token"]
+    before, after = dense["speed"][0], small["speed"][0]
+    gained = 1 - before["decode_tokens_per_s"] / after["decode_tokens_per_s"]  # of the time
+    if saved <= 0 or gained >= saved / 2:
+        return None
+    return (
+        f"{saved:.0%} of the arithmetic and of the weights to read are saved, but only "
+        f"{max(gained, 0):.0%} of the time of a decoding step at batch {before['batch']}: about "
+        f"{1 - max(gained, 0) / saved:.0%} of it goes into neither, but into calling the layers, "
+        "attention and the cache. A larger batch shares the calls among more tokens."
+    )
 
 
-def _wait(model: nn.Module) -> None:
-    if next(model.parameters()).is_cuda:
-        torch.cuda.synchronize()
+@torch.no_grad()
+def _turn(model: nn.Module, batch: int, tokens: int, decoded: int) -> tuple[int, float, float]:
+    decoded = min(decoded, context_length(model) // 2)
+    size = (batch, min(tokens, context_length(model) - decoded))
+    ids = torch.randint(
+        0, model.config.vocab_size, size, generator=torch.Generator().manual_seed(0)
+    )
+    ids = ids.to(next(model.parameters()).device)
+    with evaluating(model):
+        began = _now(ids)
+        out = model(ids)
+        read = _now(ids)
+        for _ in range(decoded):
+            chosen = out.logits[:, -1:].argmax(-1)  # (B, 1)
+            out = model(chosen, past_key_values=out.past_key_values)
+        wrote = _now(ids)
+    return size[1], 1000 * (read - began), batch * decoded / max(wrote - read, 1e-9)
+
+
+def _peak(model: nn.Module, *turn: int) -> int:
+    """Bytes of the weights and of the tensors alive at once in a turn."""
+    weights = sum(t.nbytes for t in itertools.chain(model.parameters(), model.buffers()))
+    if (device := next(model.parameters()).device).type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        _turn(model, *turn)
+        return weights + torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would write lines to stderr
+    with torch.autograd.profiler.profile(profile_memory=True, use_kineto=True) as seen:
+        _turn(model, *turn)
+    taken = [e.nbytes() for e in seen.kineto_results.events() if e.name() == "[memory]"]
+    return weights + max(itertools.accumulate(taken))
+
+
+def _spread(name: str, values: Sequence[float]) -> dict[str, Any]:
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {name: middle, f"{name}_quartiles": [low, high]}
+
+
+def _now(on: Tensor) -> float:
+    if on.is_cuda:
+        torch.cuda.synchronize(on.device)
+    return time.perf_counter()

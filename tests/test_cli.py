@@ -1,14 +1,18 @@
 """The commands: one JSON object or a page for a person, one sentence for a mistake."""
 
+import inspect
 import json
 import os
+import signal
+import subprocess
 import sys
 
 import pytest
+import transformers
 from conftest import random_masks, tiny, word_tokenizer
 
 import gumlab as gl
-from gumlab import cli, tasks
+from gumlab import cli, measurement, printing, tasks
 from gumlab.pruner import Pruner
 from gumlab.tasks import Task
 
@@ -138,16 +142,97 @@ def test_evaluate_and_redundancy_give_what_python_gives(gumlab, folders, small_t
 
 
 def test_measure_sets_models_side_by_side(gumlab, folders):
-    code, text, _ = gumlab("measure", *folders, "--json")
+    few = ["--batch", 1, "--batch", 3, "--tokens", 8, "--decoded", 2, "--repeats", 2]
+    code, text, _ = gumlab("measure", *folders, *few, "--json")
     rows = json.loads(text)["models"]
     assert code == 0
     assert [row["model"] for row in rows] == [str(f) for f in folders]
     assert [row["widths"] for row in rows] == [[24, 24], [7, 11]]
     assert rows[0]["bytes"] > rows[1]["bytes"]
-    assert all(row["latency_ms"] > 0 for row in rows)
-    code, text, _ = gumlab("measure", *folders)
-    assert "latency_ms" in text.splitlines()[0]
-    assert len(text.splitlines()) == 3
+    for row in rows:
+        assert [(speed["batch"], speed["tokens"]) for speed in row["speed"]] == [(1, 8), (3, 8)]
+        assert row["speed"][0]["peak_bytes"] < row["speed"][1]["peak_bytes"]
+        assert row["latency_ms"] == row["speed"][0]["prefill_ms"] > 0
+    code, text, _ = gumlab("measure", *folders, *few)
+    lines = text.splitlines()
+    assert "latency_ms" in lines[0]
+    assert "decode_tokens_per_s" in lines[3]
+    assert [line.split()[-9] for line in lines[4:8]] == ["1", "3", "1", "3"]  # batch
+
+
+def test_measure_says_why_little_is_gained(gumlab, folders, monkeypatch):
+    monkeypatch.setattr(measurement, "_turn", lambda *_: (8, 1.0, 100.0))  # both as fast
+    monkeypatch.setattr(measurement, "_peak", lambda *_: 1)
+    for options in ([], ["--json"]):
+        _, text, _ = gumlab("measure", *folders, *options)
+        assert f"why {folders[1]}" in text
+        assert "about 100% of it goes into neither" in text
+        assert f"why {folders[0]}" not in text
+
+
+@pytest.mark.parametrize("command", ["evaluate", "redundancy", "measure", "demo", "prune"])
+def test_ctrl_c_is_one_sentence_and_130(gumlab, folders, tmp_path, monkeypatch, command):
+    def stop(self, *_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(transformers.GPT2LMHeadModel, "forward", stop)
+    model = ["--model", folders[0]] if command == "demo" else [folders[0]]
+    out = ["--out", "m"] if command in ("demo", "prune") else []
+    code, text, error = gumlab(command, *model, *out)
+    assert code == 130
+    assert "stopped" in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert "Aborted" not in error
+    assert not text or command == "demo"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_signal_in_the_middle_of_an_evaluation(tmp_path):
+    """The real thing: a process that computes is sent the signal that Ctrl-C sends."""
+    command = [sys.executable, "-m", "gumlab.cli", "evaluate", "tiny-gpt2", "--batch-size", "1"]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    seen = b""
+    while b"passes" not in seen:  # the bar: it is at work
+        more = os.read(running.stderr.fileno(), 1000)
+        assert more
+        seen += more
+    running.send_signal(signal.SIGINT)
+    text, error = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert text == b""
+    assert error.endswith(b"gumlab: stopped before the end.\n")
+    assert b"Traceback" not in error
+
+
+def test_exit_codes_of_wrong_usage(gumlab, folders):
+    """2 for what the command line does not allow, as everywhere; 1 is a GumlabError."""
+    for wrong in (["evaluate"], ["evaluate", folders[0], "--limit", "0"], ["prunes"],
+                  ["prune", folders[0]], ["measure", folders[0], "--batch", "one"]):  # fmt: skip
+        code, text, error = gumlab(*wrong)
+        assert (code, text) == (2, "")
+        assert "Usage:" in error
+
+
+def parameters(function):
+    return set(inspect.signature(function).parameters)
+
+
+def test_options_are_named_as_in_python():
+    """Each option of a command is an argument of the function behind it, or of the command only."""
+    only = {"as_json", "data_dir", "out", "pad", "task"}
+    inside = parameters(gl.train) | parameters(gl.Pruner) | parameters(gl.evaluate)
+    behind = {
+        cli.prune: inside | parameters(gl.prune),
+        cli.evaluate: parameters(gl.evaluate),
+        cli.redundancy: parameters(gl.redundancy),
+        cli.measure: parameters(measurement.compare),
+    }
+    for command, names in behind.items():
+        assert parameters(command) - only <= names | {"model"}
 
 
 def test_doctor_exits_by_what_it_found(gumlab, folders, tmp_path):
@@ -162,7 +247,7 @@ def test_doctor_exits_by_what_it_found(gumlab, folders, tmp_path):
 
 
 def test_json_has_no_nan(capsys):
-    cli._show({"loss": float("nan"), "layers": [{"sensitivity": float("inf")}]}, True)
+    printing.show({"loss": float("nan"), "layers": [{"sensitivity": float("inf")}]}, True)
     assert json.loads(capsys.readouterr().out) == {"loss": None, "layers": [{"sensitivity": None}]}
 
 
@@ -183,6 +268,7 @@ def test_json_has_no_nan(capsys):
         (["evaluate", "nowhere/model"], "not a folder here"),
         (["redundancy", "A", "--data-dir", "x"], "reads no files"),
         (["measure", "A", "tiny-gpt"], "Did you mean 'tiny-gpt2'"),
+        (["measure", "A", "--batch", "0"], "must be 1 or more"),
         (["doctor", "nowhere"], "cannot be looked into"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "says",
