@@ -142,7 +142,7 @@ def test_evaluate_and_redundancy_give_what_python_gives(gumlab, folders, small_t
 
 
 def test_measure_sets_models_side_by_side(gumlab, folders):
-    few = ["--batch", 1, "--batch", 3, "--tokens", 8, "--decoded", 2, "--repeats", 2]
+    few = ["--batch", 1, "--batches", 3, "--tokens", 8, "--decoded", 2, "--repeats", 2]
     code, text, _ = gumlab("measure", *folders, *few, "--json")
     rows = json.loads(text)["models"]
     assert code == 0

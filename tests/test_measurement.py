@@ -134,11 +134,11 @@ def test_peak_memory_is_of_the_weights_and_one_turn(gpt2):
     assert measurement._peak(gpt2, 4, 32, 2) == peak
 
     def take(module, inputs):
-        assert len(waste.clone()) == 10_000_000  # 40 MB for a moment
+        assert len({waste.clone(), waste.clone()}) == 2  # 80 MB for a moment
 
     gpt2.transformer.h[0].register_forward_pre_hook(take)
     more = measurement._peak(gpt2, 4, 32, 2)
-    assert weights + 40_000_000 <= more < peak + 40_000_000
+    assert weights + 80_000_000 <= more < peak + 80_000_000
 
 
 def test_why_little_is_gained():
