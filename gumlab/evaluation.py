@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -70,13 +69,6 @@ def evaluate(
     return result
 
 
-def mean_target_loss(
-    model: nn.Module, tokenizer: Any, examples: Sequence[Example], batch_size: int = 50
-) -> float:
-    """Cross entropy per target token over all examples together, in nats."""
-    return _mean_loss(model, batches(model, tokenizer, examples, batch_size))
-
-
 def text_loss(
     model: nn.Module,
     tokenizer: Any,
@@ -85,12 +77,11 @@ def text_loss(
     *,
     stride: int | None = None,
 ) -> dict[str, float]:
-    """Loss and perplexity of running text as one stream of tokens, and its context and stride.
+    """Loss and perplexity of running text as one stream of tokens, and the context and stride.
 
-    Every token but the first is predicted once, from the tokens before it in its window of
-    `context` tokens (the model's, at most BLOCK; see `windows`). No end-of-text token is added and
-    none is scored. The figures depend on the tokenizer, the context and the stride, not on the
-    batch size.
+    Every token but the first is predicted once, from those before it in its window of `context`
+    tokens (the model's, at most BLOCK; see `windows`); no end of text is added. The figures depend
+    on the tokenizer, the context and the stride, and not on the batch size.
     """
     context = min(context_length(model), BLOCK)
     stride = context // 2 if stride is None else stride
@@ -99,6 +90,13 @@ def text_loss(
     loss = _mean_loss(model, collated(model, rows, size))
     perplexity = math.exp(min(loss, 700.0))
     return {"loss": loss, "perplexity": perplexity, "context": context, "stride": stride}
+
+
+def mean_target_loss(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], batch_size: int = 50
+) -> float:
+    """Cross entropy per target token over all examples together, in nats."""
+    return _mean_loss(model, batches(model, tokenizer, examples, batch_size))
 
 
 @torch.no_grad()
@@ -123,42 +121,41 @@ def generate(
 ) -> list[str]:
     """What the model writes after each prompt, greedily (or by beam search), end of text excluded.
 
-    Prompts are padded on the left. At most 1.5 x the longest reference is generated; after a
-    prompt that leaves less than that, the largest quarter of the context that fits (1/4, 1/2, 3/4).
-    Prompts that leave not even the smallest are cut from the left; a warning counts them. A text
-    does not depend on the others in its batch.
+    At most 1.5 x the longest reference is generated; after a prompt that leaves less room, the
+    largest quarter of the context that fits. Prompts longer than 3/4 of it are cut from the left,
+    and a warning counts them. Padding is on the left; a text does not depend on its batch.
     """
     if not examples or not all(e.prompt for e in examples):
         what = "Running text has no prompts" if examples else "There are no prompts"
         raise GumlabError(f"{what} to generate from; expected one or more.")
-    rooms = _rooms(tokenizer, examples, context_length(model))
     prompts = tokens_of(tokenizer, [e.prompt for e in examples], True)
-    most = context_length(model) - rooms[-1]
-    cut = sum(len(p) > most for p in prompts)
-    if cut:
+    answers = tokens_of(tokenizer, [" " + r for e in examples for r in e.references])
+    wanted, context = int(1.5 * max(map(len, answers))) + 2, context_length(model)
+    rooms = sorted({min(wanted, k * context // 4) for k in (1, 2, 3)}, reverse=True)
+    longest = context - rooms[-1]
+    if cut := sum(len(p) > longest for p in prompts):
         warnings.warn(
-            f"{cut} of {len(prompts)} prompts are longer than {most} tokens; they were cut from "
+            f"{cut} of {len(prompts)} prompts are longer than {longest} tokens; they were cut from "
             "the left to leave room for what is generated.",
             stacklevel=2,
         )
-    prompts = [p[-most:] for p in prompts]
-    room = [next(r for r in rooms if len(p) + r <= most + rooms[-1]) for p in prompts]
-    texts, pad = [""] * len(examples), tokenizer.pad_token_id
+    prompts = [p[-longest:] for p in prompts]
+    room = [next(r for r in rooms if len(p) + r <= context) for p in prompts]
+    pad, texts = tokenizer.pad_token_id, [""] * len(examples)
     pad = tokenizer.eos_token_id if pad is None else pad  # masked, so any token serves
-    order = sorted(range(len(prompts)), key=lambda i: (room[i], -len(prompts[i])))
-    for longest, group in groupby(order, key=lambda i: room[i]):
-        group = list(group)
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    for most in rooms:
+        group = [i for i in order if room[i] == most]
         for start in range(0, len(group), batch_size):
             chosen = group[start : start + batch_size]
-            size = len(prompts[chosen[0]])
-            rows = [prompts[i] for i in chosen]
+            rows, size = [prompts[i] for i in chosen], len(prompts[chosen[0]])
             ids = torch.tensor([[pad] * (size - len(p)) + p for p in rows], device=model.device)
             mask = torch.tensor([[0] * (size - len(p)) + [1] * len(p) for p in rows])
             with evaluating(model):
                 out = model.generate(
                     input_ids=ids,
-                    attention_mask=mask.to(model.device),
-                    max_new_tokens=longest,
+                    attention_mask=mask.to(ids.device),
+                    max_new_tokens=most,
                     do_sample=False,
                     num_beams=beams,
                     pad_token_id=pad,
@@ -167,14 +164,6 @@ def generate(
             for i, tokens in zip(chosen, out[:, size:], strict=True):
                 texts[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
     return texts
-
-
-def _rooms(tokenizer: Any, examples: Sequence[Example], context: int) -> list[int]:
-    """How many tokens may be generated, largest first: 1.5 x the longest reference, or quarters."""
-    answers = [" " + r for e in examples for r in e.references]
-    longest = max(map(len, tokens_of(tokenizer, answers)))
-    limit = int(1.5 * longest) + 2
-    return sorted({min(limit, k * context // 4) for k in (1, 2, 3)}, reverse=True)
 
 
 def bleu(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
@@ -228,10 +217,6 @@ METRICS: dict[str, Callable[[Sequence[str], Sequence[Example]], dict[str, float]
     "sql": sql,
     "logical_form": logical_form,
 }
-MAIN_METRIC = {  # of every metric, the column that tables show
-    "bleu": "bleu",
-    "rouge": "rougeL",
-    "sql": "execution",
-    "logical_form": "logical_form",
-    "perplexity": "perplexity",
-}
+# of every metric, the column that tables show
+MAIN_METRIC = {"bleu": "bleu", "rouge": "rougeL", "sql": "execution"}
+MAIN_METRIC |= {name: name for name in ("logical_form", "perplexity")}

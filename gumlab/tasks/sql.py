@@ -164,11 +164,7 @@ def _guarded(database: Database, step_limit: int) -> Iterator[tuple[sqlite3.Conn
 
 
 def quoted(name: str) -> str:
-    """A table's or column's name as SQL writes it, whatever characters it has.
-
-    >>> print(quoted('height 5" (est.)'))
-    "height 5"" (est.)"
-    """
+    """A table's or column's name as SQL writes it, whatever characters it has."""
     return '"{}"'.format(name.replace('"', '""'))
 
 

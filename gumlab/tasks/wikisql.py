@@ -23,18 +23,13 @@ from gumlab.tasks._files import Found, Hub, fetch, fill, find, missing, read, sp
 from gumlab.tasks.sql import Database, quoted, same_result
 
 AGGREGATES, OPERATORS = ("", "MAX", "MIN", "COUNT", "SUM", "AVG"), ("=", ">", "<")
-HUB = Hub(
-    "Salesforce/wikisql",
-    "data.tar.bz2 from github.com/salesforce/WikiSQL, unpack it",
-    revision="refs/convert/parquet",
-)
-TABLES = ("{}.tables.jsonl", "{}_tables.jsonl", "tables.jsonl", "headers.jsonl")
+ARCHIVE = "data.tar.bz2 from github.com/salesforce/WikiSQL, unpack it"
+HUB = Hub("Salesforce/wikisql", ARCHIVE, revision="refs/convert/parquet")
 EXPECTED = (
     "Expected train.jsonl, dev.jsonl and test.jsonl (table_id, question, sql), each with its "
     "tables in train.tables.jsonl and so on (id, header, types, rows), or the hub's parquet files "
     "(question, table, sql)."
 )
-NO_ROWS = "the tables of {} have no rows here: only the logical form is scored, nothing is executed"
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _NAME = r'"(?:[^"]|"")*"'
@@ -66,9 +61,9 @@ def load(data_dir: str | Path | None = None) -> Task:
     else:
         found, notes = find(data_dir, ("parquet",), EXPECTED)
     task = fill(Task("wikisql", "logical_form"), found, notes, _examples)
-    bare = [s for s in found if not all(example.databases for example in getattr(task, s))]
-    if bare:
-        task.notes += (NO_ROWS.format(" and ".join(bare)),)
+    if bare := [s for s in found if not all(e.databases for e in getattr(task, s))]:
+        what = "have no rows here: only the logical form is scored, nothing is executed"
+        task.notes += (f"the tables of {' and '.join(bare)} {what}",)
     return task
 
 
@@ -130,13 +125,12 @@ def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
         tables: dict[Any, tuple[list[tuple[str, str]], list[Database]]] = {}
         columns = ("question", "table", "sql")
         if isinstance(source, Path) and source.suffix == ".jsonl":
-            names = [name.format(source.stem.split(".")[0]) for name in TABLES]
-            paths = [p for p in map(source.with_name, names) if p.is_file()]
-            if not paths:
-                raise GumlabError(f"{source} has no tables beside it ({names[0]}). {EXPECTED}")
-            rows = read(paths[:1], ("id", "header"), ("types", "rows"))
+            columns, name = ("question", "table_id", "sql"), f"{source.stem}.tables.jsonl"
+            beside = [p for p in map(source.with_name, (name, "headers.jsonl")) if p.is_file()]
+            if not beside:
+                raise GumlabError(f"{source} has no tables beside it ({name}). {EXPECTED}")
+            rows = read(beside[:1], ("id", "header"), ("types", "rows"))
             given = {key: table for key, *table in rows}
-            columns = ("question", "table_id", "sql")
         for question, table, sql in read([source], columns, gaps=notes):
             key = table
             try:
@@ -189,12 +183,12 @@ def _render(columns: Sequence[tuple[str, str]], sql: dict[str, Any]) -> str:
         keys = ("column_index", "operator_index", "condition")
         conditions = list(zip(*(conditions[key] for key in keys), strict=True))
     aggregate, column = AGGREGATES[sql["agg"]], quoted(columns[sql["sel"]][0])
-    text = f"SELECT {f'{aggregate}({column})' if aggregate else column} FROM t"
     tests = [
         f"{quoted(columns[i][0])} {OPERATORS[sign]} {_literal(value, columns[i][1])}"
         for i, sign, value in conditions
     ]
-    return f"{text} WHERE {' AND '.join(tests)}" if tests else text
+    where = f" WHERE {' AND '.join(tests)}" if tests else ""
+    return f"SELECT {f'{aggregate}({column})' if aggregate else column} FROM t{where}"
 
 
 def _literal(value: Any, kind: str) -> str:
@@ -204,9 +198,8 @@ def _literal(value: Any, kind: str) -> str:
     column is not known, a number if that is all there is.
     """
     number = None if kind.startswith("TEXT") else _number(value)
-    if number is None and kind == "REAL":
-        inside = re.search(_NUMBER, str(value))
-        number = float(inside[0]) if inside else None
+    if number is None and kind == "REAL" and (inside := re.search(_NUMBER, str(value))):
+        number = float(inside[0])
     if number is None:
         return "'{}'".format(str(value).replace("'", "''"))
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
