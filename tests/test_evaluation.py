@@ -134,9 +134,16 @@ def test_padding_on_the_left_and_batches_change_no_text(name, beams, tokenizer, 
     for size in (1, 5, 12):
         assert generate(model, tokenizer, padded, size, beams=beams) == one_by_one
     assert len(set(one_by_one)) > 3
-    by_task = Task("t", "bleu", test=padded)
-    got = evaluate(model, tokenizer, by_task, batch_size=5, beams=beams)
-    assert got["bleu"] == bleu(one_by_one, padded)["bleu"]
+
+
+def test_evaluate_judges_the_texts_of_its_beams(tokenizer, examples):
+    model = tiny("gpt2", seed=3)
+    wrote = generate(model, tokenizer, examples, beams=3)
+    pairs = zip(examples, wrote, strict=True)
+    task = Task("t", "bleu", test=[Example(e.prompt, text) for e, text in pairs])
+    got = [evaluate(model, tokenizer, task, beams=beams)["bleu"] for beams in (1, 3)]
+    assert got[1] == bleu(generate(model, tokenizer, task.test, beams=3), task.test)["bleu"]
+    assert got[1] > got[0]
 
 
 def test_beams_find_another_text_than_greedy(tokenizer, examples):

@@ -39,15 +39,13 @@ def split_of(name: str) -> str | None:
     return next((_TOLD[word] for word in words if word in _TOLD), None)
 
 
-def find(
-    data_dir: str | Path, endings: Sequence[str], expected: str, any_name: bool = False
-) -> tuple[Found, list[str]]:
+def find(data_dir: str | Path, endings: Sequence[str], expected: str) -> tuple[Found, list[str]]:
     """(the files of each split in a folder, in order of their names; notes on what is not there).
 
     Files of the first ending that is there, told by their names, or by their folders' as in the
-    hub's export; no deeper than two folders, as the folder may be a whole home directory. any_name:
-    where no name tells a split, all is train. A file in place of the folder is that file alone.
-    Raises GumlabError, with what is `expected`, where nothing is found.
+    hub's export; no deeper than two folders, as the folder may be a whole home directory. Where no
+    name tells a split all is train; a file in place of the folder is that file alone. Raises
+    GumlabError, with what is `expected`, where nothing is found.
     """
     folder = Path(data_dir).expanduser()
     if folder.is_file():
@@ -72,10 +70,10 @@ def find(
             )
         if found:
             notes = missing(found, {s: f"{s}*.{ending}" for s in SPLITS})
-            if any_name and rest:
+            if rest:
                 notes.append(f"{len(rest)} *.{ending} file(s) that tell no split are left out")
             return {s: found[s] for s in SPLITS if s in found}, notes
-        if rest and any_name:
+        if rest:
             note = "no file name tells a split (train, validation, test): all is train"
             return {"train": rest}, [note]
     raise GumlabError(f"None of the task's files is in {str(folder)!r}. {expected}")

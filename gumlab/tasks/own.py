@@ -24,7 +24,7 @@ def load(path: str | Path) -> Task:
     path = Path(path).expanduser()
     if not path.exists():
         raise GumlabError(f"There is no file or folder {str(path)!r}. {EXPECTED}")
-    found, notes = find(path, [ending[1:] for ending in OWN], EXPECTED, any_name=True)
+    found, notes = find(path, [ending[1:] for ending in OWN], EXPECTED)
     return fill(Task(path.resolve().stem, "bleu"), found, notes, _examples)
 
 

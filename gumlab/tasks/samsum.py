@@ -32,7 +32,7 @@ def load(data_dir: str | Path | None = None) -> Task:
     is there is taken. Rows with an empty one are left out and counted in `notes`. Raises
     GumlabError where there are no such files or columns, or the hub cannot be reached.
     """
-    found, notes = fetch(HUB) if data_dir is None else find(data_dir, ENDINGS, EXPECTED, True)
+    found, notes = fetch(HUB) if data_dir is None else find(data_dir, ENDINGS, EXPECTED)
     return fill(Task("samsum", "rouge"), found, notes, _examples)
 
 

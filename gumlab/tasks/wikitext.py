@@ -34,7 +34,7 @@ def load(data_dir: str | Path | None = None) -> Task:
     line that passes them, is tokenised by itself and joined to the one before. UTF-8, or Latin-1
     where a file is not, which `notes` says. Raises GumlabError where there are no such files.
     """
-    found, notes = fetch(HUB) if data_dir is None else find(data_dir, ENDINGS, EXPECTED, True)
+    found, notes = fetch(HUB) if data_dir is None else find(data_dir, ENDINGS, EXPECTED)
     return fill(Task("wikitext", "perplexity"), found, notes, _examples)
 
 
