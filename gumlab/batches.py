@@ -22,9 +22,9 @@ Row = tuple[list[int], int]  # token ids, and how many of them are not to be pre
 def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Row]:
     """(token ids, length of the prompt) of each example: prompt, " " + target, end of text.
 
-    Examples longer than `context` lose tokens from the left of the prompt; how many examples were
-    cut is said in a warning. Running text is cut into blocks of the context, at most BLOCK.
-    Raises GumlabError where a target alone is too long.
+    Examples longer than `context` lose tokens from the left of the prompt, all but one, and a
+    target that is still too long loses its end; how many were cut is said in a warning. Running
+    text is cut into blocks of the context, at most BLOCK. Raises GumlabError for no examples.
     """
     if not examples:
         raise GumlabError(
@@ -38,17 +38,20 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
         raise GumlabError("The tokenizer has no end-of-text token; set tokenizer.eos_token.")
     prompts = tokens_of(tokenizer, [e.prompt for e in examples], True)
     targets = tokens_of(tokenizer, [" " + e.target for e in examples])
-    encoded, cut = [], 0
+    encoded, cut, over = [], 0, 0
     for prompt, target in zip(prompts, targets, strict=True):
         target = [*target, tokenizer.eos_token_id]
+        over += len(target) >= context
+        target = target[: context - 1]
         room = context - len(target)
-        if room < 1:
-            raise GumlabError(
-                f"A target has {len(target)} tokens and the model's context is {context}. "
-                "Shorten the targets or use a model with a longer context."
-            )
         cut += len(prompt) > room
         encoded.append((prompt[-room:] + target, min(len(prompt), room)))
+    if over:
+        warnings.warn(
+            f"{over} of {len(examples)} targets do not fit into the context of {context} tokens; "
+            "they were cut from the right.",
+            stacklevel=2,
+        )
     if cut:
         warnings.warn(
             f"{cut} of {len(examples)} prompts are longer than the context of {context} tokens; "

@@ -51,9 +51,16 @@ def test_long_prompts_lose_their_left_and_are_counted(tokenizer):
     ]  # just fits, no warning
 
 
-def test_a_target_that_cannot_fit_is_refused(tokenizer):
-    with pytest.raises(gl.GumlabError, match="A target has 4 tokens and the model's context is 4"):
-        encode(tokenizer, [Example("w4", "w5 w6 w7")], 4)
+def test_a_target_that_cannot_fit_loses_its_end_and_is_counted(tokenizer):
+    examples = [Example("w9 w8 w4", "w5 w6 w7"), Example("w4", "w5")]
+    with pytest.warns(UserWarning, match="cut from the") as said:
+        rows = encode(tokenizer, examples, 4)
+    assert rows == [([4, 5, 6, 7], 1), ([4, 5, 0], 1)]
+    assert [str(w.message) for w in said] == [
+        "1 of 2 targets do not fit into the context of 4 tokens; they were cut from the right.",
+        "1 of 2 prompts are longer than the context of 4 tokens; they were cut from the left.",
+    ]
+    assert encode(tokenizer, examples[1:], 4) == rows[1:]  # and no warning
 
 
 def test_truncation_is_said_once_a_run_not_once_a_batch(tokenizer):

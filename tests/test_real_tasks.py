@@ -146,6 +146,18 @@ def test_logical_form_and_execution(query, same, executes, tmp_path):
     assert got == {"logical_form": 100.0 * same, "execution": 100.0 * executes}
 
 
+def test_letter_case_and_the_order_of_conditions_do_not_count(tmp_path):
+    challenge(tmp_path)
+    examples = load_task("wikisql", tmp_path).test
+    head, tests = TARGETS[3].split(" WHERE ")
+    turned = f"{head} WHERE {' AND '.join(tests.split(' AND ')[::-1])}"
+    for query, example in ((TARGETS[0].lower(), examples[0]), (turned, examples[3])):
+        assert query != example.target
+        assert logical_form(query) == logical_form(example.target)
+        assert executes_alike(query, example)
+    assert logical_form(TARGETS[0].replace("O''NEIL", "O''NEAL")) != logical_form(TARGETS[0])
+
+
 def test_wikisql_executes_as_the_challenges_own_engine(tmp_path):
     """A twin of its dbengine.py: lower-case text in columns col0, col1, ..., values bound."""
     challenge(tmp_path)
