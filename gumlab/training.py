@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gumlab.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, unknown
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
+
+PRECISIONS = ("bf16", "fp32")
 
 
 class Frame(NamedTuple):
@@ -66,6 +69,7 @@ def train(
     temperature: float = 2.0,
     seed: int = 0,
     record: int | None = None,
+    precision: str | None = None,
     progress: bool = True,
 ) -> History:
     """Fine-tune `model` in place, pruning along the way if a `pruner` is given.
@@ -73,9 +77,10 @@ def train(
     AdamW, gradients clipped to norm `clip`, learning rate warmed up over 10 % of the steps, then
     linear to 0. With a `teacher` the loss is ce_weight * CE + kd_weight * T^2 KL(teacher ||
     student), both the mean over target tokens; without one it is CE. record: keep the pruner's
-    masks and scores in the history every so many steps. Raises GumlabError when the
-    loss or its gradient is not finite: the model then holds the last weights known to be good (a
-    copy is kept from every twentieth of the run).
+    masks and scores in the history every so many steps. precision: "bf16" (autocast: weights, loss
+    and scores stay float32) or "fp32"; default bf16 on a GPU that has it, else fp32. Raises
+    GumlabError when the loss or its gradient is not finite: the model then holds the last weights
+    known to be good (a copy is kept from every twentieth of the run).
     """
     if pruner is not None and (pruner.steps != steps or pruner.step_count):
         raise GumlabError(
@@ -83,7 +88,8 @@ def train(
             f"run has {steps}. Make a fresh one: Pruner(model, ..., steps={steps})."
         )
     examples = task.split("train") if isinstance(task, Task) else task
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    autocast, fuse = _autocast(model, precision), next(model.parameters()).is_cuda or None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=fuse)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
     history, good, began = History(), _Copy(model, 0), time.perf_counter()
     model.train()
@@ -91,12 +97,12 @@ def train(
     with bar, memory_guard(batch_size):
         for batch in shuffled(model, tokenizer, examples, batch_size, steps, seed):
             labels = batch.pop("labels")
-            logits = model(**batch).logits
-            loss = mean_loss(logits, labels)
-            if teacher is not None:
-                loss = ce_weight * loss + kd_weight * distillation(
-                    teacher, batch, logits, labels, temperature
-                )
+            with autocast:
+                logits = model(**batch).logits
+                loss = mean_loss(logits, labels)
+                if teacher is not None:
+                    kd = distillation(teacher, batch, logits, labels, temperature)
+                    loss = ce_weight * loss + kd_weight * kd
             loss.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
             done = len(history.losses)
@@ -121,6 +127,17 @@ def train(
     model.eval()
     history.seconds = time.perf_counter() - began
     return history
+
+
+def _autocast(model: nn.Module, precision: str | None) -> AbstractContextManager[Any]:
+    if precision not in (None, *PRECISIONS):
+        raise unknown("precision", precision, PRECISIONS)
+    weight = next(model.parameters())
+    if precision is None and weight.is_cuda and weight.dtype == torch.float32:
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if precision is None:  # as the caller has it
+        return nullcontext()
+    return torch.autocast(weight.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class _Copy:

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from conftest import make_examples, one_batch, tiny
+from conftest import METHOD_CASES, make_examples, one_batch, tiny
 from torch import nn
 
 import gumlab as gl
-from gumlab.batches import IGNORED
+from gumlab.batches import IGNORED, shuffled
 from gumlab.training import History, distillation, learning_rate, mean_loss, train
 
 
@@ -209,3 +209,70 @@ def test_train_leaves_the_seed_of_the_user_alone(tokenizer, task):
     torch.manual_seed(2)
     assert run(tiny("gpt2"), tokenizer, task, seed=3).losses == first
     assert run(tiny("gpt2"), tokenizer, make_examples(12), seed=4).losses != first
+
+
+def weights_of(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("precision", [None, "fp32"])
+def test_on_a_cpu_the_default_is_plain_float32(tokenizer, task, precision):
+    """To the last bit the loop written out by hand: no autocast, no fused optimizer."""
+    ours, theirs = tiny("gpt2"), tiny("gpt2")
+    history = run(ours, tokenizer, task, lr=1e-2, precision=precision)
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1)
+    theirs.train()
+    for i, batch in enumerate(shuffled(theirs, tokenizer, task.train, 4, 6, 0)):
+        labels = batch.pop("labels")
+        loss = mean_loss(theirs(**batch).logits, labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * learning_rate(i, 6)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert history.losses[i] == loss.item()
+    assert torch.equal(weights_of(ours), weights_of(theirs))
+
+
+CASES = ["movement-layer-neuron", "movement-global-gate", "gum-neuron", "gum-gate", "magnitude"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bf16_computes_in_bf16_and_learns_in_float32(tokenizer, task, case):
+    """With a teacher: the budget is met, and losses, scores and Gram sums are near float32's."""
+    made, dtypes, start = [], set(), weights_of(tiny("gpt2"))
+    for precision in ("fp32", "bf16"):
+        model, teacher = tiny("gpt2"), tiny("gpt2", seed=1)
+        teacher.transformer.h[0].mlp.c_proj.register_forward_hook(
+            lambda m, i, out, precision=precision: dtypes.add((precision, out.dtype))
+        )
+        name, options = METHOD_CASES[case]
+        pruner = gl.Pruner(model, name, 0.4, 8, **options)
+        options = {"pruner": pruner, "precision": precision, "teacher": teacher}
+        history = run(model, tokenizer, task, steps=8, lr=1e-2, **options)
+        assert sum(int(m.sum()) for m in pruner.masks) == round(0.4 * 48)
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        assert all(s.dtype == torch.float32 and s.isfinite().all() for s in pruner.scores)
+        change = weights_of(model) - start
+        made.append((history.losses, torch.cat(pruner.scores).detach(), change))
+    assert dtypes == {("fp32", torch.float32), ("bf16", torch.bfloat16)}
+    (losses, scores, change), (near_losses, near_scores, near_change) = made
+    assert near_losses == pytest.approx(losses, rel=0.03)
+    assert near_losses != losses
+    assert torch.corrcoef(torch.stack([scores, near_scores]))[0, 1] > 0.98
+    assert torch.corrcoef(torch.stack([change, near_change]))[0, 1] > 0.9
+
+
+def test_a_precision_that_is_not_known_is_refused(gpt2, tokenizer, task):
+    with pytest.raises(gl.GumlabError, match=r"Unknown precision 'fp16'.*bf16, fp32"):
+        run(gpt2, tokenizer, task, precision="fp16")
+
+
+def test_by_default_the_autocast_of_the_caller_stays_in_force(gpt2, tokenizer, task):
+    dtypes = set()
+    gpt2.lm_head.register_forward_hook(lambda m, i, out: dtypes.add(out.dtype))
+    for precision in (None, "fp32"):
+        with torch.autocast("cpu", torch.bfloat16):
+            run(gpt2, tokenizer, task, steps=1, precision=precision)
+    assert dtypes == {torch.bfloat16, torch.float32}
