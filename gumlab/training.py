@@ -88,7 +88,7 @@ def train(
             f"run has {steps}. Make a fresh one: Pruner(model, ..., steps={steps})."
         )
     examples = task.split("train") if isinstance(task, Task) else task
-    autocast, fuse = _autocast(model, precision), next(model.parameters()).is_cuda or None
+    autocast, fuse = in_precision(model, precision), next(model.parameters()).is_cuda or None
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=fuse)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
     history, good, began = History(), _Copy(model, 0), time.perf_counter()
@@ -129,7 +129,8 @@ def train(
     return history
 
 
-def _autocast(model: nn.Module, precision: str | None) -> AbstractContextManager[Any]:
+def in_precision(model: nn.Module, precision: str | None) -> AbstractContextManager[Any]:
+    """The context in which `train` computes the loss; the backward pass follows by itself."""
     if precision not in (None, *PRECISIONS):
         raise unknown("precision", precision, PRECISIONS)
     weight = next(model.parameters())
