@@ -136,6 +136,16 @@ class RunningGrams:
         self.sums = []
 
 
+def averaged(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    """The same tensors, each averaged in place over the ranks where several processes train."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for tensor in tensors:
+            if tensor is not None:
+                torch.distributed.all_reduce(tensor)
+                tensor /= torch.distributed.get_world_size()
+    return tensors
+
+
 class Gates(list[Gate]):
     """One Gate per layer; `remove()`, or the end of a `with` block, takes them all off."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gumlab import scoring, selection
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import neurons
-from gumlab.gating import Gate, RunningGrams, check_running, remove_gates
+from gumlab.gating import Gate, RunningGrams, averaged, check_running, remove_gates
 from gumlab.statistics import unrebuilt
 from gumlab.twins import demote_twins, twin_pairs
 
@@ -165,6 +165,7 @@ class Pruner:
 
     def _learn(self, v: float) -> None:
         strength = self._strength(v)
+        averaged([score.grad for score in self.scores])  # the gates', by rank; weights' are already
         for i, (score, gate) in enumerate(zip(self.scores, self.gates, strict=True)):
             if self.gradient == "neuron":
                 score.grad = scoring.neuron_gradient(self.layers[i], gate.mask)
@@ -180,7 +181,7 @@ class Pruner:
 
     def _refresh(self) -> None:
         """What the Gram sums say now; GUM's factors serve from the next step on."""
-        pairs = list(zip(self.grams.sums, (gate.mask for gate in self.gates), strict=True))
+        pairs = list(zip(averaged(self.grams.sums), (g.mask for g in self.gates), strict=True))
         if self.method == "gum":
             self._factors = [
                 scoring.gum_factor(self.similarity(g, m), self.lambda_gum) for g, m in pairs

@@ -19,6 +19,7 @@ class PruningCallback(TrainerCallback):
     into each checkpoint as `pruner.safetensors` and comes back with
     `trainer.train(resume_from_checkpoint=True)`, for which model, pruner and Trainer are made
     afresh. resume_from: the checkpoint's folder, where that is not in the Trainer's output_dir.
+    Of several processes, one pruner each, all keep the same neurons.
 
     Raises GumlabError, when the training begins, for a run that does not fit the pruner.
     """
