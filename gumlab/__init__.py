@@ -26,6 +26,7 @@ _HOMES = {
     "save": "checkpoints",
     "evaluate": "evaluation",
     "measure": "measurement",
+    "Study": "study",
     "start": "session",
     "environment": "session",
 }

@@ -100,7 +100,7 @@ def prune(
 ) -> None:
     """Make a smaller model for a task: prune, train, remove, evaluate, save."""
     from gumlab.checkpoints import check_free, save
-    from gumlab.pruning import pruned
+    from gumlab.methods import pruned
 
     check_free(out)
     if Path(model).exists() and out.exists() and out.samefile(model):
