@@ -104,7 +104,7 @@ def main() -> None:
         f"{made_by('python benchmarks/latency.py')} {torch.get_num_threads()} thread(s). A quarter "
         "of the neurons is kept. Median, and quartiles in brackets; ratios are taken within a turn "
         "of the three models. Prefill: 128 tokens a sequence; decoding step: one token a sequence, "
-        "with the KV cache.\n\n"
+        "with the KV cache. Milliseconds depend on what else the machine did, ratios much less.\n\n"
     )
     (ROOT / "results" / "latency.md").write_text(text + markdown(rows), encoding="utf-8")
 
