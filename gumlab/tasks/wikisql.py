@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,8 @@ def _table(
     columns = [(n, declared.get(kind, "")) for n, kind in zip(names, kinds, strict=True)]
     if rows is None:
         return columns, []
-    full = ([*row, *[None] * len(columns)][: len(columns)] for row in rows)
-    return columns, [{"t": (columns, [tuple(map(_cell, row, kinds)) for row in full])}]
+    cells = [tuple(map(_cell, chain(row, repeat(None)), kinds)) for row in rows]
+    return columns, [{"t": (columns, cells)}]
 
 
 def _cell(cell: Any, kind: str) -> Any:
