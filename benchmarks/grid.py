@@ -6,7 +6,6 @@ A run whose file is there is not done again, so a script that was stopped goes o
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import warnings
@@ -19,7 +18,6 @@ import joblib
 import pandas as pd
 
 ROOT = Path(__file__).parents[1]
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided 95 %, by number of seeds
 
 
 @dataclass(frozen=True)
@@ -119,28 +117,6 @@ def perform_all(
 def pair_text(values: pd.Series, digits: str = ".3f") -> str:
     """Mean and standard deviation over the seeds as text."""
     return f"{values.mean():{digits}} +- {values.std():{digits}}"
-
-
-def half_interval(values: pd.Series) -> float:
-    """Half the 95 % t interval of the mean of some seeds."""
-    return T_95[len(values)] * values.std() / math.sqrt(len(values))
-
-
-def compared(table: pd.DataFrame, one: str, other: str) -> dict[str, str]:
-    """The loss of one method minus another's, paired by seed, its 95 % interval, and what it says.
-
-    table: one row per method and seed.
-    """
-    wide = table.pivot(index="seed", columns="method", values="loss")
-    difference = (wide[one] - wide[other]).dropna()
-    mean, half = difference.mean(), half_interval(difference)
-    verdict = "no difference shown" if abs(mean) <= half else "lower" if mean < 0 else "higher"
-    return {
-        "method": one,
-        "against": other,
-        "difference of loss": f"{mean:+.4f} +- {half:.4f}",
-        "verdict": verdict,
-    }
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:

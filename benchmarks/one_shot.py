@@ -21,7 +21,9 @@ from typing import Any
 
 import joblib
 import pandas as pd
-from grid import ROOT, half_interval, made_by, markdown
+from grid import ROOT, made_by, markdown
+
+from gumlab.intervals import half_interval
 
 SEEDS, KEEPS = (0, 1, 2), (0.5, 0.25, 0.1)
 REFITS = {"none": None, "bias": False, "weights": True}  # refit_layer's `weights`

@@ -16,7 +16,9 @@ import json
 from typing import Any
 
 import pandas as pd
-from grid import ROOT, Job, compared, made_by, markdown, pair_text, perform_all
+from grid import ROOT, Job, made_by, markdown, pair_text, perform_all
+
+from gumlab.intervals import compared
 
 BASE, STEPS, SEEDS, TUNING_SEED = "tiny-gpt-neo", 200, (0, 1, 2), 100
 KEEPS, TASKS = (0.5, 0.25, 0.1, 0.05), ("restaurants", "tables", "e2e")

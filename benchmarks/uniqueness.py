@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from grid import ROOT, Job, compared, made_by, markdown, pair_text, perform_all
+from grid import ROOT, Job, made_by, markdown, pair_text, perform_all
+
+from gumlab.intervals import compared
 
 STEPS, SEEDS = 200, (0, 1, 2)
 SETTINGS = {"tiny-twins": ("restaurants", 0.25), "tiny-wide": ("tables", 0.10)}

@@ -30,7 +30,7 @@ _HOMES = {
     "start": "session",
     "environment": "session",
 }
-_MODULES = ("check", "explore", "plots")
+_MODULES = ("check", "explore", "paper", "plots")
 __all__ = ["GumlabError", *_HOMES, *_MODULES]
 
 

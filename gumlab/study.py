@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import json
 import os
 import platform
@@ -17,7 +16,9 @@ from typing import Any
 import joblib
 import pandas as pd
 import torch
+import transformers
 
+import gumlab
 from gumlab.checkpoints import save
 from gumlab.errors import GumlabError
 from gumlab.grid import Cell, as_text, expand
@@ -189,13 +190,9 @@ class Study:
             row["error"] = f"{type(error).__name__}: {error}"
         path = self.path(cell)
         fresh = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-        row |= {
-            name: importlib.metadata.version(name) for name in ("gumlab", "torch", "transformers")
-        }
-        row |= {
-            "machine": f"{platform.system()} {platform.machine()}",
-            "threads": torch.get_num_threads(),
-        }
+        versions = {m.__name__: str(m.__version__) for m in (gumlab, torch, transformers)}
+        machine = f"{platform.system()} {platform.machine()}"
+        row |= {**versions, "machine": machine, "threads": torch.get_num_threads()}
         fresh.write_text(json.dumps(row, default=as_text), encoding="utf-8")
         os.replace(fresh, path)
 
