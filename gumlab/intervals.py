@@ -47,21 +47,14 @@ def verdict(values: pd.Series) -> str:
 
 
 def paired(table: pd.DataFrame, one: str, other: str, value: str = "loss") -> pd.Series:
-    """A value of one method minus another's at equal seeds, by seed.
-
-    table: one row per method and seed.
-    """
+    """A value of one method minus another's by seed; table: one row per method and seed."""
     wide = table.pivot(index="seed", columns="method", values=value)
     return (wide[one] - wide[other]).dropna()
 
 
 def compared(table: pd.DataFrame, one: str, other: str, value: str = "loss") -> dict[str, Any]:
-    """One method against another at equal seeds, as a table's row: the mean, its interval, and
-    what they say."""
-    difference = paired(table, one, other, value)
-    return {
-        "method": one,
-        "against": other,
-        f"difference of {value}": f"{difference.mean():+.4f} +- {half_interval(difference):.4f}",
-        "verdict": verdict(difference),
-    }
+    """`paired` as a row of text: the mean difference, its interval, and what they say."""
+    by_seed = paired(table, one, other, value)
+    said = f"{by_seed.mean():+.4f} +- {half_interval(by_seed):.4f}"
+    pair = {"method": one, "against": other}
+    return {**pair, f"difference of {value}": said, "verdict": verdict(by_seed)}

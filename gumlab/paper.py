@@ -10,12 +10,11 @@ dense fine-tuned model, on the training set).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gumlab.claims import CLAIMS, effects, shares, wide_of
+import numpy as np
+import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
+from gumlab.claims import CLAIMS, effects, values
 
 
 def table() -> pd.DataFrame:
@@ -23,9 +22,6 @@ def table() -> pd.DataFrame:
 
     perplexity, and loss, its log, are printed for Wikitext-103 alone; seed is 0.
     """
-    import numpy as np
-    import pandas as pd
-
     found = pd.read_csv(Path(__file__).parent / "assets" / "paper.csv")
     found["distilled"] = found["distilled"].astype(bool)
     return found.assign(loss=np.log(found["perplexity"]), seed=0)
@@ -42,8 +38,7 @@ def table4() -> pd.DataFrame:
 def margin() -> float:
     """What the paper calls comparable: the largest share of random's damage that an established
     method avoids in Table 4, not distilled (hard movement, 75 % kept)."""
-    found = shares(wide_of(table().query("not distilled")))
-    return float(found.max().max())
+    return float(values(table().query("not distilled"))["share"].max())
 
 
 def ledger(study: pd.DataFrame) -> pd.DataFrame:
@@ -53,11 +48,9 @@ def ledger(study: pd.DataFrame) -> pd.DataFrame:
     hold where more than half say "opposite"; else it cannot be told at this size. The paper's own
     figures have no spread, so of them only the signs are counted.
     """
-    import pandas as pd
-
     rows, limit = [], margin()
     mine, theirs = effects(study, limit), effects(table(), limit)
-    for i, (finding, claim, measure, _) in enumerate(CLAIMS):
+    for i, (finding, claim, measure, *_) in enumerate(CLAIMS):
         here = mine[mine["number"] == i].sort_values("effect")
         printed = theirs.loc[theirs["number"] == i, "effect"]
         count = {word: int((here["says"] == word).sum()) for word in ("as claimed", "opposite")}

@@ -79,10 +79,10 @@ def test_the_notes_reading_of_table_4_follows_from_it():
     narrower = told["distillation narrows the gaps between methods"][1]
     assert (narrower["effect"] < 0).all()
     gains = told["GUM gains from distillation"][1].set_index("where")["effect"]
-    assert [gains[f"Wikitext-103, {k}: GUM"] < 0 for k in ("75%", "50%", "25%")] == [
+    assert [gains[f"Wikitext-103, {k}, GUM"] < 0 for k in ("75%", "50%", "25%")] == [
         False, False, True,
     ]  # fmt: skip
-    assert gains["Wikitext-103, 25%: GUM"] == pytest.approx(math.log(19.833 / 20.059))
+    assert gains["Wikitext-103, 25%, GUM"] == pytest.approx(math.log(19.833 / 20.059))
 
 
 def test_comparable_is_what_the_paper_shows_for_hard_movement():
@@ -192,3 +192,33 @@ def test_differences_are_paired_by_seed():
     assert compared(table, "b", "a")["verdict"] == "higher"
     assert verdict(pd.Series([0.1, -0.1, 0.05])) == "no difference shown"
     assert verdict(pd.Series([1.0])) == "no difference shown"
+
+
+def test_bands_show_means_and_intervals():
+    table = made_up().query("not distilled")
+    plot = gl.plots.bands(table, "uniqueness")
+    left, right = plot.figure.axes
+    assert right.get_ylabel() == "uniqueness"
+    lines = {line.get_label(): line for line in left.lines}
+    for method in ("GUM", "random"):
+        runs = table[(table["method"] == method) & (table["keep"] == 0.25)]["loss"]
+        assert lines[method].get_ydata()[0] == pytest.approx(runs.mean())
+        band = left.collections[[*lines].index(method)].get_paths()[0].vertices
+        low = band[band[:, 0] == 25.0][:, 1].min()
+        assert low == pytest.approx(runs.mean() - half_interval(runs))
+    assert "25%" in plot.sentence
+    assert plot.sentence.index("GUM") < plot.sentence.index("soft movement")
+
+
+def test_ratios_draw_the_papers_figure_and_take_them_at_equal_seeds():
+    figure_1 = paper.table().query("task == 'WikiSQL'")
+    plot = gl.plots.ratios(figure_1)
+    drawn = np.vstack([c.get_offsets() for c in plot.figure.axes[0].collections])
+    printed = figure_1.query("method != 'dense'")[["sensitivity", "uniqueness"]].to_numpy()
+    assert sorted(map(tuple, drawn.round(6))) == sorted(map(tuple, printed))
+    assert "hard movement keeps the highest sensitivity" in plot.sentence
+    assert "GUM the highest uniqueness" in plot.sentence
+    scaled = made_up().assign(factor=lambda t: 10.0 ** t["seed"])
+    scaled["sensitivity"] *= scaled["factor"]  # as if each seed's model were another
+    same = [gl.plots.ratios(t).sentence for t in (made_up(), scaled)]
+    assert same[0] == same[1]

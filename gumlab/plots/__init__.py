@@ -18,11 +18,13 @@ from gumlab.plots.runs import (
     training_runs,
 )
 from gumlab.plots.stories import replay, texts, tradeoff, twins
+from gumlab.plots.study import bands, ratios
 
 __all__ = [
     "Plot",
     "activations",
     "against",
+    "bands",
     "deletions",
     "folded_map",
     "keep_curves",
@@ -31,6 +33,7 @@ __all__ = [
     "new_figure",
     "parameter_shares",
     "quality_against_keep",
+    "ratios",
     "refit_gain",
     "relative_costs",
     "removal",
