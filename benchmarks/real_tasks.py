@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from grid import ROOT, compared, made_by, markdown, pair_text
+from grid import ROOT, made_by, markdown, pair_text
 
-BASE, KEEP, STEPS, BATCH, SEEDS = "tiny-gpt-neo", 0.25, 60, 8, (0, 1, 2)
+from gumlab.intervals import compared
+
+BASE, KEEP, STEPS, BATCH, SEEDS = "tiny-gpt-neo", 0.25, 100, 16, (0, 1, 2)
 FOLDERS = {"wikisql": "wikisql", "samsum": "mts_dialog"}  # task -> its folder
-BASE_STEPS = {"wikisql": 500, "samsum": 200}
-TRAIN, VALIDATION, GENERATED = 4000, 200, 50  # examples, drawn once by a fixed seed
+BASE_STEPS = {"wikisql": 1500, "samsum": 300}
+TRAIN, VALIDATION, GENERATED = 40_000, 200, 100  # examples, drawn once by a fixed seed
 
 
 def methods() -> list[Any]:
