@@ -39,7 +39,7 @@ notebooks: $(READY) ## Run every notebook again and write it back in normal form
 	$(PY) tools/run_notebooks.py
 
 bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped)
-	@set -e; for name in step redundancy explorers one_shot uniqueness methods recipes; do \
+	@set -e; for name in step redundancy latency explorers one_shot uniqueness methods recipes ledger; do \
 	echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
 lint: $(READY) ## Check style, versions in step, and that the notebooks are fresh
