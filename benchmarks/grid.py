@@ -1,117 +1,75 @@
-"""What the comparison scripts share: runs as one JSON file each, their table, its summary.
-
-A run whose file is there is not done again, so a script that was stopped goes on where it was.
-"""
+"""What the comparison scripts share: a study whose files have plain names, and text for tables."""
 
 from __future__ import annotations
 
-import json
-import os
 import platform
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
 
+from gumlab.study import Cell, Study
+
 ROOT = Path(__file__).parents[1]
+MADE_WITH = ["gumlab", "torch", "transformers", "machine", "threads"]  # `made_by` says it once
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run: a method (`gumlab.study.Method`) on a base and a task at one budget, one seed.
+class Job(Cell):
+    """One run of a script: a method on a base (a built-in model or a folder), as in `Cell`."""
 
-    base: a built-in model or a folder.
+    @property
+    def base(self) -> str:
+        return self.model
 
-    distilled: with the dense run of the same seed as teacher. widths_of: the label whose run, with
-    the same seed and keep, says how many neurons each layer keeps (the control "at its widths").
+
+class Runs(Study):
+    """A study of one script: its settings do not vary, so names need no hash.
+
+    Runs that were stored before there was `gumlab.Study` are found by these names.
     """
 
-    base: str
-    task: str
-    method: Any
-    keep: float
-    seed: int
-    steps: int
-    distilled: bool = False
-    widths_of: str | None = None
-    split: str | None = None
-    generated: int = 200
-
-    def file(self, folder: Path, label: str | None = None) -> Path:
-        """Where the run's row is stored; with `label`, that of another method's run."""
-        label = label or self.method.label
-        keep = "" if label == "dense" else f"-keep{self.keep:g}"
-        words = f"{Path(self.base).name} {self.task} {label}"
+    def path(self, cell: Cell) -> Path:
+        label = cell.method.label
+        keep = "" if label == "dense" else f"-keep{cell.keep:g}"
+        words = f"{Path(cell.model).name} {cell.task} {label}"
         name = "".join(c if c.isalnum() else "-" for c in words)
-        tail = "-distilled" if self.distilled else ""
-        return folder / f"{name}{keep}-seed{self.seed}{tail}.json"
+        tail = "-distilled" if cell.distilled else ""
+        return self.folder / f"{name}{keep}-seed{cell.seed}{tail}.json"
 
+    def checkpoint(self, cell: Cell) -> Path:
+        if cell.method.name is None:
+            return self.folder / f"dense-{Path(cell.model).name}-{cell.task}-{cell.seed}"
+        return self.path(cell).with_suffix("")
 
-def perform(
-    folder: Path,
-    job: Job,
-    data_dir: str | None = None,
-    extra: Callable[[Any, Job], dict[str, Any]] | None = None,
-) -> None:
-    """Do one run unless its file is there; the file appears whole or not at all.
-
-    extra: more columns, from the finished run (`gumlab.study.Run`) and the job.
-    """
-    path = job.file(folder)
-    if path.exists():
-        return
-    import torch
-
-    import gumlab as gl
-    from gumlab.study import run
-
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    base, tokenizer = gl.load(job.base, device="cpu")
-    task = gl.load_task(job.task, data_dir if job.task == "e2e" else None)
-    dense = folder / f"dense-{Path(job.base).name}-{job.task}-{job.seed}"
-    method = job.method
-    if job.widths_of is not None:
-        widths = json.loads(job.file(folder, job.widths_of).read_text())["widths"]
-        method = replace(method, options={**method.options, "widths": widths})
-    done = run(
-        base, tokenizer, task, method, keep=job.keep, steps=job.steps, seed=job.seed,
-        split=job.split, teacher=gl.load(dense, device="cpu")[0] if job.distilled else None,
-        generated=job.generated, progress=False,
-    )  # fmt: skip
-    if method.label == "dense" and not dense.exists():
-        gl.save(done.model, tokenizer, dense)
-    row = {
-        "base": Path(job.base).name,
-        "task": job.task,
-        "asked": job.keep,
-        "steps": job.steps,
-        **done.row,
-    }
-    row |= extra(done, job) if extra else {}
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(row, default=str))
-    os.replace(fresh, path)
+    def table(self) -> pd.DataFrame:
+        """Without the options, which the labels tell, and what the runs were made with."""
+        table = super().table()
+        if "model" in table:
+            table.insert(0, "base", table.pop("model").fillna(table.pop("base") if "base" in table
+                                                              else ""))  # fmt: skip
+        options = {key for cell in self.cells for key in cell.method.options}
+        return table.drop(columns=[c for c in [*options, *MADE_WITH] if c in table])
 
 
 def perform_all(
     folder: Path,
     waves: Sequence[Sequence[Job]],
     data_dir: str | None = None,
-    extra: Callable[[Any, Job], dict[str, Any]] | None = None,
+    extra: Callable[[Any, Cell], dict[str, Any]] | None = None,
     workers: int = 2,
 ) -> pd.DataFrame:
-    """Do the waves one after the other (a later one may need an earlier one's runs); all rows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for wave in waves:
-        call = joblib.delayed(perform)
-        joblib.Parallel(n_jobs=workers)(call(folder, job, data_dir, extra) for job in wave)
-    files = [job.file(folder) for wave in waves for job in wave]
-    return pd.DataFrame([json.loads(path.read_text()) for path in dict.fromkeys(files)])
+    """Do what is not there yet, one thread a run; all rows, in the order of the jobs.
+
+    extra: more columns, from the finished run (`gumlab.study.Run`) and the job.
+    """
+    jobs = [job for wave in waves for job in wave]
+    runs = Runs(jobs, folder, data_dir=data_dir, extra=extra).run(workers, threads=1)
+    table = runs.table()
+    if "error" in table:
+        failed = table.dropna(subset="error")[["method", "task", "seed", "error"]]
+        raise SystemExit(f"Some runs failed:\n{failed.to_string()}")
+    return table
 
 
 def pair_text(values: pd.Series, digits: str = ".3f") -> str:

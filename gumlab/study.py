@@ -77,13 +77,16 @@ class Study:
         """Where a run's model is stored."""
         return self.folder / cell.name
 
-    def run(self, jobs: int | None = None, retry: bool = False) -> Study:
+    def run(
+        self, jobs: int | None = None, retry: bool = False, threads: int | None = None
+    ) -> Study:
         """Do every run that is not there yet, and show how many, and the time left; returns self.
 
-        jobs: processes on this machine, which share its threads and GPUs; None: one, or what
-        joblib.parallel_config says: with backend="ray" the runs go to a Ray cluster (workers must
-        see the folder), one GPU a run where it has any. A run that fails leaves its error as its
-        row; with `retry` such runs are done again. The runs of a killed worker go to another.
+        jobs: processes on this machine, which share its GPUs and, unless `threads` says how many
+        each has, its threads; None: one, or what joblib.parallel_config says: with backend="ray"
+        the runs go to a Ray cluster (workers must see the folder), one GPU a run where it has any.
+        A run that fails leaves its error as its row; with `retry` such runs are done again. The
+        runs of a killed worker go to another.
         Raises GumlabError after Ctrl-C, or where workers die and nothing gets done.
         """
         for cell in self.cells if retry else ():
@@ -93,7 +96,7 @@ class Study:
             with following(len(self.cells), self._done):
                 done, idle = self._done(), 0
                 while ready := self._ready():
-                    error, before, done = self._do(ready, jobs), done, self._done()
+                    error, before, done = self._do(ready, jobs, threads), done, self._done()
                     idle = idle + 1 if error and done == before else 0
                     if idle == 3:
                         raise GumlabError(
@@ -154,10 +157,10 @@ class Study:
                 todo[self.path(cell.dense)] = cell.dense
         return [c for c in todo.values() if not any(self.path(n) in todo for n in self._needs(c))]
 
-    def _do(self, ready: list[Cell], jobs: int | None) -> Exception | None:
+    def _do(self, ready: list[Cell], jobs: int | None, threads: int | None) -> Exception | None:
         """Give the runs to workers; what went wrong where one was killed or could not write."""
-        parallel, threads = workers(jobs)
-        gpus = torch.cuda.device_count() if threads else 0
+        parallel, share = workers(jobs)
+        gpus, threads = torch.cuda.device_count() if share else 0, threads or share
         try:
             parallel(
                 joblib.delayed(self._perform)(cell, threads, f"cuda:{i % gpus}" if gpus else None)

@@ -220,5 +220,6 @@ def test_ratios_draw_the_papers_figure_and_take_them_at_equal_seeds():
     assert "GUM the highest uniqueness" in plot.sentence
     scaled = made_up().assign(factor=lambda t: 10.0 ** t["seed"])
     scaled["sensitivity"] *= scaled["factor"]  # as if each seed's model were another
+    scaled = scaled[(scaled["method"] != "GUM") | (scaled["seed"] < 2)]
     same = [gl.plots.ratios(t).sentence for t in (made_up(), scaled)]
     assert same[0] == same[1]
