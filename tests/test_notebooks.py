@@ -84,9 +84,15 @@ def test_one_checked_cell_of_three_to_six_claims_all_of_which_hold(cells):
     assert all(line.startswith("holds: ") for line in said)
 
 
-def test_only_the_install_cell_is_skipped_and_nothing_touches_numpy_or_the_network(cells):
-    (install,) = tagged(cells, "nbval-skip")
+def test_skipped_cells_install_or_say_that_they_need_the_network_and_show_no_output(cells):
+    install, *others = tagged(cells, "nbval-skip")
     assert '"google.colab" in sys.modules' in install.source
+    for cell in others:
+        assert "**needs the network**" in cells[cells.index(cell) - 1].source
+        assert cell.outputs == []
+
+
+def test_nothing_touches_numpy_or_the_network(cells):
     for cell in code(cells):
         for word in ("!pip", "numpy==", "urllib", "requests.", "subprocess"):
             assert word not in cell.source

@@ -22,6 +22,7 @@ from gumlab.check.notebook_07 import cosine_of, rebuilt, share_unique
 from gumlab.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
 from gumlab.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.check.notebook_10 import honest_report, new_bias, refit_weights
+from gumlab.check.notebook_12 import block_kind, largest_speedup, pad_fused
 from gumlab.check.notebook_13 import duel, my_score, paired_interval
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "apply_mask",
     "at_widths_of",
     "behind_its_twin",
+    "block_kind",
     "claims",
     "cosine_of",
     "distillation_loss",
@@ -39,12 +41,14 @@ __all__ = [
     "gum_gradient",
     "honest_report",
     "kept_count",
+    "largest_speedup",
     "mean_and_error",
     "movement_update",
     "my_score",
     "neuron_magnitude",
     "neuron_parameters",
     "new_bias",
+    "pad_fused",
     "paired_interval",
     "rebuilt",
     "refit_weights",
