@@ -145,8 +145,8 @@ def relative_costs(costs: dict[str, dict[str, float]]) -> Plot:
     """
     first, *others = costs
     measures = list(costs[first])
-    height = 1.3 + 0.45 * len(measures)
-    figure, (ax,) = new_figure(width=8, height=height, margins=(1.5, 0.15, 0.55, 0.4))
+    left, height = 0.3 + 0.09 * max(map(len, measures)), 1.3 + 0.45 * len(measures)
+    figure, (ax,) = new_figure(width=8, height=height, margins=(left, 0.15, 0.55, 0.4))
     ax.axvline(100, color=GREY, linestyle="--", linewidth=1.2)
     places = zip((BLUE, ORANGE, GREEN), ("o", "s", "^"), others, strict=False)
     for lane, (colour, marker, name) in enumerate(places):

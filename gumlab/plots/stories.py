@@ -156,7 +156,7 @@ def texts(
         y += max(len(lines), name.count("\n") + 1) + 0.6
     ax.set(xlim=(0, 1), ylim=(rows, 0))
     same = [name for name, text in list(written.items())[1:] if text.split() == first]
-    said = "; ".join(f"{name} writes: {text or '(nothing)'}" for name, text in written.items())
+    said = "; ".join(f"{n} writes: {t.rstrip('.') or '(nothing)'}" for n, t in written.items())
     return Plot(
         figure,
         f"{said}. {len(same)} of {len(written) - 1} write the same as {next(iter(written))}; in "
