@@ -36,6 +36,7 @@ ModelName = Annotated[
 ]
 TaskName = Annotated[str, typer.Option(help="A task, built-in or real, or a path to your own.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of a real task's files.")]
+Split = Annotated[str, typer.Option(help="train, validation, or test.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Sequences at a time.")]
 Generated = Annotated[int, typer.Option(min=0, help="Texts generated for the metric; 0: none.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -124,12 +125,12 @@ def evaluate(
     model: ModelName,
     task: TaskName = "restaurants",
     data_dir: DataDir = None,
-    split: Annotated[str, typer.Option(help="train, validation, or test.")] = "test",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="First examples used; default all.")
-    ] = None,
+    split: Split = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="First examples used.")] = None,
     generated: Generated = 200,
     batch_size: BatchSize = 50,
+    beams: Annotated[int, typer.Option(min=1, help="1: greedy; more: beam search.")] = 1,
+    stride: Annotated[int | None, typer.Option(min=1, help="Of running text's windows.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Loss, perplexity, and the task's metric on texts that the model writes."""
@@ -140,6 +141,7 @@ def evaluate(
     if split == "test" and not data.test:
         split = "validation"
     options = {"limit": limit, "generated": generated, "batch_size": batch_size}
+    options |= {"beams": beams, "stride": stride}
     loaded, tokenizer = load(model)
     with counted(loaded):
         scores = run_evaluate(loaded, tokenizer, data, split, **options)
@@ -151,7 +153,7 @@ def redundancy(
     model: ModelName,
     task: TaskName = "restaurants",
     data_dir: DataDir = None,
-    split: Annotated[str, typer.Option(help="train, validation, or test.")] = "train",
+    split: Split = "train",
     limit: Annotated[int, typer.Option(min=1, help="First examples used.")] = 256,
     batch_size: BatchSize = 16,
     as_json: AsJson = False,
