@@ -143,10 +143,9 @@ def _weights(folder: Path, report: Report) -> bool:
         try:
             for name, kind, tensor in _tensors(path):
                 kinds[kind] += tensor.numel()
-                if kind not in DTYPES or not tensor.numel():
-                    continue
-                largest = max(largest, (float(tensor.abs().max().nan_to_num(0)), name))
-                bad += [] if tensor.isfinite().all() else [name]
+                if kind in DTYPES and tensor.numel():
+                    largest = max(largest, (float(tensor.abs().max().nan_to_num(0)), name))
+                    bad += [] if tensor.isfinite().all() else [name]
         except Exception as error:  # a flipped bit can turn a header into anything
             problems.append(f"{path.name} {_reason(path, error)}.")
     problems += _missing_shards(folder)
@@ -161,7 +160,8 @@ def _weights(folder: Path, report: Report) -> bool:
     if bad:
         report.say(False, f"NaN or infinity in {len(bad)} tensor(s), such as {bad[0]}: of no use.")
     else:
-        report.say(True, f"No NaN or infinity; the largest is {largest[0]:.3g}, in {largest[1]}.")
+        text = f"No NaN or infinity; the largest is {largest[0]:.3g}, in {largest[1]}."
+        report.say(largest[0] < 1e6, text)  # no training leads there, a flipped bit does
     return True
 
 
@@ -241,8 +241,8 @@ def _model(folder: Path, config: dict[str, Any], tokenizer: Any, report: Report)
     report.say(True, text + (" (per_layer_config)." if "per_layer_config" in config else "."))
     vocabulary = model.get_input_embeddings().num_embeddings
     if tokenizer is not None and len(tokenizer) > vocabulary:
-        text = f"The tokenizer has more tokens than the model's embedding ({vocabulary:,})"
-        report.say(False, f"{text}: they do not belong together.")
+        text = f"The tokenizer has more tokens than the model's embedding ({vocabulary:,}): "
+        report.say(False, text + "they do not belong together.")
 
 
 def _zero_neurons(layer: FeedForward) -> int:

@@ -210,6 +210,15 @@ def test_numbers_that_are_none_are_named(folder, value):
     assert report.loads_with == ["gumlab", "transformers"]
 
 
+def test_a_number_that_no_training_makes_is_named(folder):
+    state = load_file(folder / WEIGHTS)
+    state["transformer.wpe.weight"][3, 3] = -2e30
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    assert failures(doctor(folder)) == [
+        "No NaN or infinity; the largest is 2e+30, in transformer.wpe.weight."
+    ]
+
+
 def test_nothing_is_ever_unpickled(folder, monkeypatch):
     class Bomb:
         def __reduce__(self):
