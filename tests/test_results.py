@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import update_readme
 
+from gumlab.intervals import compared
+
 ROOT = Path(__file__).parents[1]
 TASKS = ("restaurants", "e2e")
 T_95 = 4.303  # Student's t for 3 seeds (2 degrees of freedom), two-sided 95 %
@@ -363,3 +365,16 @@ def test_the_filter_and_the_term_show_no_gain_over_plain_l1(task):
     runs = recipes("tiny-gpt-neo", task, 0.1)
     assert not runs.higher("plain L1", FILTER)
     assert not runs.higher("plain L1", "GUM")
+
+
+# --- real text ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["wikisql", "mts_dialog"])
+def test_on_real_text_the_recommended_recipe_is_best(task):
+    runs = stored("real_tasks").query("task == @task")
+    for one, other in (("recommended", "GUM"), ("GUM", "random")):
+        assert compared(runs, one, other)["verdict"] == "lower"
+    assert runs["loads back"].all()
+    metric = {"wikisql": "logical_form", "mts_dialog": "rougeL"}[task]
+    assert runs.groupby("method")[metric].mean().max() < 10  # of 100: it says nothing yet
