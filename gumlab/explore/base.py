@@ -75,6 +75,8 @@ class Explorer(widgets.VBox):
         self.error = None
         state = self.state()
         key = tuple(state.items())
+        collects = gc.isenabled()
+        gc.disable()  # a collection takes a tenth of a second, and can wait for the answer
         try:
             if key not in self._answers:
                 if self.seconds(**state) > SLOW:
@@ -97,6 +99,9 @@ class Explorer(widgets.VBox):
             self._alert(error, f"{why} Choose another value; `raise explorer.error` shows where.")
         finally:
             self._switch_off(self.idle(**state))
+            if collects:
+                gc.enable()
+                gc.collect()
 
     def _timed(self, state: dict[str, Any]) -> tuple[Any, list[str]]:
         began = time.perf_counter()
