@@ -25,6 +25,7 @@ from typing import Any
 import pandas as pd
 import torch
 from grid import made_by, markdown
+from step import in_turns
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import gumlab as gl
@@ -100,19 +101,10 @@ def step_times(setting: Setting, device: str) -> pd.DataFrame:
     shape = (setting.batch, setting.tokens)
     ids = torch.randint(0, setting.vocabulary, shape, device=device)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
-    rows = []
-    for _ in range(setting.rounds + 1):
-        row = {}
-        for label, contender in CONTENDERS.items():
-            pruner = None
-            if contender is not None:
-                pruner = gl.Pruner(model, contender[0], 0.25, 1000, **contender[1])
-                pruner.step_count = 400
-            row[label] = seconds(lambda p=pruner: step(model, optimizer, batch, p), setting, device)
-            if pruner is not None:
-                pruner.remove()
-        rows.append(row)
-    return pd.DataFrame(rows[1:])  # the first round warms up
+    return in_turns(
+        model, CONTENDERS, setting.rounds,
+        lambda p: seconds(lambda: step(model, optimizer, batch, p), setting, device),
+    )  # fmt: skip
 
 
 def step(model: Any, optimizer: Any, batch: dict, pruner: Any) -> None:

@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -63,15 +64,27 @@ def step_times(rounds: int, steps: int = 8) -> pd.DataFrame:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     ids = torch.randint(0, 1024, (8, 128))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    return in_turns(
+        model,
+        CONTENDERS,
+        rounds,
+        lambda p: _seconds(lambda: _step(model, optimizer, batch, p), steps),
+    )
+
+
+def in_turns(
+    model: Any, contenders: dict[str, Any], rounds: int, seconds: Callable[[Any], float]
+) -> pd.DataFrame:
+    """`seconds` of each contender's pruner (columns) in each round (rows), in mid-schedule."""
     rows = []
     for _ in range(rounds + 1):
         row = {}
-        for label, contender in CONTENDERS.items():
+        for label, contender in contenders.items():
             pruner = None
             if contender is not None:
                 pruner = gl.Pruner(model, contender[0], 0.25, 1000, **contender[1])
                 pruner.step_count = 400
-            row[label] = _seconds(lambda p=pruner: _step(model, optimizer, batch, p), steps)
+            row[label] = seconds(pruner)
             if pruner is not None:
                 pruner.remove()
         rows.append(row)

@@ -50,7 +50,8 @@ class Cell:
     def name(self) -> str:
         """What its files are called: what a person looks for, and a hash of all of its settings."""
         settings = json.dumps(dataclasses.asdict(self), sort_keys=True, default=as_text)
-        words = f"{Path(self.model).name} {self.task} {self.method.label} keep{self.keep:g}"
+        words = f"{Path(self.model).name} {Path(self.task).stem} {self.method.label}"
+        words += f" keep{self.keep:g}"
         words += f" seed{self.seed}" + " distilled" * self.distilled
         readable = "".join(c if c.isalnum() or c == "." else "-" for c in words)
         return f"{readable[:120]}-{hashlib.sha256(settings.encode()).hexdigest()[:10]}"
@@ -66,10 +67,10 @@ class Cell:
 def expand(grid: Mapping[str, Any] | Sequence[Mapping[str, Any] | Cell]) -> list[Cell]:
     """The cells of a grid, or of a list of grids and cells: every combination, none twice.
 
-    A grid's keys are those of `Cell` (`distil` for distilled; a method by its name or a `Method`),
-    and any option of `train`, `Method`, `Pruner` or `select`; a value is one or a list. A dense run
-    has no keep, teacher or options, so there is one for all of them. Raises GumlabError for a key
-    or name that is unknown.
+    A grid's keys are those of `Cell` (`distil` for distilled; a method by its name or a `Method`; a
+    task of your own by its path), and any option of `train`, `Method`, `Pruner` or `select`; a
+    value is one or a list. A dense run has no keep, teacher or options, so there is one for all of
+    them. Raises GumlabError for a key or name that is unknown.
     """
     cells: dict[str, Cell] = {}
     for one in [grid] if isinstance(grid, Mapping) else grid:
@@ -88,7 +89,9 @@ def _cell(given: dict[str, Any]) -> Cell:
     if lacking := {"model", "task", "method"} - given.keys():
         raise GumlabError(f"The grid lacks {', '.join(sorted(lacking))}; give each a list.")
     given = {"keep": 0.25, "seed": 0, "steps": 300, **given}
-    given["distilled"], given["model"] = given.pop("distil", False), str(given["model"])
+    given |= {"distilled": given.pop("distil", False)} | {
+        k: str(given[k]) for k in ("model", "task")
+    }
     own = {f.name: given.pop(f.name) for f in dataclasses.fields(Cell) if f.name in given}
     own["training"] = {k: given.pop(k) for k in list(given) if k in _TRAINING}
     method = own["method"]
@@ -101,8 +104,8 @@ def _cell(given: dict[str, Any]) -> Cell:
     for key in method.options:
         if key not in known - {"model", "method", "keep", "steps", "seed", "scores"}:
             raise unknown("setting", key, sorted(known | _TRAINING))
-    if own["task"] not in BUILT_IN + REAL:
-        raise unknown("task", own["task"], BUILT_IN + REAL)
+    if own["task"] not in BUILT_IN + REAL and not Path(own["task"]).expanduser().exists():
+        raise unknown("task", own["task"], (*BUILT_IN, *REAL, "or the path of your own"))
     check_keep(own["keep"])
     cell = Cell(**own | {"method": method})
     return cell.dense if method.name is None else cell

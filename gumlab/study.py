@@ -176,7 +176,7 @@ class Study:
             torch.set_num_threads(threads)
         row = {
             "model": Path(cell.model).name,
-            "task": cell.task,
+            "task": Path(cell.task).stem,
             "method": cell.method.label,
             "asked": cell.keep,
             "distilled": cell.distilled,

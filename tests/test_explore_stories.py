@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from gumlab import explore
 from gumlab.evaluation import bleu, generate, mean_target_loss
 from gumlab.inspection import unique
 from gumlab.statistics import collect, cosine
-from gumlab.tasks import Task
+from gumlab.tasks import Example, Task
 
 TASK = Task("words", "bleu", train=make_examples(12), validation=make_examples(6, 1))
 
@@ -62,6 +63,14 @@ def test_every_control_changes_picture_or_sentence(name, control, value, capfd):
     assert before[1] != after[1]
     assert {"image/png", VIEW} <= set(explorer._repr_mimebundle_())
     assert capfd.readouterr() == ("", "")
+
+
+def test_tradeoff_of_a_task_that_is_judged_by_perplexity_alone():
+    text = [Example("", "w5 w6 w7 w8 w9 w5 w6 w7 w8 w9 " * 4)] * 4
+    for task in (Task("t", "perplexity", text, text), replace(TASK, metric="perplexity")):
+        explorer = explore.tradeoff(tiny("gpt2"), word_tokenizer(), task, examples=4)
+        assert explorer.error is None
+        assert "texts:" not in explorer.sentence
 
 
 @pytest.mark.parametrize("method", explore.Tradeoff.methods)

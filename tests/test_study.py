@@ -322,3 +322,19 @@ def test_a_ray_cluster_gives_the_same_table_and_outlives_a_killed_worker(
     same_in_many_processes(
         Study(grid, tmp_path / "ray").table(), made(grid, folder="one").run().table()
     )
+
+
+def test_a_task_of_your_own_goes_by_its_path(base, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for split, seed in (("train", 0), ("test", 1)):
+        rows = [{"prompt": e.prompt, "target": e.target} for e in make_examples(8, seed)]
+        text = "\n".join(json.dumps(row) for row in rows)
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    grid = {"model": base, "task": folder, "method": "magnitude", **FEW}
+    (row,) = Study(grid, tmp_path / "runs").run().table().to_dict("records")
+    assert "error" not in row
+    assert (row["task"], row["split"]) == ("mine", "test")
+    missing = grid | {"task": tmp_path / "gone.jsonl"}
+    with pytest.raises(gl.GumlabError, match=r"gone\.jsonl.*path of your own"):
+        Study(missing, tmp_path / "runs")

@@ -76,7 +76,7 @@ class Explorer(widgets.VBox):
         state = self.state()
         key = tuple(state.items())
         collects = gc.isenabled()
-        gc.disable()  # a collection takes a tenth of a second, and can wait for the answer
+        gc.disable()  # a collection is slow, and can wait for the answer
         try:
             if key not in self._answers:
                 if self.seconds(**state) > SLOW:

@@ -119,7 +119,8 @@ class Tradeoff(Removal):
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> None:
         self.seen, self.metric = task.split("train")[:64], task.metric
-        self.generated = min(8, examples, len(task.split("validation")))
+        texts = min(8, examples, len(task.split("validation")))
+        self.generated = texts if self.metric in METRICS else 0  # perplexity judges no texts
         found = collect(model, tokenizer, self.seen, gradients=True)
         self.sensitivity = torch.cat([f.sensitivity.cpu() for f in found])
         self.cosines = [cosine(f.gram).cpu() for f in found]
@@ -130,6 +131,8 @@ class Tradeoff(Removal):
     def compute(self, **state: Any) -> Any:
         """The masks, and the task's metric on what the cut model writes for a few examples."""
         masks = super().compute(**state)
+        if not self.generated:
+            return masks, {}
         with gate(self.model, masks):
             written = generate(self.model, self.tokenizer, self.examples[: self.generated])
         return masks, METRICS[self.metric](written, self.examples[: self.generated])
@@ -137,8 +140,9 @@ class Tradeoff(Removal):
     def draw(self, answer: Any, **state: Any) -> plots.Plot:
         masks, metrics = answer
         plot = super().draw(masks, **state)
-        name = MAIN_METRIC[self.metric]
-        plot.sentence += f" {name} of {self.generated} texts: {metrics[name]:.0f}."
+        if metrics:
+            name = MAIN_METRIC[self.metric]
+            plot.sentence += f" {name} of {self.generated} texts: {metrics[name]:.0f}."
         return plot
 
     def _scored(self, method: str, seed: int) -> list[Tensor]:

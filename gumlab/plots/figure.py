@@ -29,7 +29,7 @@ class Plot:
         """The figure as PNG bytes."""
         if self.figure.get_layout_engine() is None:
             _flatten(self.figure)
-        buffer, options = io.BytesIO(), {"compress_level": 1}  # a tenth larger, in half the time
+        buffer, options = io.BytesIO(), {"compress_level": 1}  # larger, but sooner
         self.figure.savefig(
             buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs=options
         )
@@ -42,6 +42,8 @@ class Plot:
         return f"Plot({self.sentence})"
 
 
+COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#000000", "#F0E442")
+STYLES = tuple(zip(("o-", "s--", "^:", "D-.", "v-", "P--", "X:", "*-."), COLOURS, strict=True))
 DPI = 110
 Margins = tuple[float, float, float, float]
 MARGINS: Margins = (0.8, 0.15, 0.55, 0.3)
@@ -53,7 +55,7 @@ def new_figure(
     """An empty figure in the house style and its axes, side by side.
 
     margins: left, right, bottom and top, in inches, for a figure that is drawn again and again: its
-    axes stay where they are, and it is drawn in a third of the time. Else the margins are fitted.
+    axes stay where they are, and it is drawn sooner. Else the margins are fitted.
     """
     figure = Figure(figsize=(width, height), layout="constrained" if margins is None else None)
     if margins is not None:
@@ -94,17 +96,15 @@ def _flatten_axis(ax: Any, axis: Any, renderer: Any) -> None:
         "right": (ax.get_yaxis_transform(), ax.get_yaxis_text2_transform),
     }[side]
 
-    def at(tick: float, other: float) -> tuple[float, float]:
-        return (tick, other) if side == "bottom" else (other, tick)
-
+    turn = -1 if side != "bottom" else 1  # (tick, other) is (x, y), or (y, x)
     if style.get("gridOn"):
-        ends = [[at(t, 0), at(t, 1)] for t, _ in shown]
+        ends = [[(t, 0)[::turn], (t, 1)[::turn]] for t, _ in shown]
         looks = {"colors": style["grid_color"], "lw": style["grid_linewidth"], "zorder": 0.5}
         ax.add_collection(LineCollection(ends, transform=grid, **looks), autolim=False)
     place, va, ha = frame(3)  # points between the axis and its tick labels
     looks = {"transform": place, "va": va, "ha": ha, "fontsize": style.get("labelsize", "medium")}
     looks |= {"family": style.get("labelfontfamily"), "rotation": style.get("rotation", 0)}
-    texts = [ax.text(*at(t, float(side == "right")), name, **looks) for t, name in shown]
+    texts = [ax.text(*(t, float(side == "right"))[::turn], name, **looks) for t, name in shown]
     longest = sorted(texts, key=lambda text: len(text.get_text()))[-1:]  # measuring takes time
     box = Bbox.union([ax.bbox, *(text.get_window_extent(renderer) for text in longest)])
     (x0, y0), (x1, _) = ax.transAxes.inverted().transform(box.get_points())

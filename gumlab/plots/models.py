@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import FixedFormatter, FixedLocator
 
-from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Plot, new_figure
+from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, STYLES, Plot, new_figure
 
 
 def neuron_map(masks: Sequence[Any], title: str = "") -> Plot:
@@ -60,8 +60,7 @@ def removal(masks: Sequence[Any], curves: dict[str, dict[float, float]], keep: f
     """
     figure, (left, right) = new_figure(2, width=9.4, height=3.8, margins=(0.85, 0.1, 0.5, 0.1))
     folded_map(left, masks)
-    styles = zip(("o-", "s--", "^:", "D-."), (BLUE, ORANGE, GREEN, RED), strict=True)
-    for (name, curve), (style, colour) in zip(curves.items(), styles, strict=False):
+    for (name, curve), (style, colour) in zip(curves.items(), STYLES, strict=False):
         points = [(100 * k, loss) for k, loss in sorted(curve.items())]
         right.plot(*zip(*points, strict=True), style, color=colour, markersize=5, label=name)
     name, curve = next(iter(curves.items()))
@@ -105,7 +104,7 @@ def activations(h: Any, tokens: Sequence[str], names: Sequence[int]) -> Plot:
     image = ax.imshow(rows, aspect="auto", **colours)
     for row, strongest in enumerate(rows.argmax(1)):
         ax.plot(strongest, row, "o", color="black", markersize=4)
-    ax.xaxis.set_major_locator(FixedLocator(range(len(tokens))))  # set_xticks takes 50 ms
+    ax.xaxis.set_major_locator(FixedLocator(range(len(tokens))))  # set_xticks is slow
     ax.xaxis.set_major_formatter(FixedFormatter(list(tokens)))
     ax.tick_params(axis="x", labelrotation=90, labelsize=8, labelfontfamily="monospace")
     ax.set_yticks(range(len(names)), [f"neuron {n}" for n in names])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Plot, new_figure
+from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, STYLES, Plot, new_figure
 
 
 def method_bars(table: Any, metric: str) -> Plot:
@@ -24,14 +24,8 @@ def method_bars(table: Any, metric: str) -> Plot:
         ax.plot(pruned[column], pruned["method"], "o", color=BLUE, markersize=8)
         for name, value in zip(pruned["method"], pruned[column], strict=True):
             text = f"{value:.3f}" if column == "loss" else f"{value:.1f}"
-            ax.annotate(
-                text,
-                (value, name),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-            )
+            looks = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
+            ax.annotate(text, (value, name), (0, 7), **looks)
         ax.axvline(dense[column], color=GREY, linestyle="--", linewidth=1.2)
         ax.set_xlabel(f"{label}; dashed: {dense['method']}")
         ax.margins(x=0.12, y=0.15)
@@ -51,14 +45,9 @@ def keep_curves(curves: dict[str, dict[float, float]], dense: float) -> Plot:
     curves: label -> {keep: loss in nats per target token}. dense: the whole model's loss.
     """
     figure, (ax,) = new_figure(width=7.5)
-    lines = zip(
-        (BLUE, ORANGE, GREEN, RED), ("o-", "s--", "^:", "D-."), curves.items(), strict=False
-    )
-    for colour, style, (name, curve) in lines:
-        points = sorted(curve.items())
-        ax.plot(
-            [100 * k for k, _ in points], [x for _, x in points], style, color=colour, label=name
-        )
+    for (style, colour), (name, curve) in zip(STYLES, curves.items(), strict=False):
+        points = [(100 * k, loss) for k, loss in sorted(curve.items())]
+        ax.plot(*zip(*points, strict=True), style, color=colour, label=name)
     ax.axhline(dense, color=GREY, linestyle="--", linewidth=1.2)
     ax.annotate("dense", (100, dense), (0, 4), textcoords="offset points", ha="right")
     ax.set(xlabel="neurons kept (%)", ylabel="loss (nats per target token)")

@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.collections import LineCollection
 
-from gumlab.plots.figure import BLUE, GREEN, GREY, MARGINS, ORANGE, RED, Plot, new_figure
+from gumlab.plots.figure import BLUE, GREY, MARGINS, ORANGE, RED, STYLES, Plot, new_figure
 from gumlab.plots.models import folded_map
-
-STYLES = tuple(zip(("o-", "s--", "^:", "D-."), (BLUE, ORANGE, GREEN, RED), strict=True))
 
 
 def tradeoff(

@@ -7,17 +7,13 @@ from typing import Any
 import numpy as np
 
 from gumlab.intervals import half_interval
-from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, RED, Plot, new_figure
-
-STYLES = ("o-", "s--", "^:", "D-.", "v-", "P--", "X:", "*-.")
-COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", "#000000", "#F0E442")  # Okabe and Ito
+from gumlab.plots.figure import GREY, STYLES, Plot, new_figure
 
 
 def _asked(table: Any) -> Any:
     """The table with `keep` as the grid asked for it, and no failed runs."""
-    return table.assign(keep=table["asked"] if "asked" in table else table["keep"]).dropna(
-        subset=["loss" if table["loss"].notna().any() else "sensitivity"]
-    )
+    column = "loss" if table["loss"].notna().any() else "sensitivity"
+    return table.assign(keep=table.get("asked", table["keep"])).dropna(subset=column)
 
 
 def bands(table: Any, metric: str | None = None, name: str | None = None) -> Plot:
@@ -27,15 +23,14 @@ def bands(table: Any, metric: str | None = None, name: str | None = None) -> Plo
     table: a study's, of one task and model, distilled or not; dense runs give the dashed line.
     metric: a column; name: what its axis is called. At most eight methods.
     """
-    rows = _asked(table)
-    columns = {"loss": "loss (nats per target token)"} | (
-        {metric: name or metric} if metric else {}
-    )
+    rows, columns = _asked(table), {"loss": "loss (nats per target token)"}
+    if metric:
+        columns[metric] = name or metric
     figure, axes = new_figure(len(columns), width=4.9 * len(columns), height=3.8)
     dense, pruned = rows[rows["method"] == "dense"], rows[rows["method"] != "dense"]
     for ax, (column, label) in zip(axes, columns.items(), strict=True):
-        lines = zip(COLOURS, STYLES, pruned.groupby("method", sort=False), strict=False)
-        for colour, style, (method, runs) in lines:
+        lines = zip(STYLES, pruned.groupby("method", sort=False), strict=False)
+        for (style, colour), (method, runs) in lines:
             cells = runs.groupby("keep")[column]
             mean, half = cells.mean(), cells.apply(half_interval)
             ax.plot(100 * mean.index, mean, style, color=colour, label=method)
@@ -46,15 +41,12 @@ def bands(table: Any, metric: str | None = None, name: str | None = None) -> Plo
     axes[-1].legend(frameon=False, fontsize=8)
     least = pruned["keep"].min()
     ends = pruned[pruned["keep"] == least].groupby("method")["loss"]
-    best, worst = ends.mean().idxmin(), ends.mean().idxmax()
-    said = [
-        f"{m} {ends.mean()[m]:.3f} +- {half_interval(ends.get_group(m)):.3f}" for m in (best, worst)
-    ]
-    seeds = rows["seed"].nunique()
+    mean, half = ends.mean(), ends.apply(half_interval)
+    best, worst = (f"{m} {mean[m]:.3f} +- {half[m]:.3f}" for m in (mean.idxmin(), mean.idxmax()))
     return Plot(
         figure,
-        f"With {least:.0%} of the neurons kept, the lowest mean loss is that of {said[0]}, the "
-        f"highest that of {said[1]} ({seeds} seeds, 95 % intervals).",
+        f"With {least:.0%} of the neurons kept, the lowest mean loss is that of {best}, the "
+        f"highest that of {worst} ({rows['seed'].nunique()} seeds, 95 % intervals).",
     )
 
 
@@ -71,10 +63,10 @@ def ratios(table: Any) -> Plot:
     pruned, found = rows[rows["method"] != "dense"], {}
     for column in ("sensitivity", "uniqueness"):
         pruned = pruned.assign(**{column: pruned[column] / dense[column].reindex(pruned.index)})
-    groups = zip(COLOURS, STYLES, pruned.groupby("method", sort=False), strict=False)
-    for colour, style, (method, runs) in groups:
+    groups = zip(STYLES, pruned.groupby("method", sort=False), strict=False)
+    for (style, colour), (method, runs) in groups:
         for distilled, part in runs.groupby("distilled"):
-            mean = part.groupby("keep")[["sensitivity", "uniqueness"]].mean().sort_index()
+            mean = part.groupby("keep")[["sensitivity", "uniqueness"]].mean()
             fill, label = ("none", None) if distilled else (colour, method)
             sizes = 20 + 160 * mean.index.to_numpy()
             ax.plot(mean["sensitivity"], mean["uniqueness"], color=colour, lw=0.8)
@@ -88,6 +80,5 @@ def ratios(table: Any) -> Plot:
     ax.set(xlabel="sensitivity / dense", ylabel="uniqueness / dense")
     ax.legend(frameon=False, fontsize=8)
     most = {c: max(found, key=lambda m: found[m][c]) for c in ("sensitivity", "uniqueness")}
-    said = [f"the highest {c} ({found[m][c]:.2f} of dense)" for c, m in most.items()]
-    who = list(most.values())
-    return Plot(figure, f"On average {who[0]} keeps {said[0]}, and {who[1]} {said[1]}.")
+    one, other = (f"{m} the highest {c} ({found[m][c]:.2f} of dense)" for c, m in most.items())
+    return Plot(figure, f"On average {one.replace(' the', ' keeps the', 1)}, and {other}.")
