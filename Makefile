@@ -26,14 +26,19 @@ app: $(READY) ## Serve all explorers as one page
 	$(PY) -m voila notebooks/app/explorers.ipynb
 
 test: $(READY) ## Run the tests and every notebook under nbval, side by side (about half an hour)
-	@$(MAKE) -j2 --no-print-directory test-package test-notebooks
+	@$(MAKE) -j2 --no-print-directory test-browser test-package test-notebooks
 
-test-package: $(READY) ## Run the tests of the package, in the browser too where there is one
-	$(PY) -m pytest -q
+test-package: $(READY) ## Run the tests of the package
+	$(PY) -m pytest -q --ignore tests/test_browser.py
 
-test-notebooks: $(READY) ## Run every notebook under nbval
-	@ls notebooks/*.ipynb >/dev/null 2>&1 || { echo "No notebook in notebooks/, so none was tested."; exit 1; }
-	$(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=150 notebooks
+test-browser: $(READY) ## Run every notebook in a browser, where there is one
+	$(PY) -m pytest -q tests/test_browser.py
+
+test-notebooks: test-notebooks-0 test-notebooks-1 ## Run every notebook under nbval
+
+test-notebooks-%: $(READY)
+	@ls notebooks/$**.ipynb >/dev/null 2>&1 || { echo "No notebook in notebooks/, so none was tested."; exit 1; }
+	$(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=150 notebooks/$**.ipynb
 
 notebooks: $(READY) ## Run every notebook again and write it back in normal form
 	$(PY) tools/run_notebooks.py

@@ -13,7 +13,6 @@ others hold what can change a claim of the paper there. Stopped, it goes on wher
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd

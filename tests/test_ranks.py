@@ -1,6 +1,6 @@
-"""A Trainer in two processes keeps the same neurons in both: those of one process.
+"""Training in two processes keeps the same neurons in both: those of one process.
 
-Run by torchrun, this file is the process: it trains each case and writes what it kept.
+With a Trainer, and with a hand-written loop under accelerate. Run by torchrun, this file is the process: it trains each case and writes what it kept.
 """
 
 import json
@@ -15,11 +15,12 @@ import torch
 from conftest import make_examples, tiny, word_tokenizer
 
 import gumlab as gl
-from gumlab.batches import collate, encode
+from gumlab.batches import collate, encode, token_losses
 
 STEPS = 14
 CASES = {
     "movement": ("movement", {}),
+    "movement-gate, by hand": ("movement", {"gradient": "gate"}),
     "movement-gate": ("movement", {"gradient": "gate"}),
     "gum": ("gum", {"gram_every": 3, "gram_tokens": 1.0, "lambda_gum": 20.0}),
     "gum-gate": ("gum", {"gram_every": 3, "gradient": "gate"}),
@@ -29,12 +30,36 @@ CASES = {
 
 
 def trained(case, folder, batch):
-    """(masks, scores) after a Trainer has gone through the examples in their order."""
-    import transformers
-
+    """(masks, scores) after a run that goes through the examples in their order."""
     model = tiny("gpt2")
     method, options = CASES[case]
     pruner = gl.Pruner(model, method, 0.4, STEPS, **options)
+    rows = encode(word_tokenizer(), make_examples(4 * STEPS), 64)
+    (by_hand if "hand" in case else by_trainer)(model, pruner, rows, folder, batch)
+    scores = torch.cat([score.detach() for score in pruner.scores])
+    return torch.cat(pruner.masks).tolist(), scores.tolist()
+
+
+def by_hand(model, pruner, rows, folder, batch):
+    """The loop of gumlab's README, with accelerate's Accelerator around it."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    data = torch.utils.data.DataLoader(rows, batch, collate_fn=collate)
+    adam = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model, adam, data = accelerator.prepare(model.train(), adam, data)
+    for inputs in data:
+        labels = inputs.pop("labels")
+        total = token_losses(model(**inputs).logits, labels).sum()
+        accelerator.backward(accelerator.num_processes * total / 40)  # a mean weighs ranks alike
+        pruner.step()
+        adam.step()
+        adam.zero_grad()
+
+
+def by_trainer(model, pruner, rows, folder, batch):
+    import transformers
+
     settings = {
         "max_steps": STEPS, "per_device_train_batch_size": batch, "learning_rate": 1e-2,
         "train_sampling_strategy": "sequential", "remove_unused_columns": False, "use_cpu": True,
@@ -44,12 +69,10 @@ def trained(case, folder, batch):
     transformers.Trainer(
         model,
         transformers.TrainingArguments(str(folder), **settings),
-        train_dataset=encode(word_tokenizer(), make_examples(4 * STEPS), 64),
+        train_dataset=rows,
         data_collator=collate,
         callbacks=[gl.PruningCallback(pruner)],
     ).train()
-    scores = torch.cat([score.detach() for score in pruner.scores])
-    return torch.cat(pruner.masks).tolist(), scores.tolist()
 
 
 @pytest.fixture(scope="module")
