@@ -1,4 +1,4 @@
-"""The paper's grid with error bars, and methods it never tried: results/study.csv|md|png.
+"""The paper's grid with error bars, and methods it never tried: results/study.md|png.
 
     python benchmarks/study.py --data-dir FOLDER     # the E2E challenge's folder; without it no e2e
 
@@ -16,9 +16,11 @@ import argparse
 from typing import Any
 
 import pandas as pd
-from grid import ROOT, made_by, markdown, pair_text
+from grid import MADE_WITH, ROOT, made_by, markdown
 
-from gumlab.intervals import half_interval, paired, verdict
+import gumlab as gl
+from gumlab.intervals import half_interval, verdict
+from gumlab.paper import STUDY as CSV
 from gumlab.study import PAPER_METHODS, RECOMMENDED_METHOD, Method, Study
 
 FOLDER = ROOT / "runs" / "study"
@@ -55,11 +57,36 @@ def part(model: str, task: str, full: list[float], distilled: list[float]) -> li
 PARTS = {
     "GPT-Neo, restaurants": part("tiny-gpt-neo", "restaurants", [0.75, 0.5, 0.25, 0.1],
                                  [0.75, 0.5, 0.25, 0.1]),
-    "GPT-2, tables": part("tiny-gpt2", "tables", [0.5, 0.25, 0.1], [0.1]),
     "wide, tables": part("tiny-wide", "tables", [0.5, 0.25, 0.1], [0.1]),
-    "twins, restaurants": part("tiny-twins", "restaurants", [0.5, 0.25], [0.25]),
-    "GPT-Neo, E2E": part("tiny-gpt-neo", "e2e", [0.25, 0.1], [0.1]),
+    "GPT-2, tables": part("tiny-gpt2", "tables", [0.5, 0.25, 0.1], [0.1]),
+    "GPT-Neo, E2E": part("tiny-gpt-neo", "e2e", [0.1], [0.1]),
+    "twins, restaurants": part("tiny-twins", "restaurants", [0.25], [0.25]),
 }  # fmt: skip
+
+
+def compared(runs: pd.DataFrame, chance: pd.DataFrame) -> str:
+    """A cell: the mean loss, half its 95 % interval, and an arrow where it differs from random."""
+    text = f"{runs['loss'].mean():.3f} +- {half_interval(runs['loss']):.3f}"
+    difference = runs.set_index("seed")["loss"] - chance.set_index("seed")["loss"]
+    return text + {"lower": " ↓", "higher": " ↑"}.get(verdict(difference), "")
+
+
+def losses(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One part as in the paper's Table 4: a row per method, a column per keep and distillation."""
+    pruned, rows = table[table["method"] != "dense"], []
+    columns = pruned.groupby(["asked", "distilled"]).size().sort_index(level=0, ascending=False)
+    for method, mine in pruned.groupby("method", sort=False):
+        row = {"method": method}
+        for keep, distilled in columns.index:
+            here = pruned.query("asked == @keep and distilled == @distilled")
+            runs = here[here["method"] == method]
+            name = f"{keep:.0%}" + " + distil" * distilled
+            row[name] = compared(runs, here[here["method"] == "random"]) if len(runs) else ""
+        best = mine[~mine["distilled"] & (mine["asked"] == pruned["asked"].min())]
+        metric = "bleu" if mine["bleu"].notna().all() else "execution"
+        row[metric] = f"{best[metric].mean():.1f}" if len(best) else ""
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -73,6 +100,32 @@ def main() -> None:
         print(name, flush=True)
         study = Study(grids, FOLDER, data_dir=args.data_dir).run(args.jobs, threads=1)
         tables[name] = study.table()
+    table = pd.concat(tables.values(), ignore_index=True)
+    if "error" in table:
+        raise SystemExit(table.dropna(subset="error")[["model", "method", "error"]].to_string())
+    drop = [*MADE_WITH, "scope", "lambda_gum", "floor", "neurons", "perplexity"]
+    table.drop(columns=drop).to_csv(CSV, index=False, float_format="%.6g")
+    main_part = table[(table["model"] == "tiny-gpt-neo") & (table["task"] == "restaurants")]
+    paper_alone = main_part["method"].isin([m.label for m in PAPER_METHODS])
+    shown = main_part[paper_alone & ~main_part["distilled"]]
+    (ROOT / "results" / "study.png").write_bytes(gl.plots.bands(shown, "uniqueness").png())
+    command = "python benchmarks/study.py --data-dir FOLDER"
+    text = (
+        "# The study: the paper's grid with error bars\n\n"
+        f"{made_by(command)} {len(table)} runs of one thread, {table['seconds'].sum() / 3600:.1f} "
+        f"CPU hours; {table['steps'].iloc[0]} steps of {table['batch_size'].iloc[0]} examples, "
+        f"{table['seed'].nunique()} seeds. Loss on the test split (e2e: validation), in nats per "
+        "target token, with half its 95 % t interval; an arrow where it differs from random's at "
+        "equal seeds, beyond the 95 % interval of the paired difference (no arrow: no difference "
+        "shown). bleu, execution (%): with the fewest kept, not distilled. Every run: "
+        "`gumlab/assets/study.csv`, or `gumlab.paper.study()`.\n\n![](study.png)\n\n"
+    )
+    for name, one in tables.items():
+        dense = one[one["method"] == "dense"]["loss"]
+        head = f"{dense.mean():.3f} +- {half_interval(dense):.3f}"
+        text += f"## {name} (dense {head})\n\n{markdown(losses(one))}\n"
+    (ROOT / "results" / "study.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ CLAIMS: tuple[tuple[str, str, str, str, str | None, Pick | None], ...] = (
 
 
 def values(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """What the claims are about, by KEYS, from a study's table (see `effects`)."""
+    """What the claims are about, by KEYS, of the paper's methods in a table (see `effects`)."""
     wanted = {"task", "method", "distilled", "seed", "loss", "sensitivity", "uniqueness"}
     keep = "asked" if "asked" in table else "keep"
     if missing := (wanted | {keep}) - {*table}:
@@ -78,6 +78,7 @@ def values(table: pd.DataFrame) -> dict[str, pd.Series]:
     several = "model" in table and table["model"].nunique() > 1
     setting = table["task"] + (" from " + table["model"] if several else "")
     rows = table.assign(setting=setting, keep=table[keep], sensitivity=np.log(table["sensitivity"]))
+    rows = rows[rows["method"].isin(("dense", *GUM, *OTHERS, *HARD))]
     dense = rows[rows["method"] == "dense"].groupby(["setting", "seed"])["loss"].mean()
     rows = rows[rows["method"] != "dense"].dropna(subset="sensitivity").groupby(KEYS)
     rows = rows[["loss", "sensitivity", "uniqueness"]].mean()

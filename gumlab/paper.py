@@ -16,15 +16,24 @@ import pandas as pd
 
 from gumlab.claims import CLAIMS, effects, values
 
+ASSETS = Path(__file__).parent / "assets"
+STUDY = ASSETS / "study.csv"
+
 
 def table() -> pd.DataFrame:
     """All of it in the form of a study's table: a row per task, method, keep and distillation.
 
     perplexity, and loss, its log, are printed for Wikitext-103 alone; seed is 0.
     """
-    found = pd.read_csv(Path(__file__).parent / "assets" / "paper.csv")
+    found = pd.read_csv(ASSETS / "paper.csv")
     found["distilled"] = found["distilled"].astype(bool)
     return found.assign(loss=np.log(found["perplexity"]), seed=0)
+
+
+def study() -> pd.DataFrame:
+    """Our runs of the paper's grid and of methods it never tried, a row each, as `Study.table`
+    gives them: benchmarks/study.py made them on a CPU, with the built-in models."""
+    return pd.read_csv(STUDY).assign(distilled=lambda rows: rows["distilled"].astype(bool))
 
 
 def table4() -> pd.DataFrame:
@@ -41,7 +50,7 @@ def margin() -> float:
     return float(values(table().query("not distilled"))["share"].max())
 
 
-def ledger(study: pd.DataFrame) -> pd.DataFrame:
+def ledger(measured: pd.DataFrame) -> pd.DataFrame:
     """One row per claim of the paper: what it shows, what a study's table shows, the verdict.
 
     A claim holds where more than half of its settings say "as claimed" (see `effects`), it does not
@@ -49,7 +58,7 @@ def ledger(study: pd.DataFrame) -> pd.DataFrame:
     figures have no spread, so of them only the signs are counted.
     """
     rows, limit = [], margin()
-    mine, theirs = effects(study, limit), effects(table(), limit)
+    mine, theirs = effects(measured, limit), effects(table(), limit)
     for i, (finding, claim, measure, *_) in enumerate(CLAIMS):
         here = mine[mine["number"] == i].sort_values("effect")
         printed = theirs.loc[theirs["number"] == i, "effect"]

@@ -223,3 +223,51 @@ def test_ratios_draw_the_papers_figure_and_take_them_at_equal_seeds():
     scaled = scaled[(scaled["method"] != "GUM") | (scaled["seed"] < 2)]
     same = [gl.plots.ratios(t).sentence for t in (made_up(), scaled)]
     assert same[0] == same[1]
+
+
+def test_gaps_are_worst_less_best_of_each_seed():
+    plot = gl.plots.gaps(made_up())
+    lines = {line.get_label(): line.get_xydata() for line in plot.figure.axes[0].lines}
+    for label, taught in (("labels only", False), ("distilled", True)):
+        table = made_up().query("keep == 0.25")
+        runs = table[table["distilled"] == taught]
+        by_seed = runs.groupby("seed")["loss"].agg(lambda loss: loss.max() - loss.min())
+        assert tuple(lines[label][0]) == pytest.approx((25.0, by_seed.mean()))
+    assert "Distillation takes the gap" in plot.sentence
+    printed = gl.plots.gaps(paper.table().query("task == 'Wikitext-103'")).sentence
+    spread = [math.log(hi / lo) for hi, lo in ((23.692, 20.059), (22.604, 19.833))]
+    assert "{:.3f} to {:.3f} with 25%".format(*spread) in printed
+
+
+def test_layer_widths_are_shares_of_the_dense_layers():
+    rows = [("dense", "[10, 20]"), ("a", "[1, 2]"), ("a", [3, 2]), ("b", [5, 5])]
+    plot = gl.plots.layer_widths(pd.DataFrame(rows, columns=["method", "widths"]))
+    lines = {line.get_label(): list(line.get_ydata()) for line in plot.figure.axes[0].lines}
+    assert lines == {"a": pytest.approx([20, 10]), "b": pytest.approx([50, 25])}
+    assert plot.sentence == (
+        "b divides its neurons most unevenly: 25% of one layer stay, 50% of another."
+    )
+
+
+def test_a_heat_map_shows_every_score_with_every_refit_that_all_have():
+    losses = {("x", "none"): 3.0, ("x", "all"): 1.0, ("y", "none"): 2.0, ("y", "all"): 1.5}
+    rows = [(*key, loss + noise) for key, loss in losses.items() for noise in (-0.1, 0.1)]
+    rows.append(("y", "late", 0.5))
+    plot = gl.plots.refit_heat(pd.DataFrame(rows, columns=["score", "refit", "loss"]))
+    (ax,) = plot.figure.axes
+    cells = {text.get_position(): text.get_text() for text in ax.texts}
+    assert cells == {(0, 0): "3.00", (1, 0): "1.00", (0, 1): "2.00", (1, 1): "1.50"}
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["x", "y"]
+    assert "2.00 (y) to 3.00 with none, 1.00 (x) to 1.50 with all" in plot.sentence
+
+
+def test_a_forest_shows_each_setting_of_a_claim_as_it_was_told():
+    effects = paper.effects(made_up(), paper.margin())
+    mine = effects[effects["claim"] == "GUM has a lower loss than the other methods"]
+    plot = gl.plots.forest(mine)
+    (ax,) = plot.figure.axes
+    assert sorted(t.get_text() for t in ax.get_yticklabels()) == sorted(mine["where"])
+    drawn = [x for line in ax.lines[1:] for x in np.atleast_1d(line.get_xdata())]
+    assert sorted(drawn) == pytest.approx(sorted(mine["effect"]))
+    count = (mine["says"] == "as claimed").sum()
+    assert f"Of {len(mine)} settings: {count} as claimed" in plot.sentence

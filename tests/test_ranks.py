@@ -1,6 +1,7 @@
 """Training in two processes keeps the same neurons in both: those of one process.
 
-With a Trainer, and with a hand-written loop under accelerate. Run by torchrun, this file is the process: it trains each case and writes what it kept.
+With a Trainer, and with a hand-written loop under accelerate. Run by torchrun, this file is the
+process: it trains each case and writes what it kept.
 """
 
 import json

@@ -18,7 +18,7 @@ from gumlab.plots.runs import (
     training_runs,
 )
 from gumlab.plots.stories import replay, texts, tradeoff, twins
-from gumlab.plots.study import bands, ratios
+from gumlab.plots.study import bands, forest, gaps, layer_widths, ratios, refit_heat
 
 __all__ = [
     "Plot",
@@ -27,7 +27,10 @@ __all__ = [
     "bands",
     "deletions",
     "folded_map",
+    "forest",
+    "gaps",
     "keep_curves",
+    "layer_widths",
     "method_bars",
     "neuron_map",
     "new_figure",
@@ -35,6 +38,7 @@ __all__ = [
     "quality_against_keep",
     "ratios",
     "refit_gain",
+    "refit_heat",
     "relative_costs",
     "removal",
     "replay",
