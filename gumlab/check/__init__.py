@@ -22,6 +22,7 @@ from gumlab.check.notebook_07 import cosine_of, rebuilt, share_unique
 from gumlab.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
 from gumlab.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.check.notebook_10 import honest_report, new_bias, refit_weights
+from gumlab.check.notebook_11 import damage_avoided, explained, told
 from gumlab.check.notebook_12 import block_kind, largest_speedup, pad_fused
 from gumlab.check.notebook_13 import duel, my_score, paired_interval
 
@@ -33,8 +34,10 @@ __all__ = [
     "block_kind",
     "claims",
     "cosine_of",
+    "damage_avoided",
     "distillation_loss",
     "duel",
+    "explained",
     "fraction_of_parameters",
     "gated_activation",
     "global_top_v",
@@ -62,6 +65,7 @@ __all__ = [
     "stay_whole",
     "straight_through",
     "taught",
+    "told",
     "top_v",
     "who_stays",
     "with_floor",
