@@ -66,13 +66,13 @@ def _share(loss: Tensor, columns: list[Tensor], about: Tensor | float) -> float:
     return 1 - float(rest.square().sum() / (loss - about).square().sum())
 
 
-_LOSS, _SENSITIVITY, _UNIQUENESS = random_tensors((9,), (9,), (9,))
+_LOSS, _SENSITIVITY, _UNIQUENESS = (x.double() for x in random_tensors((9,), (9,), (9,)))
 _SENSITIVITY, _UNIQUENESS = _SENSITIVITY.exp(), 0.9 + 0.1 * _UNIQUENESS.sigmoid()
 _LOSS = 2 + 0.3 * _LOSS - 0.4 * _SENSITIVITY.log() - 3 * _UNIQUENESS
 
 
 @exercise(
-    cases=[(_LOSS, _SENSITIVITY, _UNIQUENESS), (_UNIQUENESS, _LOSS.exp(), _SENSITIVITY)],
+    cases=[(_LOSS, _SENSITIVITY, _UNIQUENESS), (_UNIQUENESS, _LOSS.exp(), _SENSITIVITY.log())],
     hints=[
         ("Your fit must pass through the origin; add a column of ones.",
          lambda y, s, u: _share(y, [s.log(), u], y.mean())),
