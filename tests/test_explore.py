@@ -36,7 +36,7 @@ class Squares(explore.Explorer):
     """The smallest explorer: draws x squared, refuses 3, breaks at 4, takes long at 5."""
 
     def __init__(self):
-        self.computed, self.said = [], []
+        self.computed, self.said, self.drawings = [], [], []
         x = explore.labelled(widgets.IntSlider, "x", "a number", max=9)
         super().__init__({"x": x, "other": explore.labelled(widgets.Text, "other", "not used")})
 
@@ -51,6 +51,7 @@ class Squares(explore.Explorer):
         return {4: lambda: 1 / 0}.get(x, lambda: x * x)()
 
     def draw(self, answer, x, other):
+        self.drawings.append(x)
         figure, _ = plots.new_figure()
         return plots.Plot(figure, f"{x} squared is {answer}.")
 
@@ -177,6 +178,16 @@ def test_a_state_is_computed_once():
     assert squares.at(2) != first
     assert squares.at(0) == first
     assert squares.computed == [0, 2]
+    assert squares.drawings == [0, 2]
+
+
+def test_a_picture_shows_what_was_seen_since_it_was_first_drawn(explorer):
+    first = shown(explorer)[0]
+    explorer.controls["method"].value = "magnitude"
+    explorer.controls["method"].value = "random"
+    assert shown(explorer)[0] != first  # magnitude's curve is in it now
+    labels = [text.get_text() for text in explorer.plot.figure.axes[1].get_legend().texts]
+    assert labels == ["random, by layer, seed 0", "magnitude, by layer"]
 
 
 def test_errors_are_shown_escaped_and_kept():

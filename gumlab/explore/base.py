@@ -1,8 +1,8 @@
 """Interactive explorers: controls above a picture and a sentence.
 
 An explorer is a `VBox` of core ipywidgets. A moved control gives a new state; the state's answer is
-computed once and kept; a pure builder of `plots` draws it; picture and sentence go to the values of
-two HTML widgets. Nothing is ever printed.
+computed once, a pure builder of `plots` draws it once, and both are kept; picture and sentence go
+to the values of two HTML widgets. Nothing is ever printed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gc
 import html
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
@@ -31,8 +31,8 @@ class Explorer(widgets.VBox):
     """Controls, a picture, a sentence. A subclass says what to compute and how to draw it.
 
     controls: name -> widget; the names are `compute`'s arguments. Read `.sentence`, `.plot` (the
-    figure) and `.error` (the exception behind a red sentence, or None); set a control from code by
-    `explorer.controls["keep"].value = 25`.
+    figure, drawn anew) and `.error` (the exception behind a red sentence, or None); set a control
+    from code by `explorer.controls["keep"].value = 25`.
     """
 
     alt = "A figure; the sentence below it says what it shows."
@@ -40,8 +40,9 @@ class Explorer(widgets.VBox):
 
     def __init__(self, controls: Mapping[str, widgets.Widget]) -> None:
         self.controls = dict(controls)
-        self.sentence, self.plot, self.error = "", None, None
+        self.sentence, self.error, self._image = "", None, ""
         self._answers: dict[tuple, Any] = {}
+        self._drawn: dict[Hashable, tuple[str, str]] = {}  # picture (base64) and sentence
         self._last_seconds = 0.0
         self._picture, self._words = widgets.HTML(), widgets.HTML()
         row = widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
@@ -59,9 +60,20 @@ class Explorer(widgets.VBox):
         """The figure and sentence of an answer."""
         raise NotImplementedError
 
+    @property
+    def plot(self) -> plots.Plot | None:
+        """What is shown, as a figure; None where a red sentence stands."""
+        state = self.state()
+        answered = self._answers.get(tuple(state.items()))
+        return self.draw(answered[0], **state) if answered and not self.error else None
+
     def state(self) -> dict[str, Any]:
         """What the controls say now; a subclass may change units."""
         return {name: control.value for name, control in self.controls.items()}
+
+    def drawn_with(self) -> Hashable:
+        """What the picture depends on besides state and answer, such as states seen before."""
+        return ()
 
     def idle(self, **state: Any) -> Sequence[str]:
         """The controls that mean nothing in this state; they are switched off."""
@@ -85,13 +97,16 @@ class Explorer(widgets.VBox):
                     self._say("computing ...")
                 self._answers[key] = self._timed(state)
             answer, notes = self._answers[key]
-            self.plot = self.draw(answer, **state)
-            image = base64.b64encode(self.plot.png()).decode()
+            picture = (key, self.drawn_with())
+            if picture not in self._drawn:
+                plot = self.draw(answer, **state)
+                self._drawn[picture] = base64.b64encode(plot.png()).decode(), plot.sentence
+            self._image, sentence = self._drawn[picture]
             self._picture.value = (
                 f'<img alt="{html.escape(self.alt)}" style="display: block; max-width: 100%" '
-                f'src="data:image/png;base64,{image}">'
+                f'src="data:image/png;base64,{self._image}">'
             )
-            self._say(" ".join([self.plot.sentence, *notes]))
+            self._say(" ".join([sentence, *notes]))
         except GumlabError as error:
             self._alert(error, str(error))
         except Exception as error:  # a callback's traceback would vanish in Jupyter's log
@@ -120,15 +135,15 @@ class Explorer(widgets.VBox):
         self._words.value = f'<p role="status" aria-live="polite">{html.escape(sentence)}</p>'
 
     def _alert(self, error: Exception, sentence: str) -> None:
-        self.error, self.plot, self.sentence = error, None, sentence
+        self.error, self._image, self.sentence = error, "", sentence
         self._picture.value = ""
         self._words.value = f'<p role="alert" style="color: #A61C00">{html.escape(sentence)}</p>'
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         bundle = {"text/plain": self.sentence, "application/vnd.jupyter.widget-view+json": view}
-        if self.plot is not None:  # what GitHub and nbviewer show
-            bundle["image/png"] = base64.b64encode(self.plot.png()).decode()
+        if self._image:  # what GitHub and nbviewer show
+            bundle["image/png"] = self._image
         return bundle
 
     def __repr__(self) -> str:

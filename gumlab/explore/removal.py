@@ -53,6 +53,10 @@ class Removal(Explorer):
         now = super().state()
         return {**now, "keep": now["keep"] / 100, "seed": now["seed"] if self._draws(now) else 0}
 
+    def drawn_with(self) -> tuple:
+        """The curves so far: the latest are drawn with the present one."""
+        return tuple((key, len(curve)) for key, curve in self._curves.items())
+
     def idle(self, **state: Any) -> Sequence[str]:
         return () if self._draws(state) else ("seed",)
 

@@ -125,7 +125,7 @@ class Budget(Explorer):
         """Cut at random (the cost does not depend on who goes), measure both in turns."""
         masks = select(random_scores(neurons(self.model)), keep / 100)
         small = with_neurons(self.model, [m.nonzero().flatten() for m in masks])
-        times = latencies({"dense": self.model, "cut": small}, batch=batch, tokens=64, repeats=5)
+        times = latencies({"dense": self.model, "cut": small}, batch=batch, tokens=64, repeats=3)
         costs = {"dense": self.dense, "cut": measure(small, latency=False)}
         return {
             name: {
