@@ -1,4 +1,4 @@
-"""Make the README's two pictures: the main explorer, and what the recipes say.
+"""Make the README's pictures: the main explorer, what the recipes say, and score x refit.
 
 python tools/make_pictures.py
 """
@@ -57,6 +57,14 @@ def recipes() -> bytes:
     return gl.plots.Plot(figure, "").png()
 
 
+def refits() -> bytes:
+    """Score x refit without any training: real E2E, a tenth kept, one budget over all layers."""
+    table = pd.read_csv(RESULTS / "one_shot.csv")
+    wanted = (table["task"] == "e2e") & (table["scope"] == "global") & (table["keep"] == 0.1)
+    return gl.plots.refit_heat(table[wanted]).png()
+
+
 if __name__ == "__main__":
     (RESULTS / "explorer.png").write_bytes(explorer())
     (RESULTS / "recipes.png").write_bytes(recipes())
+    (RESULTS / "one_shot.png").write_bytes(refits())
