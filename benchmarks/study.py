@@ -74,11 +74,11 @@ def compared(runs: pd.DataFrame, chance: pd.DataFrame) -> str:
 def losses(table: pd.DataFrame) -> list[dict[str, Any]]:
     """One part as in the paper's Table 4: a row per method, a column per keep and distillation."""
     pruned, rows = table[table["method"] != "dense"], []
-    columns = pruned.groupby(["asked", "distilled"]).size().sort_index(level=0, ascending=False)
+    columns = {*zip(pruned["asked"], pruned["distilled"], strict=True)}
     for method, mine in pruned.groupby("method", sort=False):
         row = {"method": method}
-        for keep, distilled in columns.index:
-            here = pruned.query("asked == @keep and distilled == @distilled")
+        for keep, distilled in sorted(columns, key=lambda column: (-column[0], column[1])):
+            here = pruned[(pruned["asked"] == keep) & (pruned["distilled"] == distilled)]
             runs = here[here["method"] == method]
             name = f"{keep:.0%}" + " + distil" * distilled
             row[name] = compared(runs, here[here["method"] == "random"]) if len(runs) else ""
