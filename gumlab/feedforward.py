@@ -93,28 +93,32 @@ class FeedForward:
         columns = self.incoming().shape[1] + self.outgoing().shape[1]
         return columns + (0 if bias is None else bias.shape[1])
 
+    def places(self, index: Tensor) -> list[tuple[nn.Parameter, int, Tensor]]:
+        """(parameter, axis, rows) of each of the block's parameters: where the neurons `index` sit.
+
+        index: (k,); rows: (k,), or (2 k,) where gate and up are fused. The bias of `proj` is not a
+        neuron's.
+        """
+        found = []
+        for module in self.fc:
+            parts = by_output(module).shape[0] // self.width
+            rows = torch.cat([index + part * self.width for part in range(parts)])
+            found.append((module.weight, int(is_conv1d(module)), rows))
+            if module.bias is not None:
+                found.append((module.bias, 0, rows))
+        return [*found, (self.proj.weight, int(not is_conv1d(self.proj)), index)]
+
     def replacements(self, index: Tensor) -> dict[nn.Parameter, nn.Parameter]:
         """This block's parameters at the neurons `index` (k,), as old -> new; nothing changes here.
 
-        An index of N or more gives a zero neuron (padding). The bias of `proj` is not a neuron's.
+        An index of N or more gives a zero neuron (padding).
         """
-        new = {}
-        for module in self.fc:
-            parts = by_output(module).shape[0] // self.width
-            new[module.weight] = self._take(module.weight, index, is_conv1d(module), parts)
-            if module.bias is not None:
-                new[module.bias] = self._take(module.bias, index, 0, parts)
-        new[self.proj.weight] = self._take(self.proj.weight, index, not is_conv1d(self.proj))
+        new, index = {}, index.to(self.proj.weight.device)
+        for old, axis, rows in self.places(index.clamp(max=self.width - 1)):
+            taken = old.detach().index_select(axis, rows)
+            padding = (index >= self.width).repeat(len(rows) // len(index)).nonzero().flatten()
+            new[old] = nn.Parameter(taken.index_fill_(axis, padding, 0), old.requires_grad)
         return new
-
-    def _take(self, weight: nn.Parameter, index: Tensor, dim: int, parts: int = 1) -> nn.Parameter:
-        index = index.to(weight.device)
-        rows = torch.cat([index.clamp(max=self.width - 1) + p * self.width for p in range(parts)])
-        taken = weight.detach().index_select(int(dim), rows)
-        padding = (index >= self.width).repeat(parts).nonzero().flatten()
-        if len(padding):
-            taken.index_fill_(int(dim), padding, 0)
-        return nn.Parameter(taken, weight.requires_grad)
 
     def set_sizes(self) -> None:
         """Make the modules' own size fields agree with their weights, after a cut."""

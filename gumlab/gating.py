@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -33,18 +35,25 @@ class Gate:
 
     score: a leaf tensor (N,) that receives the straight-through gradient dL/dm, or None.
     watch: called with the ungated h (B, T, N), detached, at every forward pass in training.
+    left: where the neurons of `mask` stood among the `size` it began with, before any `cut`.
     """
 
-    def __init__(
-        self,
-        layer: FeedForward,
-        score: Tensor | None = None,
-        watch: Callable[[Tensor], None] | None = None,
-    ) -> None:
+    def __init__(self, layer: FeedForward, score: Tensor | None = None) -> None:
         weight = layer.proj.weight
-        self.layer, self.score, self.watch = layer, score, watch
+        self.layer, self.score, self.watch = layer, score, None
+        self.size, self.left = layer.width, torch.arange(layer.width, device=weight.device)
         self.mask = torch.ones(layer.width, dtype=torch.bool, device=weight.device)
         self._handle = layer.proj.register_forward_pre_hook(self)
+
+    @property
+    def kept(self) -> Tensor:
+        """m over all the neurons it began with, (size,) bool; those that were cut are out."""
+        return self.mask.new_zeros(self.size).index_copy(0, self.left, self.mask)
+
+    def cut(self, index: Tensor) -> None:
+        """The layer now holds only its neurons `index` (k,)."""
+        self.left, self.mask = self.left[index], self.mask[index]
+        self.layer.proj.neurons_left = self.left.cpu(), self.size  # for `shrink`
 
     def __call__(self, proj: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (h,) = inputs
@@ -53,7 +62,8 @@ class Gate:
             self.watch(h.detach())
         mask = self.mask.to(h.dtype)
         if self.score is not None and training:
-            return (_StraightThrough.apply(h, self.score, mask),)
+            score = self.score if len(mask) == self.size else self.score[self.left]
+            return (_StraightThrough.apply(h, score, mask),)
         return (h * mask,)
 
     def __deepcopy__(self, memo: dict) -> Gate:
@@ -86,21 +96,15 @@ class RunningGrams:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        gates: list[Gate],
-        every: int,
-        tokens: float,
-        memory: float,
-        seed: int = 0,
+        self, model: nn.Module, gates: list[Gate], every: int, tokens: float, memory: float, seed=0
     ) -> None:
         self.every, self.tokens, self.memory, self.step = every, tokens, memory, 0
         self.sums = [torch.zeros(len(g.mask), len(g.mask), device=g.mask.device) for g in gates]
         self._generator = torch.Generator().manual_seed(seed)
         self._rows: Tensor | None = None
         self._added_at, self._fade = -1, memory
-        for gate, total in zip(gates, self.sums, strict=True):
-            gate.watch = lambda h, total=total: self._add(total, h)
+        for i, gate in enumerate(gates):
+            gate.watch = partial(self._add, i)
         self._handle = model.register_forward_pre_hook(self, with_kwargs=True)
 
     @property
@@ -123,10 +127,10 @@ class RunningGrams:
         self._fade = 1.0 if self._added_at == self.step else self.memory
         self._added_at = self.step
 
-    def _add(self, total: Tensor, h: Tensor) -> None:
+    def _add(self, i: int, h: Tensor) -> None:
         if self._rows is not None:
             rows = h.flatten(0, -2)[self._rows].float()  # (sampled tokens, N)
-            total.addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
+            self.sums[i].addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
 
     def __deepcopy__(self, memo: dict) -> RunningGrams:
         return self
@@ -146,15 +150,12 @@ def averaged(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
     return tensors
 
 
-class Gates(list[Gate]):
+class Gates(list[Gate], AbstractContextManager):
     """One Gate per layer; `remove()`, or the end of a `with` block, takes them all off."""
 
     def remove(self) -> None:
         for one in self:
             one.remove()
-
-    def __enter__(self) -> Gates:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
@@ -177,17 +178,16 @@ def kept_by_gates(model: nn.Module) -> list[Tensor]:
     """The masks of a model's gates, (N,) bool per layer; all True where a layer has none."""
     masks = []
     for layer in neurons(model):
+        gates = [h.mask for h in layer.proj._forward_pre_hooks.values() if isinstance(h, Gate)]
         mask = torch.ones(layer.width, dtype=torch.bool, device=layer.proj.weight.device)
-        for hook in layer.proj._forward_pre_hooks.values():
-            if isinstance(hook, Gate):
-                mask &= hook.mask
-        masks.append(mask)
+        masks.append(torch.stack([mask, *gates]).all(0))
     return masks
 
 
 def remove_gates(model: nn.Module) -> None:
-    """Take every gate off a model, whoever put it there."""
+    """Take every gate off a model, whoever put it there, and the note of what a cut left."""
     for module in model.modules():
+        vars(module).pop("neurons_left", None)
         for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, Gate | RunningGrams):
                 del module._forward_pre_hooks[key]

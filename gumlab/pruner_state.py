@@ -19,7 +19,7 @@ from gumlab.twins import twin_pairs
 FILE = "pruner.safetensors"  # the tensors, and all else as JSON in its header: never half of both
 SETTINGS = (
     *("method", "keep", "steps", "scope", "widths", "floor", "multiple_of", "start", "end"),
-    *("freeze", "score_lr", "gradient", "penalty", "lambda_gum", "twin_filter"),
+    *("freeze", "score_lr", "gradient", "penalty", "lambda_gum", "twin_filter", "final", "cut"),
 )
 COUNTS = ("step_count", "returned", "frozen", "_soft")
 ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -40,8 +40,8 @@ def save_state(pruner: Pruner, folder: str | Path) -> None:
 def load_state(pruner: Pruner, folder: str | Path) -> None:
     """Bring a fresh pruner, of the same settings, to where the saved one stood.
 
-    The model must hold the weights of that moment. Raises GumlabError where the state is missing,
-    damaged, of other settings or of other weights.
+    The model must hold the weights of that moment; where neurons were cut, of those left. Raises
+    GumlabError where the state is missing, damaged, of other settings or of other weights.
     """
     path = Path(folder) / FILE
     try:
@@ -53,6 +53,7 @@ def load_state(pruner: Pruner, folder: str | Path) -> None:
             f"There is no whole pruner state in {path}. Resume from a checkpoint that was saved "
             "with PruningCallback; for one outside output_dir: PruningCallback(pruner, folder)."
         ) from error
+    about = {"final": False, "cut": False} | about  # a state of before there were these two
     differ = [f"{k}={about.get(k)!r}" for k, v in _settings(pruner).items() if about.get(k) != v]
     if differ:
         raise GumlabError(
@@ -83,6 +84,7 @@ def _tensors(pruner: Pruner) -> Iterator[tuple[str, Tensor]]:
     for i, (score, gate) in enumerate(zip(pruner.scores, pruner.gates, strict=True)):
         yield f"score.{i}", score
         yield f"mask.{i}", gate.mask
+        yield f"left.{i}", gate.left
         if isinstance(pruner._factors[i], Tensor):
             yield f"factor.{i}", pruner._factors[i]
         if pruner.learned and pruner.step_count:
@@ -97,6 +99,8 @@ def _restore(pruner: Pruner, about: dict[str, Any], saved: dict[str, Tensor]) ->
         setattr(pruner, name, about[name])
     for i, (score, gate) in enumerate(zip(pruner.scores, pruner.gates, strict=True)):
         device = gate.mask.device
+        if gate.layer.width < gate.size:
+            gate.cut(saved[f"left.{i}"].to(device))
         score.data, gate.mask = saved[f"score.{i}"].to(device), saved[f"mask.{i}"].to(device)
         if f"factor.{i}" in saved:
             pruner._factors[i] = saved[f"factor.{i}"].to(device)
@@ -108,7 +112,8 @@ def _restore(pruner: Pruner, about: dict[str, Any], saved: dict[str, Tensor]) ->
     elif pruner.grams is not None:
         pruner.grams.step = about["gram_step"]
         pruner.grams._generator.set_state(saved["generator"])
-        for i, total in enumerate(pruner.grams.sums):
-            total.copy_(saved[f"gram.{i}"])  # in place: the gates write to these tensors
-        if pruner.twin_filter is not None:
-            pruner._twins = [twin_pairs(gram, pruner.twin_filter) for gram in pruner.grams.sums]
+        for i, gate in enumerate(pruner.gates):
+            pruner.grams.sums[i] = saved[f"gram.{i}"].to(gate.mask.device)
+            if pruner.twin_filter is not None:
+                pairs = twin_pairs(pruner.grams.sums[i], pruner.twin_filter)
+                pruner._twins[i] = gate.left[pairs]

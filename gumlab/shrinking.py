@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gumlab.cutting import agree, among_left
 from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import Gate, remove_gates
-from gumlab.models import width_field
 from gumlab.scoring import Criterion, score
 from gumlab.selection import check_masks, select
 from gumlab.statistics import RIDGE, Statistics, collect, lifted
@@ -44,6 +44,7 @@ def shrink(
     refit="bias" where the output projection has no bias.
     """
     layers = neurons(model)
+    masks = among_left(layers, masks)
     check_masks(masks, [layer.width for layer in layers])
     if refit not in (False, True, "bias"):
         raise GumlabError(f'refit must be True, False or "bias", got {refit!r}.')
@@ -98,20 +99,13 @@ def with_neurons(model: nn.Module, indices: Sequence[Tensor]) -> nn.Module:
     remove_gates(small)
     for layer in neurons(small):
         layer.set_sizes()
-    widths = {layer.width for layer in neurons(small)}
-    if len(widths) == 1 and hasattr(small.config, field := width_field(small)):
-        setattr(small.config, field, widths.pop())
+    agree(small)
     return small
 
 
 @torch.no_grad()
 def refit_layer(
-    layer: FeedForward,
-    mask: Tensor,
-    found: Statistics,
-    ridge: float = RIDGE,
-    *,
-    weights: bool = True,
+    layer: FeedForward, mask: Tensor, found: Statistics, ridge: float = RIDGE, weights: bool = True
 ) -> None:
     """W_S <- W_S + (G_SS + ridge)^-1 G_SR W_R, in place: S kept, R removed (mask, (N,) bool).
 
@@ -153,10 +147,7 @@ def _refitted(
     found = None if sequential else collect(model, tokenizer, task, **options)
     for i, (layer, mask) in enumerate(zip(layers, masks, strict=True)):
         mask = mask.to(layer.proj.weight.device)
-        if found is None:
-            (seen,) = collect(model, tokenizer, task, only=[i], **options)
-        else:
-            seen = found[i]
+        seen = found[i] if found else collect(model, tokenizer, task, only=[i], **options)[0]
         solve(layer, mask, seen)
         Gate(layer).mask = mask
     return model

@@ -90,9 +90,8 @@ def collect(
                 if gradients:
                     losses = token_losses(logits, labels)
                     means = losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)  # each sequence's L
-                    for tap, layer, grads in zip(
-                        taps, found, _gradients(means.sum(), taps), strict=True
-                    ):
+                    slopes = _gradients(means.sum(), taps)
+                    for tap, layer, grads in zip(taps, found, slopes, strict=True):
                         _add_gradients(layer, tap.kept, grads, real, sequences)
     finally:
         for tap in taps:

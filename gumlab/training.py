@@ -108,10 +108,9 @@ def train(
             done = len(history.losses)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 raise good.restored(model, f"{loss.item()} at step {done + 1} of {steps}", lr)
-            if done % max(1, steps // 20) == 0:
+            cut = pruner is not None and pruner.step(optimizer)
+            if cut or done % max(1, steps // 20) == 0:
                 good = _Copy(model, done)
-            if pruner is not None:
-                pruner.step()
             optimizer.step()
             rate.step()
             optimizer.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ LIFECYCLE = [
     "twins",
     "selection",
     "gating",
+    "cutting",
     "pruner",
     "batches",
     "training",
