@@ -23,11 +23,14 @@ CASES = {
     "gum-gate": ("gum", {"gram_every": 3, "gradient": "gate", "lambda_gum": 20.0}),
     "magnitude": ("magnitude", {}),
     "soft_movement": ("soft_movement", {"score_lr": 1.0}),
+    "cut": ("movement", {"cut": True}),
 }
 RESUMED = CASES | {
     "random": ("random", {}),
     "obs": ("obs", {"gram_every": 3}),
     "twin_filter": ("movement", {"gram_every": 3, "twin_filter": 0.7}),
+    "gum-cut": ("gum", {"gram_every": 3, "gradient": "gate", "cut": True}),
+    "twins-cut": ("magnitude", {"gram_every": 3, "twin_filter": 0.7, "cut": True}),
     "not-frozen": ("gum", {"gram_every": 3, "freeze": False, "end": 0.45}),
 }
 
@@ -204,6 +207,14 @@ def test_what_would_spoil_scores_or_masks_is_refused(setting, tokenizer, tmp_pat
     run = trainer(model, pruner, tokenizer, tmp_path)
     setattr(run.args, setting, True)  # neither works on a CPU or without an evaluation
     with pytest.raises(gl.GumlabError, match=f"Pruning needs .*{setting}=False"):
+        run.callback_handler.on_train_begin(run.args, _begun(), run.control)
+
+
+def test_a_cut_in_several_processes_is_refused(tokenizer, tmp_path, monkeypatch):
+    model, pruner = made("cut")
+    run = trainer(model, pruner, tokenizer, tmp_path)
+    monkeypatch.setattr(type(run.args), "world_size", 2)
+    with pytest.raises(gl.GumlabError, match="cut=True works in one process.* Take final=True"):
         run.callback_handler.on_train_begin(run.args, _begun(), run.control)
 
 
