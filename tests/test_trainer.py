@@ -214,7 +214,7 @@ def test_a_cut_in_several_processes_is_refused(tokenizer, tmp_path, monkeypatch)
     model, pruner = made("cut")
     run = trainer(model, pruner, tokenizer, tmp_path)
     monkeypatch.setattr(type(run.args), "world_size", 2)
-    with pytest.raises(gl.GumlabError, match="cut=True works in one process.* Take final=True"):
+    with pytest.raises(gl.GumlabError, match=r"cut=True works in one process.* Take final=True"):
         run.callback_handler.on_train_begin(run.args, _begun(), run.control)
 
 
