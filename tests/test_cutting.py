@@ -184,6 +184,22 @@ def test_what_is_out_stays_out_and_then_leaves(scope, unit):
     assert kept == there
 
 
+def test_rounding_asks_no_neuron_back():
+    """Of 12, 12 and 4 neurons the shares are 5, 5 and 1 where 11 stay, but 4, 4 and 2 of 10."""
+    scores = [torch.rand(24, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    model = gl.shrink(tiny("gpt2", n_layer=3), gl.select(scores, widths=[12, 12, 4]))
+    returned = []
+    for final in (False, True):
+        pruner, kept = gl.Pruner(model, "random", 10 / 28, 200, final=final), []
+        for _ in range(200):
+            pruner.step()
+            kept.append([int(m.sum()) for m in pruner.masks])
+        assert [5, 5, 1] in kept
+        assert sum(kept[-1]) == 10
+        returned.append(pruner.returned)
+    assert returned[0] > 0 == returned[1]
+
+
 def test_distilled_it_ends_as_masked_too(tokenizer, task):
     losses = []
     for how in ({"final": True}, {"cut": True}):
