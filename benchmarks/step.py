@@ -6,8 +6,8 @@ One process, one model of GPT-2-small layer shapes (d = 768, 3,072 neurons; 2 la
 vocabulary 1,024). The methods take turns, 8 steps each (one refresh of GUM's similarity), in the
 middle of the schedule, where every method does all its work. A ratio is taken within a round;
 the table gives the median over the rounds and the quartiles. Rank agreement: Spearman's correlation
-of GUM's running mean |cosine| with the exact one, taken from 256 training examples at every 20th
-step of a run of tiny-gpt-neo on restaurants, in every layer, until the masks freeze.
+of GUM's running mean |cosine| with the exact one, taken from 256 training examples, in every layer
+of tiny-gpt-neo on restaurants at every tenth of a run, until the masks freeze.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import gumlab as gl
 from gumlab.batches import batches, evaluating
-from gumlab.feedforward import neurons
+from gumlab.feedforward import FeedForward, neurons
+from gumlab.gating import RunningGrams
 from gumlab.scoring import mean_similarity
 
 ROOT = Path(__file__).parents[1]
@@ -44,10 +46,11 @@ CONTENDERS = {
     "GUM, gate": ("gum", {"gradient": "gate"}),
 }
 SAMPLED = {  # other settings of GUM's similarity than the default: every 8 steps, 1/4, memory 0.8
-    "GUM, every 4 steps, 1/8 of the tokens, memory 0.9": (4, 1 / 8, 0.9),
-    "GUM, every 2 steps, 1/8 of the tokens, memory 0.9": (2, 1 / 8, 0.9),
+    "GUM, every 4 steps, 1/8 of the tokens, memory 0.8": (4, 1 / 8, 0.8),
+    "GUM, every 2 steps, 1/8 of the tokens, memory 0.8": (2, 1 / 8, 0.8),
+    "GUM, every step, 1/8 of the tokens, memory 0.8": (1, 1 / 8, 0.8),
     "GUM, every step, 1/8 of the tokens, memory 0.9": (1, 1 / 8, 0.9),
-    "GUM, every 8 steps, all tokens, memory 0.8": (8, 1.0, 0.8),
+    "GUM, every step, all tokens, memory 0.8": (1, 1.0, 0.8),
     "GUM, every step, all tokens, memory 0.001 (reference code)": (1, 1.0, 0.001),
 }
 NAMES = ("gram_every", "gram_tokens", "gram_memory")
@@ -110,31 +113,60 @@ def _seconds(work: Callable[[], None], times: int) -> float:
     return (time.perf_counter() - began) / times
 
 
-def rank_agreement(options: dict, steps: int = 160, every: int = 20) -> list[float]:
-    """Spearman per layer and checkpoint of the running similarity with the exact one."""
+class Tap:
+    """A layer's ungated h for several running sums, which take it for a gate."""
+
+    def __init__(self, layer: FeedForward) -> None:
+        self.mask, self.watch = torch.ones(layer.width, dtype=torch.bool), None
+
+
+class Enough(Exception):
+    """The masks are frozen: nothing more to compare."""
+
+
+def rank_agreement(
+    settings: dict[str, tuple[int, float, float]], steps: int, every: int
+) -> dict[str, list[float]]:
+    """Spearman per layer and checkpoint of each setting's running similarity with the exact one.
+
+    All along one run, of the default setting: the same weights and masks for all of them.
+    """
     model, tokenizer = gl.load("tiny-gpt-neo", device="cpu")
     task = gl.load_task("restaurants")
-    pruner = gl.Pruner(model, "gum", 0.25, steps, **options)
-    found = []
-    wrapped = pruner.step
+    pruner = gl.Pruner(model, "gum", 0.25, steps)
+    taps = {label: [Tap(layer) for layer in pruner.layers] for label in settings}
+    sums = {label: RunningGrams(model, taps[label], *values) for label, values in settings.items()}
+    found = {label: [] for label in settings}
+
+    def hear(i: int, proj: Any, inputs: tuple) -> None:
+        if proj.training:
+            for label in settings:
+                taps[label][i].watch(inputs[0].detach())
+
+    for i, layer in enumerate(pruner.layers):
+        layer.proj.register_forward_pre_hook(partial(hear, i), prepend=True)
+    one_step = pruner.step
 
     def step(*optimizers: Any) -> bool:
-        cut = wrapped(*optimizers)
-        if pruner.step_count % every == 0 and not pruner.frozen:
-            found.extend(_agreement(model, tokenizer, task, pruner))
+        cut = one_step(*optimizers)
+        if pruner.frozen:
+            raise Enough
+        for running in sums.values():
+            running.step += 1
+        if pruner.step_count % every == 0:
+            exact = exact_grams(model, tokenizer, task)
+            for label, running in sums.items():
+                rows = zip(running.sums, exact, pruner.masks, strict=True)
+                found[label] += [
+                    _spearman(mean_similarity(a, mask), mean_similarity(b, mask))
+                    for a, b, mask in rows
+                ]
         return cut
 
     pruner.step = step
-    gl.train(model, tokenizer, task, steps=steps, pruner=pruner, progress=False)
+    with suppress(Enough):
+        gl.train(model, tokenizer, task, steps=steps, pruner=pruner, progress=False)
     return found
-
-
-def _agreement(model, tokenizer, task, pruner) -> list[float]:
-    rows = zip(pruner.grams.sums, exact_grams(model, tokenizer, task), pruner.masks, strict=True)
-    return [
-        _spearman(mean_similarity(running, mask), mean_similarity(true, mask))
-        for running, true, mask in rows
-    ]
 
 
 def exact_grams(model, tokenizer, task, limit: int = 256) -> list[torch.Tensor]:
@@ -170,6 +202,7 @@ def _spearman(a: torch.Tensor, b: torch.Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--steps", type=int, nargs="*", default=[160, 600])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     times = step_times(args.rounds)
@@ -181,17 +214,18 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, {platform.machine()}, {args.rounds} rounds. "
         f"Dense step: {1000 * times['dense'].median():.0f} ms (median).",
         "",
-        "| step | ratio to dense (median) | quartiles | rank agreement: mean | smallest |",
-        "|---|---|---|---|---|",
+        "| step | ratio to dense (median) | quartiles |"
+        + "".join(f" rank agreement, {n} steps: mean, smallest |" for n in args.steps),
+        "|---|---|---|" + "---|" * len(args.steps),
     ]
-    for label, contender in CONTENDERS.items():
+    settings = {"GUM": (8, 1 / 4, 0.8), **SAMPLED}
+    found = {n: rank_agreement(settings, n, max(1, n // 10)) for n in args.steps}
+    for label in CONTENDERS:
         low, mid, high = ratios[label].quantile([0.25, 0.5, 0.75])
         row = f"| {label} | {mid:.3f} | {low:.3f} to {high:.3f} |"
-        if contender is not None and contender[0] == "gum":
-            found = rank_agreement(contender[1])
-            row += f" {statistics.mean(found):.3f} | {min(found):.3f} |"
-        else:
-            row += "  |  |"
+        for n in args.steps:
+            values = found[n].get(label)
+            row += f" {statistics.mean(values):.3f}, {min(values):.3f} |" if values else "  |"
         lines.append(row)
     text = "\n".join(lines) + "\n"
     (ROOT / "results" / "step.md").write_text(text, encoding="utf-8")
