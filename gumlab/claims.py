@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from gumlab.errors import GumlabError
 from gumlab.intervals import half_interval, verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # which of the two movements was the paper's "hard movement" is not known: both count
 HARD = ("hard movement", "movement, local", "movement, global", "movement")
@@ -132,6 +134,8 @@ def effects(table: pd.DataFrame, margin: float) -> pd.DataFrame:
     leaves 0 out, else "open". margin: how large a share of random's damage a method may avoid for
     random to count as comparable. Raises GumlabError for missing columns.
     """
+    import pandas as pd  # here, so that figures come without it
+
     found, rows = values(table), []
     found["excess"] = found["share"] - margin
     for i, (finding, claim, _, value, level, pick) in enumerate(CLAIMS):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @functools.cache
@@ -37,6 +39,7 @@ def half_interval(values: pd.Series) -> float:
 def verdict(values: pd.Series) -> str:
     """Of paired differences: "lower" or "higher" where the interval leaves 0 out.
 
+    >>> import pandas as pd
     >>> verdict(pd.Series([-1.0, -1.1, -0.9])), verdict(pd.Series([-1.0, 1.1, 0.9]))
     ('lower', 'no difference shown')
     """

@@ -27,6 +27,7 @@ LIFECYCLE = [
     "errors",
 ]
 HEAVY = (
+    "torch",
     "datasets",
     "ipywidgets",
     "matplotlib",
@@ -41,10 +42,19 @@ def relative(path):
     return str(path.relative_to(PACKAGE))
 
 
-def test_importing_is_light():
-    code = f"import sys, gumlab; print(*[m for m in {HEAVY} if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.split() == []
+@pytest.mark.parametrize(
+    ("start", "needed"),
+    [
+        ("import gumlab", set()),
+        ("import gumlab.cli; gumlab.cli.main()", set()),  # given --help
+        ("import gumlab; gumlab.start()", {"torch", "matplotlib", "transformers"}),
+    ],
+)
+def test_what_people_run_first_imports_only_what_it_needs(start, needed):
+    last = f"atexit.register(lambda: print(*[m for m in {HEAVY} if m in sys.modules]))"
+    command = [sys.executable, "-c", f"import atexit, sys; {last}; {start}", "--help"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert set(out.stdout.splitlines()[-1].split()) == needed
 
 
 @pytest.mark.parametrize("name", gl.__all__)
