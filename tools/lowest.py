@@ -1,0 +1,91 @@
+"""Test with the oldest versions that pyproject.toml allows; what was seen is in results/supply.md.
+
+Usage: python tools/lowest.py [ENVIRONMENT]
+Makes a virtual environment with every requirement of the project, and of its extras `lab` and
+`train`, at its lower bound, and runs a part of the tests there: three minutes. A named ENVIRONMENT
+is kept and used again, else it is a temporary one. On Linux this torch brings CUDA, several GB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+TESTS = (  # the lifecycle, its invariants, checkpoints, tasks, explorers, the command
+    "package feedforward scoring selection gating pruner training trainer shrinking invariants "
+    "models_checkpoints doctor tasks_generated tables_and_sql evaluation explore cli"
+)
+
+
+def bounds(lines: Iterable[str]) -> dict[str, str]:
+    """Name -> lower bound of each requirement that has one."""
+    found = {}
+    for requirement in map(Requirement, lines):
+        for limit in requirement.specifier:
+            if limit.operator == ">=":
+                found[canonicalize_name(requirement.name)] = limit.version
+    return found
+
+
+def make(folder: Path, pins: dict[str, str]) -> Path:
+    """The Python of an environment in `folder` that has the pinned versions."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    constraints = folder / "lowest.txt"
+    constraints.write_text("".join(f"{n}=={v}\n" for n, v in pins.items()), encoding="utf-8")
+    wanted = ["-e", f"{ROOT}[lab,train]", "pytest", "nbformat"]
+    command = [python, "-m", "pip", "install", "-q", "-c", constraints, *wanted]
+    subprocess.run(command, check=True)
+    return python
+
+
+def passed(python: Path) -> str:
+    """The closing line of the tests; leaves with their code where one fails."""
+    files = [f"tests/test_{name}.py" for name in TESTS.split()]
+    # what a newer version warns of is not asked of an old one
+    command = [python, "-m", "pytest", "-q", "-m", "not slow", "-o", "filterwarnings=", *files]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.stdout)
+    return done.stdout.strip().splitlines()[-1].split(" in ")[0]
+
+
+def report(python: Path, pins: dict[str, str], result: str) -> str:
+    """The versions and what the tests said, as Markdown."""
+    listed = subprocess.run(
+        [python, "-m", "pip", "list", "--format", "json"], check=True, stdout=subprocess.PIPE
+    )
+    there = {canonicalize_name(p["name"]): p["version"] for p in json.loads(listed.stdout)}
+    rows = "".join(f"| {n} | {v} | {there[n]} |\n" for n, v in pins.items() if n in there)
+    version = sys.version.split()[0]
+    return (
+        "# The oldest versions that work\n\n"
+        f"Made by `python tools/lowest.py` with Python {version}: {result}, in the test files "
+        f"{', '.join(TESTS.split())}.\n\n"
+        f"| package | lower bound | installed |\n|---|---|---|\n{rows}"
+    )
+
+
+def main() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    pins = bounds([*project["dependencies"], *extras["lab"], *extras["train"], *extras["test"]])
+    with tempfile.TemporaryDirectory() as folder:
+        python = make(Path(sys.argv[1] if len(sys.argv) > 1 else folder), pins)
+        text = report(python, pins, passed(python))
+    (ROOT / "results" / "supply.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
