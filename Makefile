@@ -5,7 +5,7 @@ PY ?= .venv/bin/python
 BIN = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 
-.PHONY: help demo lab app test test-package test-notebooks notebooks bench lint assets clean
+.PHONY: help demo lab app test test-package test-notebooks notebooks bench lint assets coverage lowest clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -44,19 +44,31 @@ notebooks: $(READY) ## Run every notebook again and write it back in normal form
 	$(PY) tools/run_notebooks.py
 
 bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped)
-	@set -e; for name in step redundancy latency explorers one_shot uniqueness methods recipes ledger; do \
+	@set -e; for name in startup step redundancy latency explorers one_shot uniqueness methods recipes ledger; do \
 	echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
-lint: $(READY) ## Check style, versions in step, and that the notebooks are fresh
+lint: $(READY) ## Check style, types, versions in step, and that the notebooks are fresh
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
+	$(PY) -m mypy
 	$(PY) tools/check_in_step.py
 	$(PY) tools/run_notebooks.py --check
 	$(PY) tools/update_readme.py --check
+
+coverage: $(READY) ## Measure which lines of the package its tests reach (results/coverage.md)
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -q --ignore tests/test_browser.py
+	$(PY) -m coverage combine -q
+	@{ printf '# Lines of the package that its tests reach\n\nMade by `make coverage`, without a GPU and a browser; in per cent.\n\n'; \
+	$(PY) -m coverage report --format=markdown; } > results/coverage.md
+	$(PY) -m coverage report --fail-under=90
+
+lowest: $(READY) ## Test with the oldest versions that pyproject.toml allows (downloads several GB)
+	$(PY) tools/lowest.py
 
 assets: $(READY) ## Make the built-in checkpoints and tokenizer again
 	$(PY) tools/make_assets.py
 
 clean: ## Remove what a build, a test or the demo left (.venv and runs/ stay)
-	rm -rf build dist gumlab-demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist gumlab-demo .pytest_cache .ruff_cache .mypy_cache .coverage*
 	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

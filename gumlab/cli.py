@@ -107,7 +107,7 @@ def prune(
     if Path(model).exists() and out.exists() and out.samefile(model):
         raise GumlabError(f"{out} is the model itself and would be lost; choose another folder.")
     data = _task(task, data_dir)
-    options = {"scope": scope, "refit": refit, "teacher": teacher, "lr": lr}
+    options: dict[str, Any] = {"scope": scope, "refit": refit, "teacher": teacher, "lr": lr}
     options |= {"batch_size": batch_size, "generated": generated}
     try:
         small, tokenizer, row = pruned(
@@ -140,7 +140,7 @@ def evaluate(
     data = _task(task, data_dir)
     if split == "test" and not data.test:
         split = "validation"
-    options = {"limit": limit, "generated": generated, "batch_size": batch_size}
+    options: dict[str, Any] = {"limit": limit, "generated": generated, "batch_size": batch_size}
     options |= {"beams": beams, "stride": stride}
     loaded, tokenizer = load(model)
     with counted(loaded):
@@ -162,7 +162,7 @@ def redundancy(
     from gumlab.inspection import redundancy as run_redundancy
     from gumlab.models import load
 
-    options = {"split": split, "limit": limit, "batch_size": batch_size}
+    options: dict[str, Any] = {"split": split, "limit": limit, "batch_size": batch_size}
     loaded, tokenizer = load(model)
     with counted(loaded):
         report = run_redundancy(loaded, tokenizer, _task(task, data_dir), **options)
@@ -176,7 +176,7 @@ def measure(
     models: Annotated[list[str], typer.Argument(help="One or more.", metavar="MODEL...")],
     batches: Annotated[
         list[int], typer.Option("--batches", "--batch", help="Batch size; give it again for more.")
-    ] = (1, 8),
+    ] = [1, 8],  # noqa: B006
     tokens: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 128,
     decoded: Annotated[int, typer.Option(help="Tokens written after it.")] = 16,
     repeats: Annotated[int, typer.Option(help="Timed turns of each model.")] = 12,
@@ -187,8 +187,7 @@ def measure(
     from gumlab.models import load
 
     loaded = {name: load(name)[0] for name in models}
-    options = {"batches": batches, "tokens": tokens, "decoded": decoded, "repeats": repeats}
-    found = compare(loaded, **options)
+    found = compare(loaded, batches=batches, tokens=tokens, decoded=decoded, repeats=repeats)
     whys = {name: why_little(found[models[0]], row) for name, row in found.items()}
     rows = [{"model": name, **row} for name, row in found.items()]
     result: dict[str, Any] = {"models": rows}

@@ -45,7 +45,7 @@ def demo(
         raise GumlabError(
             f"Cannot write to {out}: {error.strerror}. Choose another folder."
         ) from error
-    options = {"keep": keep, "steps": steps, "seed": seed, "generated": generated}
+    options: dict[str, Any] = {"keep": keep, "steps": steps, "seed": seed, "generated": generated}
     rows, models = [], {}
     for i, method in enumerate(methods, 1):
         say(f"[{i}/{len(methods)}] {method.label}: {steps} steps")

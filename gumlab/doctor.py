@@ -138,7 +138,7 @@ def _weights(folder: Path, report: Report) -> bool:
     """Read every safetensors file: shards, headers, bounds, numbers; True if all are whole."""
     files = sorted(folder.glob("*.safetensors"))
     problems = [] if files else ["No safetensors weights are here, the only kind gumlab reads."]
-    kinds, bad, largest = Counter(), [], (0.0, "")
+    kinds, bad, largest = Counter[str](), [], (0.0, "")
     for path in files:
         try:
             for name, kind, tensor in _tensors(path):
@@ -218,7 +218,7 @@ def _tokenizer(folder: Path, report: Report) -> Any:
 def _model(folder: Path, config: dict[str, Any], tokenizer: Any, report: Report) -> None:
     """Load it, look at its widths, and try plain transformers where that may differ."""
     try:
-        model = load_folder(folder, getattr(torch, report.dtype, torch.float32))
+        model = load_folder(folder, getattr(torch, report.dtype or "", torch.float32))
         if tokenizer is not None:
             report.loads_with.append("gumlab")
         if "per_layer_config" not in config or _loads_plainly(folder):

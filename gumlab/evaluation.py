@@ -171,7 +171,7 @@ def bleu(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float
     import sacrebleu
 
     most = max(len(e.references) for e in examples)
-    columns = [
+    columns: list[list[Any]] = [
         [e.references[k] if k < len(e.references) else None for e in examples] for k in range(most)
     ]
     return {"bleu": sacrebleu.corpus_bleu(list(outputs), columns).score}

@@ -60,7 +60,7 @@ class Cell:
     def dense(self) -> Cell:
         """The dense run that teaches this one, and that its figures are compared with."""
         training = {k: v for k, v in self.training.items() if k not in _WITH_TEACHER}
-        alone = {"distilled": False, "widths_of": None, "training": training}
+        alone: dict[str, Any] = {"distilled": False, "widths_of": None, "training": training}
         return replace(self, method=Method("dense"), keep=1.0, **alone)
 
 

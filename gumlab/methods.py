@@ -69,7 +69,7 @@ def named(name: str, steps: int, **options: Any) -> Method:
     if name == "dense":
         return Method(name)
     if name == "recommended":
-        name, options = RECOMMENDED_METHOD.name, {**RECOMMENDED_METHOD.options, **options}
+        name, options = RECOMMENDED["method"], {**RECOMMENDED_METHOD.options, **options}
     elif name not in SCORES + LEARNED:
         raise unknown("method", name, ("dense", "recommended", *SCORES, *LEARNED))
     gradual = name in LEARNED or (steps > 0 and name in ("random", "magnitude"))
@@ -124,14 +124,14 @@ def run(
     seen = calibration
     if seen is None:
         seen = random.Random(seed).sample(task.train, min(256, len(task.train)))
-    if method.one_shot:
+    if method.one_shot and method.name is not None:
         if first := round(method.cut_at * steps):
             before = train(model, tokenizer, task, steps=first, seed=seed + 1000, **training)
         scores = score(model, method.name, tokenizer, seen, seed=seed)
         masks = select(scores, keep, **method.options)
         model = shrink(model, masks, tokenizer, seen, refit=refit)
     elif method.name is not None:
-        pruner = Pruner(model, method.name, keep, steps, seed=seed, **method.options)
+        pruner = Pruner(model, str(method.name), keep, steps, seed=seed, **method.options)
     steps -= len(before.losses)
     if steps:
         history = train(model, tokenizer, task, steps=steps, pruner=pruner, seed=seed, **training)
@@ -183,8 +183,8 @@ def pruned(
         options["teacher"], its_tokenizer = load(teacher)
         if its_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise GumlabError(f"{teacher} has other tokens than {name}; choose another teacher.")
-    chosen = {"scope": scope, "refit": refit}
-    chosen = named(method, steps, **{k: v for k, v in chosen.items() if v is not None})
+    asked: dict[str, Any] = {"scope": scope, "refit": refit}
+    chosen = named(method, steps, **{k: v for k, v in asked.items() if v is not None})
     done = run(base, tokenizer, task, chosen, steps=steps, calibration=task, **options)
     about = {"model": name, "task": task.name, "steps": steps}
     return done.model, tokenizer, about | done.row | {"method": method, "teacher": teacher}

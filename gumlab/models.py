@@ -106,11 +106,11 @@ def load_folder(folder: Path, dtype: torch.dtype | str) -> nn.Module:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what its report says of weights is checked and said below
     try:
-        config = AutoConfig.for_model(**config)
+        built = AutoConfig.for_model(**config)
         # transformers does not build unequal layers: it loads all the rest, we load the blocks
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
-            config=config,
+            config=built,
             output_loading_info=True,
             ignore_mismatched_sizes=bool(layers),
             **options,
@@ -195,7 +195,7 @@ def load_tokenizer(source: Path | str) -> Any:
             f"No tokenizer is in {source}. Put tokenizer.json and tokenizer_config.json beside the "
             "weights."
         )
-    kind = AutoTokenizer
+    kind: Any = AutoTokenizer
     try:
         if isinstance(source, Path) and _says_all(source / "tokenizer_config.json"):
             kind = PreTrainedTokenizerFast
@@ -230,10 +230,10 @@ def _load_from_hub(
     try:
         saved = isinstance(hub.try_to_load_from_cache(name, RECORD), str)  # `save` wrote it
         try:
-            model = None if saved else build(name, local_files_only=True, **options)  # from cache
+            model: Any = None if saved else build(name, local_files_only=True, **options)
         except OSError:
             if not offline:  # fail in seconds, not after retries
-                files = hub.HfApi().model_info(name, timeout=5).siblings
+                files = hub.HfApi().model_info(name, timeout=5).siblings or ()
                 saved = RECORD in [file.rfilename for file in files]
             model = None if saved else build(name, **options)
         if saved:

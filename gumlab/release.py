@@ -87,8 +87,8 @@ def _graded(name: str, cells: list[dict], hidden: bool) -> Graded:
             answers[-1]["source"] = STUB.sub(REGION, answers[-1]["source"])
     marks = _nbgrader(f"{name}-test", grade=True, locked=True, points=exercise.points)
     text = f"# {name}: {points} point{'s' * (exercise.points > 1)}, if the check above says ok"
-    metadata = {"deletable": False, "editable": False, "nbgrader": marks}
-    cell = {"cell_type": "code", "metadata": metadata, "outputs": [], "execution_count": None}
+    about = {"deletable": False, "editable": False, "nbgrader": marks}
+    cell: dict = {"cell_type": "code", "metadata": about, "outputs": [], "execution_count": None}
     cells.append(cell | {"source": text + HIDDEN.format(name) * hidden})
     return exercise
 

@@ -32,8 +32,8 @@ def magnitude(layer: FeedForward) -> Tensor:
     The reference code masks the two matrices by their own norms, so that a neuron may lose one
     side only; here a neuron stays or goes as a whole. Biases are left out, as there.
     """
-    squares = [layer.incoming().pow(2).sum(1), layer.outgoing().pow(2).sum(1)]
-    return sum(squares).sqrt().detach().float()
+    incoming, outgoing = (w.pow(2).sum(1) for w in (layer.incoming(), layer.outgoing()))
+    return (incoming + outgoing).sqrt().detach().float()
 
 
 def neuron_gradient(layer: FeedForward, mask: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ def score(
         )
     options.setdefault("gradients", own or method in NEED_GRADIENTS)
     found = collect(model, tokenizer, task, **options)
-    criterion = _checked(method) if own else DATA_SCORES[method]
+    criterion = DATA_SCORES[method] if isinstance(method, str) else _checked(method)
     return [criterion(layer, f) for layer, f in zip(layers, found, strict=True)]
 
 

@@ -108,7 +108,8 @@ def sequence_sensitivity(
     h dL/dh. kept, gradients: the z's and h, (B, T, N) or flat (B T, N), and dL/d of them.
     """
     products = [(x.detach() * g).float() for x, g in zip(kept, gradients, strict=True)]
-    return sum(p.view(sequences, -1, p.shape[-1]).sum(1) for p in products).abs()
+    sums = (p.view(sequences, -1, p.shape[-1]).sum(1) for p in products)
+    return sum(sums, torch.tensor(0.0)).abs()
 
 
 def lifted(gram: Tensor, ridge: float = RIDGE) -> Tensor:
@@ -152,9 +153,9 @@ def cosine(gram: Tensor) -> Tensor:
 
 def _empty(layer: FeedForward) -> Statistics:
     n, device = layer.width, layer.proj.weight.device
-    zeros = [torch.zeros(n, device=device) for _ in range(5)]
+    gram, a, b, c, d, e = (torch.zeros(*s, device=device) for s in ((n, n), *[(n,)] * 5))
     low, high = (torch.full((n,), x, device=device) for x in (torch.inf, -torch.inf))
-    return Statistics(torch.zeros(n, n, device=device), zeros[0], low, high, *zeros[1:])
+    return Statistics(gram, a, low, high, b, c, d, e)
 
 
 def _add_activations(layer: Statistics, h: Tensor, real: Tensor) -> None:
@@ -181,7 +182,8 @@ class _Tap:
     """Keeps a layer's z (one or two) and h of the last forward pass, with their graph."""
 
     def __init__(self, layer: FeedForward) -> None:
-        self.layer, self.kept = layer, []
+        self.layer = layer
+        self.kept: list[Tensor] = []
         hooks = [m.register_forward_hook(self._after_fc) for m in layer.fc]
         self._handles = [*hooks, layer.proj.register_forward_pre_hook(self._before_proj)]
 

@@ -202,14 +202,14 @@ class Study:
     def _measured(self, cell: Cell, device: str | None) -> dict[str, Any]:
         """The row of a run, as `run` gives it, and its checkpoint where one is asked for."""
         for need in self._needs(cell):
-            if "error" in stored(self.path(need)):
+            if "error" in (stored(self.path(need)) or {}):
                 raise GumlabError(f"It needs the run {self.path(need).name}, which failed.")
         base, tokenizer = load(cell.model, device=device)
         task, method = _load_task(cell.task, self.data_dir.get(cell.task)), cell.method
         teacher = load(self.checkpoint(cell.dense), device=device)[0] if cell.distilled else None
         if cell.widths_of is not None:
             source = [n for n in self._needs(cell) if n.method.label == cell.widths_of][-1]
-            widths = stored(self.path(source))["widths"]
+            widths = (stored(self.path(source)) or {})["widths"]
             method = replace(method, options={**method.options, "widths": widths})
         done = run(
             base, tokenizer, task, method, keep=cell.keep, steps=cell.steps, seed=cell.seed,

@@ -65,6 +65,11 @@ def _alike(cosines: Tensor) -> Tensor:
     return (cosines.abs() > 0.8).fill_diagonal_(False)
 
 
+def _behind(scores: Tensor, cosines: Tensor) -> Tensor:
+    rank = scores.argsort(descending=True, stable=True).argsort()
+    return (_alike(cosines) & (rank[None] < rank[:, None])).any(1)
+
+
 def _pairs(n: int, pairs: dict[tuple[int, int], float]) -> Tensor:
     c = torch.eye(n)
     for (i, j), value in pairs.items():
@@ -86,10 +91,9 @@ def _pairs(n: int, pairs: dict[tuple[int, int], float]) -> Tensor:
         ("It is the *lower*-scored twin that goes to the back.",
          lambda s, c: (_alike(c) & (s[None] < s[:, None])).any(1)),
         ("|cosine|: an opposite neuron says the same with the other sign.",
-         lambda s, c: behind_its_twin.reference(s, c.clamp_min(0))),
+         lambda s, c: _behind(s, c.clamp_min(0))),
     ],
 )  # fmt: skip
 def behind_its_twin(scores: Tensor, cosines: Tensor) -> Tensor:
     """True, (N,), for a neuron with a higher-scored partner at |cosine| above 0.8; ties: first."""
-    rank = scores.argsort(descending=True, stable=True).argsort()
-    return (_alike(cosines) & (rank[None] < rank[:, None])).any(1)
+    return _behind(scores, cosines)

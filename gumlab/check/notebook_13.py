@@ -131,7 +131,7 @@ def _race(name: str, split: str, steps: int, seed: int) -> float:
 
 
 def _duel(variants: Sequence, rival: Any, race: Callable, steps: int,
-          split: str = "validation", short: int = 1) -> list[float]:  # fmt: skip
+          *, split: str = "validation", short: int = 1) -> list[float]:  # fmt: skip
     best = min(variants, key=lambda score: race(score, split, steps, 0))
     pairs = [
         (race(best, "test", steps, s), race(rival, "test", steps // short, s)) for s in range(3)

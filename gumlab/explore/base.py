@@ -40,7 +40,8 @@ class Explorer(widgets.VBox):
 
     def __init__(self, controls: Mapping[str, widgets.Widget]) -> None:
         self.controls = dict(controls)
-        self.sentence, self.error, self._image = "", None, ""
+        self.sentence = self._image = ""
+        self.error: Exception | None = None
         self._answers: dict[tuple, Any] = {}
         self._drawn: dict[Hashable, tuple[str, str]] = {}  # picture (base64) and sentence
         self._last_seconds = 0.0

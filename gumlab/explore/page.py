@@ -26,7 +26,8 @@ class Page(widgets.Tab):
     """A tab for each explorer; see `page`."""
 
     def __init__(self, makers: dict[str, Callable[[], widgets.Widget]]) -> None:
-        self._titles, self._makers = list(makers), list(makers.values())
+        self._titles = list(makers)
+        self._makers: list[Callable[[], widgets.Widget] | None] = list(makers.values())
         super().__init__([widgets.HTML("<p>computing ...</p>") for _ in makers])
         for i, title in enumerate(makers):
             self.set_title(i, title)
@@ -38,14 +39,15 @@ class Page(widgets.Tab):
         return f"{type(self).__name__}({', '.join(self._titles)})"
 
     def _open(self, index: int | None) -> None:
-        if index is None or self._makers[index] is None:
+        maker = None if index is None else self._makers[index]
+        if index is None or maker is None:
             return
-        maker, self._makers[index] = self._makers[index], None
+        self._makers[index] = None
         try:
             made = maker()
         except GumlabError as error:
             made = widgets.HTML(f'<p role="alert">{html.escape(str(error))}</p>')
-        self.children = [*self.children[:index], made, *self.children[index + 1 :]]
+        self.children: Any = [*self.children[:index], made, *self.children[index + 1 :]]
 
 
 def page(model: str = "tiny-gpt2", task: str = "restaurants", steps: int = 60) -> Page:
@@ -81,5 +83,5 @@ def _recorded(model: str, tokenizer: Any, task: Any, steps: int) -> Any:
     """A short run of GUM, every step recorded."""
     mine, _ = load(model)
     pruner = Pruner(mine, "gum", keep=0.25, steps=steps)
-    options = {"steps": steps, "batch_size": 8, "record": 1, "progress": False}
+    options: dict[str, Any] = {"steps": steps, "batch_size": 8, "record": 1, "progress": False}
     return train(mine, tokenizer, task, pruner=pruner, **options)

@@ -26,10 +26,10 @@ from gumlab.tasks import Task
 class Removal(Explorer):
     """Remove neurons by a score and see who stays and what it costs; see `removal`."""
 
-    figure = staticmethod(plots.removal)
+    figure: Any = staticmethod(plots.removal)
     alt = "Left: which neurons of each layer stay. Right: loss against the share of neurons kept."
-    grid = (0.05, 0.1, 0.25, 0.5, 0.75)
-    methods = ("random", "magnitude")
+    grid: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 0.75)
+    methods: tuple[str, ...] = ("random", "magnitude")
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> None:
         self.model, self.tokenizer, self.layers = model, tokenizer, neurons(model)

@@ -76,7 +76,9 @@ def _flatten(figure: Figure) -> None:
     renderer = FigureCanvasAgg(figure).get_renderer()
     for ax in figure.axes:
         locator = ax.get_axes_locator()
-        ax.apply_aspect(locator(ax, renderer) if locator else None)  # where it will be drawn
+        ax.apply_aspect(
+            locator(ax, renderer) if locator is not None else None
+        )  # where it will be drawn
         for axis in (ax.xaxis, ax.yaxis):
             if ax.axison and axis.get_visible():
                 _flatten_axis(ax, axis, renderer)
@@ -109,7 +111,7 @@ def _flatten_axis(ax: Any, axis: Any, renderer: Any) -> None:
     box = Bbox.union([ax.bbox, *(text.get_window_extent(renderer) for text in longest)])
     (x0, y0), (x1, _) = ax.transAxes.inverted().transform(box.get_points())
     spot, gap, looks = {
-        "bottom": ((0.5, y0), (0, -4), {"ha": "center", "va": "top"}),
+        "bottom": ((0.5, y0), (0, -4), {"ha": "center", "va": "top", "rotation": 0}),
         "left": ((x0, 0.5), (-4, 0), {"ha": "right", "va": "center", "rotation": 90}),
         "right": ((x1, 0.5), (4, 0), {"ha": "left", "va": "center", "rotation": 90}),
     }[side]

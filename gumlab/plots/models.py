@@ -34,7 +34,8 @@ def folded_map(ax: Any, masks: Sequence[Any]) -> None:
     """
     total = sum(len(m) for m in masks)
     columns = min(2 ** round(np.log2(2 * total) / 2), max(len(m) for m in masks))
-    starts, rows = [], []
+    starts: list[float] = []
+    rows: list[Any] = []
     for mask in masks:
         height = -(-len(mask) // columns)
         cells = np.full(height * columns, np.nan)

@@ -36,8 +36,8 @@ def used_and_unique(
     lines = np.percentile(np.log10((x * y)[alive]), [10, 50, 90])
     for power in lines:
         ends = np.array([low, high])
-        label = "equal product" if power == lines[0] else None
-        ax.plot(ends, 10**power / ends, "--", color=GREY, lw=0.9, zorder=0, label=label)
+        name = "equal product" if power == lines[0] else None
+        ax.plot(ends, 10**power / ends, "--", color=GREY, lw=0.9, zorder=0, label=name)
     ax.set_xlim(low, high)
     ax.set_ylim(0.7 * y[alive].min(), 1.3)
     if selected is not None:
@@ -119,7 +119,7 @@ def against(
         ax.annotate(name, (x[i], y[i]), (8, 6), textcoords="offset points", fontsize=9)
     ax.set(xlabel=labels[0], ylabel=labels[1])
     ranks = [np.argsort(np.argsort(v)) for v in (x, y)]
-    rho = float(np.corrcoef(*ranks)[0, 1])
+    rho = float(np.asarray(np.corrcoef(ranks))[0, 1])
     return Plot(
         figure,
         f"{len(x)} neurons: {labels[0]} and {labels[1]} have a rank correlation of {rho:.2f}.",

@@ -77,7 +77,7 @@ def replay(history: Any, index: int, layer: int) -> Plot:
         (some & here[-1], "-", BLUE, "is there"),
     ):
         lines = [np.column_stack([at, path]) for path in paths[: index + 1, chosen].T]
-        looks = {"linestyles": style, "colors": colour, "lw": 0.8, "alpha": 0.8}
+        looks: dict[str, Any] = {"linestyles": style, "colors": colour, "lw": 0.8, "alpha": 0.8}
         right.add_collection(LineCollection(lines, label=f"{label} (some of them)", **looks))
     bar = np.where(here, paths[: index + 1], np.inf).min(1)
     right.plot(at, bar, color="black", lw=2, label="the lowest that is there")

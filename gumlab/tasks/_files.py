@@ -49,12 +49,13 @@ def find(data_dir: str | Path, endings: Sequence[str], expected: str) -> tuple[F
     """
     folder = Path(data_dir).expanduser()
     if folder.is_file():
-        split = split_of(folder.stem) or "train"
-        return {split: [folder]}, [f"{folder.name} is read alone, as {split}"]
+        told = split_of(folder.stem) or "train"
+        return {told: [folder]}, [f"{folder.name} is read alone, as {told}"]
     if not folder.is_dir():
         raise GumlabError(f"There is no folder {str(folder)!r}. {expected}")
     for ending in endings:
-        found, homes, rest = {}, set(), []
+        found: Found = {}
+        homes, rest = set(), []
         for path in (p for d in ("", "*/", "*/*/") for p in sorted(folder.glob(f"{d}*.{ending}"))):
             inside = path.relative_to(folder)
             by_folder = split_of(inside.parent.name)
@@ -156,7 +157,7 @@ def read(
                 yield values
         if not count:
             raise GumlabError(f"{where} has a header but no rows. Download it again.")
-        if left_out:
+        if left_out and gaps is not None:
             what = " or ".join(columns)
             gaps.append(f"{left_out:,} row(s) of {where} with an empty {what} left out")
 

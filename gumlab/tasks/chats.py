@@ -211,4 +211,5 @@ def scenes(split: str) -> list[tuple[Scene, Example]]:
 
 def load() -> Task:
     """The task: 8,000 training, 400 validation and 400 test examples, the same on every machine."""
-    return Task("chats", "rouge", **{split: [e for _, e in scenes(split)] for split in SPLITS})
+    train, validation, test = ([e for _, e in scenes(split)] for split in SPLITS)
+    return Task("chats", "rouge", train, validation, test)

@@ -152,4 +152,5 @@ def _examples(split: str) -> list[Example]:
 
 def load() -> Task:
     """The task: 8,000 training, 400 validation and 400 test examples, the same on every machine."""
-    return Task("restaurants", "bleu", **{split: _examples(split) for split in SPLITS})
+    train, validation, test = map(_examples, SPLITS)
+    return Task("restaurants", "bleu", train, validation, test)

@@ -12,11 +12,12 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from gumlab.errors import GumlabError
 
 # A table's name -> (columns, rows); a column is its name, or (name, what sqlite declares it to be).
-Database = dict[str, tuple[list[str | tuple[str, str]], list[tuple]]]
+Database = dict[str, tuple[list[Any], list[tuple]]]
 
 STEP_LIMIT = 200_000
 MAX_ROWS = 10_000

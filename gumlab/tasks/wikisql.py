@@ -122,7 +122,7 @@ def _questions(folder: Path) -> Found:
 
 def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
     for source in sources:
-        given: dict[str, tuple[Any, ...]] = {}
+        given: dict[Any, list[Any]] = {}
         tables: dict[Any, tuple[list[tuple[str, str]], list[Database]]] = {}
         columns = ("question", "table", "sql")
         if isinstance(source, Path) and source.suffix == ".jsonl":
