@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -40,7 +40,8 @@ class Gate:
 
     def __init__(self, layer: FeedForward, score: Tensor | None = None) -> None:
         weight = layer.proj.weight
-        self.layer, self.score, self.watch = layer, score, None
+        self.layer, self.score = layer, score
+        self.watch: Callable[[Tensor], None] | None = None
         self.size, self.left = layer.width, torch.arange(layer.width, device=weight.device)
         self.mask = torch.ones(layer.width, dtype=torch.bool, device=weight.device)
         self._handle = layer.proj.register_forward_pre_hook(self)
