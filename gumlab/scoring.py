@@ -9,6 +9,7 @@ here, `pruner` applies them step by step. w_i is a neuron's row of outgoing weig
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.statistics import RIDGE, Statistics, collect, inverse, unrebuilt
+from gumlab.statistics import RIDGE, Statistics, collect, inverse, one_by_one, unrebuilt
 from gumlab.tasks import Example, Task
 
 
@@ -209,8 +210,9 @@ def score(
             f"Method {name} is measured on data. Give them: "
             f"gumlab.score(model, {name}, tokenizer, task)."
         )
-    options.setdefault("gradients", own or method in NEED_GRADIENTS)
-    found = collect(model, tokenizer, task, **options)
+    gradients = options.pop("gradients", own or method in NEED_GRADIENTS)
+    measure = partial(collect, gradients=True) if gradients else one_by_one
+    found = measure(model, tokenizer, task, **options)
     criterion = DATA_SCORES[method] if isinstance(method, str) else _checked(method)
     return [criterion(layer, f) for layer, f in zip(layers, found, strict=True)]
 

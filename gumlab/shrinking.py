@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gumlab.cutting import agree, among_left
+from gumlab.cutting import agree, among_left, cut_layer
 from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.gating import Gate, remove_gates
+from gumlab.gating import remove_gates
 from gumlab.scoring import Criterion, score
 from gumlab.selection import check_masks, select
-from gumlab.statistics import RIDGE, Statistics, collect, lifted
+from gumlab.statistics import RIDGE, Statistics, lifted, one_by_one
 from gumlab.tasks import Example, Task
 
 RECOMMENDED = {"method": "greedy_obs", "scope": "global"}
@@ -31,6 +30,7 @@ def shrink(
     refit: bool | str = False,
     sequential: bool = True,
     ridge: float = RIDGE,
+    in_place: bool = False,
     **options: Any,
 ) -> nn.Module:
     """A copy of `model` with only the neurons that `masks` keep; the original is untouched.
@@ -39,9 +39,10 @@ def shrink(
     within float tolerance. With `refit` (needs tokenizer and task) the kept neurons' outgoing
     weights and the bias take over what the removed ones did, by least squares on the data; with
     refit="bias" only the bias does (FLAP's compensation: the removed neurons' mean output).
-    `sequential` measures each layer behind the layers already cut. options: as `collect` takes
-    them (split, limit, batch_size). Raises GumlabError for masks that do not fit, missing data, or
-    refit="bias" where the output projection has no bias.
+    `sequential` measures each layer behind the layers already cut. `in_place` cuts `model` itself,
+    layer by layer, and returns it: memory need hold it once (make optimizers after it).
+    options: as `collect` takes them (split, limit, batch_size). Raises GumlabError for masks that
+    do not fit, missing data, or refit="bias" where the output projection has no bias.
     """
     layers = neurons(model)
     masks = among_left(layers, masks)
@@ -59,9 +60,19 @@ def shrink(
                 f"The output projections of {type(model).__name__} have no bias to refit. "
                 "Use refit=True, which refits the outgoing weights."
             )
-        solve = partial(refit_layer, ridge=ridge, weights=refit != "bias")
-        model = _refitted(model, masks, tokenizer, task, sequential, solve, options)
-    return with_neurons(model, [mask.nonzero().flatten() for mask in masks])
+    if not refit and not in_place:
+        return with_neurons(model, [mask.nonzero().flatten() for mask in masks])
+    model = model if in_place else copy.deepcopy(model)
+    remove_gates(model)
+    data = (model, tokenizer, task)
+    found = one_by_one(*data, changing=sequential, **options) if refit else [None] * len(layers)
+    for layer, mask, seen in zip(neurons(model), masks, found, strict=False):
+        mask = mask.to(layer.proj.weight.device)
+        if seen is not None:
+            refit_layer(layer, mask, seen, ridge, weights=refit != "bias")
+        cut_layer(layer, mask.nonzero().flatten())
+    agree(model)
+    return model
 
 
 def prune(
@@ -114,40 +125,18 @@ def refit_layer(
     as a neuron that always fires 1. Without `weights` the bias alone is: FLAP's compensation
     b <- b + (mean of h_R) W_R (An et al. 2023).
     """
-    total, w = found.total.double(), layer.outgoing().double()
+    total, removed = found.total.double(), layer.outgoing()[~mask].double()
     if not weights:
-        layer.proj.bias += (total[~mask] @ w[~mask] / found.tokens).to(layer.proj.weight.dtype)
+        layer.proj.bias += (total[~mask] @ removed / found.tokens).to(layer.proj.weight.dtype)
         return
-    gram = lifted(found.gram, ridge)
-    left, right = gram[mask][:, mask], gram[mask][:, ~mask] @ w[~mask]
+    left = lifted(found.gram, ridge)[mask][:, mask]
+    right = found.gram[mask][:, ~mask].double() @ removed  # off the diagonal there is no ridge
     if layer.proj.bias is not None:
         ones = total[mask][:, None]
         count = total.new_full((1, 1), found.tokens)
         left = torch.cat([torch.cat([left, ones], 1), torch.cat([ones.T, count], 1)])
-        right = torch.cat([right, total[~mask][None] @ w[~mask]])
+        right = torch.cat([right, total[~mask][None] @ removed])
     change = torch.cholesky_solve(right, torch.linalg.cholesky(left)).to(layer.proj.weight.dtype)
     layer.outgoing()[mask] += change[: int(mask.sum())]
     if layer.proj.bias is not None:
         layer.proj.bias += change[-1]
-
-
-def _refitted(
-    model: nn.Module,
-    masks: Sequence[Tensor],
-    tokenizer: Any,
-    task: Task | Sequence[Example],
-    sequential: bool,
-    solve: Callable[[FeedForward, Tensor, Statistics], None],
-    options: dict[str, Any],
-) -> nn.Module:
-    """A full-width copy whose kept neurons do the removed ones' work; the removed are gated."""
-    model = copy.deepcopy(model)
-    remove_gates(model)
-    layers = neurons(model)
-    found = None if sequential else collect(model, tokenizer, task, **options)
-    for i, (layer, mask) in enumerate(zip(layers, masks, strict=True)):
-        mask = mask.to(layer.proj.weight.device)
-        seen = found[i] if found else collect(model, tokenizer, task, only=[i], **options)[0]
-        solve(layer, mask, seen)
-        Gate(layer).mask = mask
-    return model

@@ -6,7 +6,8 @@ counts), sums and extremes of h, and with `gradients` the sensitivity. Sums are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,14 +74,13 @@ def collect(
     The figures do not depend on the batch size. On a gated model h is what the gate lets through,
     so removed neurons are dead. Raises GumlabError where there are no examples.
     """
-    examples = (task.split(split) if isinstance(task, Task) else list(task))[:limit]
     layers = neurons(model)
     layers = layers if only is None else [layers[i] for i in only]
     found = [_empty(layer) for layer in layers]
     taps = [_Tap(layer) for layer in layers]
     try:
         with evaluating(model), memory_guard(batch_size), torch.set_grad_enabled(gradients):
-            rows = list(batches(model, tokenizer, examples, batch_size))
+            rows = _rows(model, tokenizer, task, split, limit, batch_size)
             sequences = sum(len(batch["labels"]) for batch in rows)  # of running text: its blocks
             for batch in rows:
                 labels, real = batch.pop("labels"), batch["attention_mask"].bool()
@@ -97,6 +97,51 @@ def collect(
         for tap in taps:
             tap.remove()
     return found
+
+
+@torch.no_grad()
+def one_by_one(
+    model: nn.Module, tokenizer: Any, task: Any, *, changing: bool = False, **options: Any
+) -> Iterator[Statistics]:
+    """`collect`'s figures without gradients, layer by layer: one Gram matrix in memory at a time.
+
+    Only the layer at hand runs, on what the one before gave, which is kept, (tokens, D). With
+    `changing` it runs again after its turn, in which the caller may refit or cut it.
+    """
+    layers, rows = neurons(model), _rows(model, tokenizer, task, **options)
+    blocks = [model.get_submodule(re.match(r"(.*?\.)?\d+\b", n.name)[0]) for n in layers]
+    given: list[Any] = [None] * len(rows)
+    for i, layer in enumerate(layers):
+        found, seen, before, given = _empty(layer), [], given, []
+        with layer.proj.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0])):
+            for batch, state in zip(rows, before, strict=True):
+                given.append(_through(model, blocks, i, batch, state))
+                _add_activations(found, seen.pop(), batch["attention_mask"].bool())
+        yield found
+        if changing:
+            given = [_through(model, blocks, i, *p) for p in zip(rows, before, strict=True)]
+
+
+def _rows(model, tokenizer, task, split="train", limit=256, batch_size=16) -> list[dict]:
+    examples = (task.split(split) if isinstance(task, Task) else list(task))[:limit]
+    return list(batches(model, tokenizer, examples, batch_size))
+
+
+def _through(model: nn.Module, blocks: list[nn.Module], i: int, batch: dict, state: Any) -> Any:
+    """What block i makes of `state`, what block i - 1 gave; the other blocks pass it on."""
+    passed, others = [state], [block for block in blocks if block is not blocks[i]]
+    own = [vars(block).get("forward") for block in others]
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")} | {"use_cache": False}
+    hook = blocks[i].register_forward_hook(lambda module, x, y: passed.append(y))
+    try:
+        for block in others:
+            block.forward = lambda *_, **__: passed[-1]
+        with hook, evaluating(model), memory_guard(len(batch["labels"])):
+            getattr(model, "base_model", model)(**inputs)
+    finally:
+        for block, forward in zip(others, own, strict=True):
+            vars(block).update(forward=forward) if forward else vars(block).pop("forward", None)
+    return passed[-1]
 
 
 def sequence_sensitivity(
@@ -125,7 +170,8 @@ def lifted(gram: Tensor, ridge: float = RIDGE) -> Tensor:
 
 def inverse(gram: Tensor, ridge: float = RIDGE) -> Tensor:
     """G^-1, (N, N), of G with the ridge, in float64; dead neurons' rows are large and finite."""
-    return torch.cholesky_inverse(torch.linalg.cholesky(lifted(gram, ridge)))
+    whole = lifted(gram, ridge).mT  # in LAPACK's order, so that all of it happens in one place
+    return torch.cholesky_inverse(torch.linalg.cholesky(whole, out=whole), out=whole)
 
 
 def unrebuilt(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) -> Tensor:

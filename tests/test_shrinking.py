@@ -73,6 +73,23 @@ def test_sizes_and_config_tell_the_truth(model):
     )
 
 
+@pytest.mark.parametrize("refit", [False, True])
+def test_in_place_is_the_same_model_cut_to_the_same_weights(model, refit, tokenizer, examples):
+    masks, before = random_masks(model, equal=refit), copy.deepcopy(model)
+    data = (tokenizer, examples) if refit else ()
+    want = gl.shrink(model, masks, *data, refit=refit)
+    assert all(map(torch.equal, before.parameters(), model.parameters()))
+    gl.gate(model, masks)
+    got = gl.shrink(model, masks, *data, refit=refit, in_place=True)
+    assert got is model
+    assert hooks_of(got) == 0
+    assert [n.width for n in neurons(got)] == [int(m.sum()) for m in masks]
+    assert getattr(got.config, width_field(got)) == getattr(want.config, width_field(want))
+    assert all(map(torch.equal, want.parameters(), got.parameters()))
+    batch = one_batch(got, tokenizer, examples)
+    assert torch.equal(logits_of(got, batch), logits_of(want, batch))
+
+
 def test_keeping_all_changes_nothing(model, tokenizer, examples):
     batch = one_batch(model, tokenizer, examples)
     same = gl.shrink(model, [torch.ones(N, dtype=torch.bool)] * 2)

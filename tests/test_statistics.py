@@ -1,11 +1,14 @@
 """Scores without training, metrics, refit, one-shot runs: by brute force and numpy's lstsq."""
 
 import copy
+import functools
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from conftest import (
+    LAYERS,
     PLAIN,
     N,
     activations,
@@ -21,10 +24,11 @@ from conftest import (
 
 import gumlab as gl
 from gumlab.feedforward import neurons
+from gumlab.gating import Gate
 from gumlab.inspection import reconstructability
 from gumlab.scoring import DATA_SCORES, greedy_obs, obs
 from gumlab.shrinking import refit_layer
-from gumlab.statistics import Statistics, collect, lifted, unrebuilt
+from gumlab.statistics import Statistics, collect, lifted, one_by_one, unrebuilt
 from gumlab.study import Method, run
 from gumlab.tasks import Task
 
@@ -639,3 +643,41 @@ def test_the_refit_of_a_one_shot_run(gpt2, tokenizer):
 
 
 PROJ_BIAS = "transformer.h.0.mlp.c_proj.bias"
+
+
+def test_layer_by_layer_measures_what_one_pass_does(model, tokenizer, examples):
+    want = collect(model, tokenizer, examples, batch_size=5)
+    got = list(one_by_one(model, tokenizer, examples, batch_size=5))
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(vars(a), vars(b))
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_each_layer_is_measured_behind_what_was_done_to_the_ones_before(model, tokenizer, examples):
+    masks, twin = random_masks(model, equal=False), copy.deepcopy(model)
+    seen = one_by_one(model, tokenizer, examples, batch_size=5, changing=True)
+    for i, (layer, found) in enumerate(zip(neurons(model), seen, strict=True)):
+        (want,) = collect(twin, tokenizer, examples, only=[i])
+        torch.testing.assert_close(found.gram, want.gram, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            layer.outgoing()[~masks[i]] = 0
+        Gate(neurons(twin)[i]).mask = masks[i]
+
+
+def test_a_score_holds_one_gram_matrix_at_a_time(gpt2, tokenizer, examples):
+    grams = []
+
+    def energy(layer, found):
+        assert not any(gram() is not None for gram in grams)
+        grams.append(weakref.ref(found.gram))
+        return found.energy.clone()
+
+    gl.score(gpt2, energy, tokenizer, examples, gradients=False)
+    assert len(grams) == LAYERS
+
+
+def test_a_forward_of_a_blocks_own_is_there_again_afterwards(gpt2, tokenizer, examples):
+    block = gpt2.transformer.h[0]
+    block.forward = own = functools.partial(type(block).forward, block)
+    gl.score(gpt2, "wanda", tokenizer, examples)
+    assert vars(block)["forward"] is own
