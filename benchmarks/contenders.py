@@ -75,6 +75,7 @@ def blocks(model: Any, name: str = "weight") -> Iterator[tuple[nn.Module, Tensor
 def bare(model: Any, marks: list[float]) -> dict[str, Tensor]:
     """The limit: norms, indices, the kept rows and columns. Then, apart, a copy of the rest."""
     new = {}
+    marks.append(time.perf_counter())
     for block, kept in blocks(model):
         for module, dim in maps(block):
             new[module.weight] = module.weight.index_select(dim, kept)
@@ -154,10 +155,15 @@ def high_water() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1000
 
 
+def forget_high_water() -> None:
+    """From now on the high-water mark counts from what the process holds, where Linux lets it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     """What `work` gives; its seconds, and the MB that memory rose at most while it ran."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is held
+    forget_high_water()
     before, began = high_water(), time.perf_counter()
     made = work()
     spent = time.perf_counter() - began
@@ -180,10 +186,9 @@ def pruned(name: str, shape: Shape, folder: str) -> dict[str, Any]:
 
     CONTENDERS[name](build(TOY), [])
     model, marks = build(shape), []
-    began = time.perf_counter()
     small, row = measured(partial(CONTENDERS[name], model, marks))
     if name == "bare operations":
-        row["operations"] = marks[0] - began
+        row["operations"] = marks[1] - marks[0]
         row["deepcopy"] = measured(partial(copy.deepcopy, model))[1]
         state, small = small, build(shape, shape.width // 2)
         small.load_state_dict(state, strict=True)
@@ -253,7 +258,7 @@ def trained(name: str, shape: Shape, folder: str, steps: int = 4) -> dict[str, A
         after()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         times.append(time.perf_counter() - began)
 
     _, row = measured(lambda: [step() for _ in range(steps + 1)])

@@ -129,7 +129,9 @@ def pruning_table(rows: Rows) -> str:
     }
     lines = [bare]
     for name in CONTENDERS:
-        label = "bare operations and a copy of the rest: the limit" if rows[name] is limit else name
+        label = (
+            "bare operations and a copy of the rest: the limit" if rows.get(name) is limit else name
+        )
         lines.append({"contender": label, "seconds": trouble(rows, name)})
         if not lines[-1]["seconds"]:
             mine = column(rows[name], "seconds")

@@ -1,0 +1,296 @@
+"""A billion parameters on a machine of 24 GB: results/billion.md and billion.png.
+
+    python benchmarks/billion.py
+
+OBS scores, half of every layer's neurons, the refit and the cut in place (`gumlab.score`,
+`gumlab.select`, `gumlab.shrink`): a Llama-shaped model of 1.1 billion random weights in bfloat16,
+which must never need more than 1.3 times its own memory. Smaller models then say how seconds and
+memory grow with the width, the tokens and the layers, and what a model of 70 billion would need.
+Each size is a process of its own, which warms up on a toy model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from contenders import TOKENIZER, forget_high_water, high_water
+from grid import ROOT, made_by, markdown
+
+import gumlab as gl
+from gumlab.batches import token_stream
+from gumlab.plots.figure import BLUE, ORANGE, new_figure
+from gumlab.tasks import Example
+
+BUDGET = 1.3  # memory at its highest, in models
+DOUBLE, BUS = 30e12, 25e9  # of one 80 GB GPU, assumed: operations a second in float64, bytes
+
+
+@dataclass(frozen=True)
+class Size:
+    """A Llama's shape, and how many tokens of running text it is measured on, or a few more."""
+
+    d: int = 512
+    width: int = 1408
+    layers: int = 4
+    tokens: int = 1024
+    heads: int = 8
+    shared: int = 1
+    vocabulary: int = 1024
+
+    def layer(self) -> int:
+        """Weights of a layer, norms apart."""
+        return self.d * (3 * self.width + 2 * self.d * (self.heads + self.shared) // self.heads)
+
+    def operations(self) -> dict[str, float]:
+        """Of one layer: three passes and a Gram matrix twice; factor, inverse and refit."""
+        n, kept = self.width, self.width / 2
+        passes = 3 * 2 * self.tokens * self.layer() + 2 * 2 * self.tokens * n**2
+        refit = kept**3 / 3 + 2 * kept**2 * self.d + 2 * kept * (n - kept) * self.d
+        return {"passes": passes, "float64": n**3 + refit}
+
+    def working_set(self) -> float:
+        """Bytes: G in float32, G with the ridge in float64, and the refit's rows of the kept."""
+        return (4 + 8 + 4) * self.width**2
+
+
+WHOLE = Size(2048, 5632, 22, 2048, 32, 4, 32_000)
+SEVENTY = Size(8192, 28_672, 80, 2048, 64, 8, 128_256)
+TOY = Size(64, 128, 2, 128, 4, 1)
+FACTORS = {"width": (0.5, 1, 2, 4), "tokens": (0.5, 1, 2, 4), "layers": (0.5, 1, 2)}
+
+
+def build(size: Size) -> Any:
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=size.vocabulary, hidden_size=size.d, intermediate_size=size.width,
+        num_hidden_layers=size.layers, num_attention_heads=size.heads,
+        num_key_value_heads=size.shared, max_position_embeddings=512,
+    )  # fmt: skip
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+
+
+def text_of(tokens: int, tokenizer: Any) -> list[Example]:
+    """Running text of a built-in task: as few examples as have that many tokens."""
+    examples, count = [], 0
+    for example in gl.load_task("restaurants").train:
+        examples.append(Example("", example.target))
+        count += len(token_stream(tokenizer, examples[-1:]))
+        if count >= tokens:
+            break
+    return examples
+
+
+def perform(size: Size) -> dict[str, float]:
+    """Build, score, refit and cut; seconds, and bytes beyond what the process held before."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    prune(build(TOY), tokenizer, text_of(TOY.tokens, tokenizer))
+    examples = text_of(size.tokens, tokenizer)
+    forget_high_water()
+    before = high_water()
+    model = build(size)
+    row = {
+        "model": sum(p.nbytes for p in model.parameters()) / 1e6,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "built": high_water() - before,
+    }
+    row |= prune(model, tokenizer, examples)
+    row["tokens"] = len(token_stream(tokenizer, examples))
+    return row | {"peak": high_water() - before, "left": sum(p.numel() for p in model.parameters())}
+
+
+def prune(model: Any, tokenizer: Any, examples: list[Example]) -> dict[str, float]:
+    """Seconds of the scores, and of the refit and the cut; a sequence at a time."""
+    began = time.perf_counter()
+    scores = gl.score(model, "obs", tokenizer, examples, batch_size=1, limit=None)
+    masks = gl.select(scores, keep=0.5)
+    scored = time.perf_counter()
+    gl.shrink(
+        model, masks, tokenizer, examples, refit=True, in_place=True, batch_size=1, limit=None
+    )
+    return {"score": scored - began, "shrink": time.perf_counter() - scored}
+
+
+def child(size: Size) -> dict[str, float]:
+    order = json.dumps(asdict(size))
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", order], stdout=subprocess.PIPE, text=True, check=True
+    )
+    row = asdict(size) | json.loads(done.stdout.splitlines()[-1])
+    print(row, flush=True)
+    return row
+
+
+def growth(
+    base: Size, rounds: int, run: Callable[[Size], dict[str, float]] = child
+) -> dict[str, pd.DataFrame]:
+    """By panel, a row a size: seconds (median of the rounds) and MB beyond the model."""
+    sizes = {
+        name: [replace(base, **{name: int(f * getattr(base, name))}) for f in factors]
+        for name, factors in FACTORS.items()
+    }
+    rows: dict[Size, list[dict[str, float]]] = {s: [] for found in sizes.values() for s in found}
+    for _ in range(rounds):
+        for size in rows:  # a size of several panels is measured once
+            rows[size].append(run(size))
+    medians = {size: pd.DataFrame(found).median() for size, found in rows.items()}
+    panels = {name: pd.DataFrame([medians[s] for s in found]) for name, found in sizes.items()}
+    return {name: t.assign(seconds=t.score + t.shrink, beyond=t.peak - t.model)
+            for name, t in panels.items()}  # fmt: skip
+
+
+def exponent(x: Sequence[float], y: Sequence[float]) -> float:
+    """b of the least squares fit log y = a + b log x."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def draw(panels: Mapping[str, pd.DataFrame]) -> Any:
+    """Seconds and memory beyond the model against width, tokens and layers; first size = 1."""
+    figure, axes = new_figure(3, width=9.0, height=3.0)
+    for ax, (name, rows) in zip(axes, panels.items(), strict=True):
+        for key, style, colour in (("seconds", "o-", BLUE), ("beyond", "s--", ORANGE)):
+            label = "seconds" if key == "seconds" else "memory beyond the model"
+            ax.plot(rows[name], rows[key] / rows[key].iloc[0], style, color=colour, label=label)
+        ax.set(xscale="log", yscale="log", xlabel=name)
+        ax.set_xticks(rows[name], [f"{x:,.0f}" for x in rows[name]])
+        ax.minorticks_off()
+    axes[0].set_ylabel("in those of the smallest")
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def whole_text(size: Size, row: Mapping[str, float]) -> str:
+    ratio, layers = row["peak"] / row["model"], size.layers
+    return f"""## {row["parameters"] / 1e9:.2f} billion parameters
+
+{layers} layers, d = {size.d:,}, {size.width:,} neurons, {size.heads} heads and {size.shared} of
+keys and values, a vocabulary of {size.vocabulary:,}; {row["tokens"]:,} tokens. After the cut
+{row["left"] / 1e9:.2f} billion parameters are left.
+
+| what | value |
+|---|---|
+| the model | {row["model"]:,.0f} MB |
+| memory at its highest | {row["peak"]:,.0f} MB, {ratio:.2f} models |
+| built, and no more | {row["built"]:,.0f} MB |
+| scores, a layer | {row["score"] / layers:.2f} s |
+| refit and cut, a layer | {row["shrink"] / layers:.2f} s |
+| all | {row["score"] + row["shrink"]:,.0f} s |
+
+The budget is {BUDGET} models: {"kept" if ratio <= BUDGET else "exceeded"}.
+"""
+
+
+def growth_text(base: Size, panels: Mapping[str, pd.DataFrame]) -> str:
+    rows = [
+        {
+            "what grows": name,
+            "from, to": f"{t[name].iloc[0]:,.0f}, {t[name].iloc[-1]:,.0f}",
+            "seconds, exponent": f"{exponent(t[name], t.seconds):.2f}",
+            "memory beyond the model, exponent": f"{exponent(t[name], t.beyond):.2f}",
+        }
+        for name, t in panels.items()
+    ]
+    return f"""## Growth
+
+Around {base.layers} layers, d = {base.d}, {base.width:,} neurons, {base.tokens:,} tokens; one thing
+grows at a time. The exponent b is that of the least squares line log y = a + b log x. Over sizes
+this small the fixed costs still count, and lower it.
+
+{markdown(rows)}
+![Seconds and memory against width, tokens and layers](billion.png)
+"""
+
+
+def seventy_text(whole: Size, row: Mapping[str, float], panels: Mapping[str, pd.DataFrame]) -> str:
+    """What a streamed model of 70 billion would need: arithmetic, nothing here was run."""
+    big, t = SEVENTY, panels["width"]
+    wider = big.width / whole.width
+    beyond = (row["peak"] - row["model"]) / 1e3 * wider ** exponent(t.width, t.beyond)
+    weights, states = 2 * big.layer() / 1e9, 2 * 2 * big.tokens * big.d * 2 / 1e9
+    per_layer = (row["score"] + row["shrink"]) / whole.layers
+    counted = sum(big.operations().values()) / sum(whole.operations().values())
+    grown = wider ** exponent(t.width, t.seconds) * (big.tokens / whole.tokens) ** exponent(
+        panels["tokens"].tokens, panels["tokens"].seconds
+    )
+    hours = [factor * per_layer * big.layers / 3600 for factor in (grown, counted)]
+    double = big.layers * big.operations()["float64"] / DOUBLE
+    moved = 3.5 * big.layers * weights * 1e9 / BUS
+    need = 2 * weights + states + max(beyond, big.working_set() / 1e9)
+    return f"""## On paper: 70 billion, one GPU of 80 GB
+
+Not run. {big.layers} layers, d = {big.d:,}, {big.width:,} neurons, {big.tokens:,} tokens, bfloat16;
+the weights lie in the machine's memory and visit the GPU a layer at a time.
+
+| what | value | from |
+|---|---|---|
+| a layer's weights | {weights:.1f} GB, twice while the next one comes | shapes |
+| what is kept between layers | {states:.2f} GB | shapes |
+| beyond the weights | {beyond:.1f} GB | the run above, and the exponent of the width |
+| the same | {big.working_set() / 1e9:.1f} GB | 16 N^2 bytes: G, G in float64, rows of the kept |
+| together, at most | {need:.1f} of 80 GB | the larger of the two |
+| time on this processor | {hours[0]:,.0f} hours | the run above, and the exponents |
+| the same | {hours[1]:,.0f} hours | the run above, and the number of operations |
+| float64 on the GPU | {double / 60:,.1f} minutes | N^3 and more a layer |
+| weights moved | {moved / 60:,.1f} minutes | three visits and a half of a layer |
+
+Assumed, not measured: the GPU's {DOUBLE / 1e12:.0f} TFLOP/s in float64 and the bus's
+{BUS / 1e9:.0f} GB/s; that the factorisations reach the first, and the copies the second; that
+exponents of small widths hold for a large one. A layer's visits: once to be scored, twice to be
+refitted and run again, and half of it goes back.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3, help="of the smaller models")
+    parser.add_argument("--toy", action="store_true", help="tiny models; writes to runs/billion")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if args.child:
+        print(json.dumps(perform(Size(**json.loads(args.child)))))
+        return
+    whole, base = (TOY, TOY) if args.toy else (WHOLE, Size())
+    folder = ROOT / ("runs/billion" if args.toy else "results")
+    folder.mkdir(parents=True, exist_ok=True)
+    panels = growth(base, args.rounds)
+    text = report(whole, child(whole), base, panels, args.rounds)
+    draw(panels).savefig(folder / "billion.png", dpi=100, metadata={"Software": None})
+    (folder / "billion.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def report(
+    whole: Size, row: Mapping[str, float], base: Size, panels: Mapping[str, Any], rounds: int
+) -> str:
+    """results/billion.md."""
+    from peers import machine
+
+    return f"""# A billion parameters on 24 GB
+
+{made_by("python benchmarks/billion.py")} {machine()}. Random weights in bfloat16. OBS scores, half
+of every layer's neurons, refit behind the layers already cut, in place; a layer at a time. MB: how
+far the process's high-water mark (VmHWM) rose above what it held before the model was built. The
+smaller models ran {rounds} times, the large one once.
+
+{whole_text(whole, row)}
+{growth_text(base, panels)}
+{seventy_text(whole, row, panels)}"""
+
+
+if __name__ == "__main__":
+    main()
