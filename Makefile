@@ -70,5 +70,5 @@ assets: $(READY) ## Make the built-in checkpoints and tokenizer again
 	$(PY) tools/make_assets.py
 
 clean: ## Remove what a build, a test or the demo left (.venv and runs/ stay)
-	rm -rf build dist gumlab-demo .pytest_cache .ruff_cache .mypy_cache .coverage*
+	rm -rf build dist gumlab-demo .pytest_cache .ruff_cache .hypothesis .mypy_cache .coverage*
 	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

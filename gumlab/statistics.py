@@ -109,10 +109,11 @@ def one_by_one(
     `changing` it runs again after its turn, in which the caller may refit or cut it.
     """
     layers, rows = neurons(model), _rows(model, tokenizer, task, **options)
-    blocks = [model.get_submodule(re.match(r"(.*?\.)?\d+\b", n.name)[0]) for n in layers]
+    blocks = [model.get_submodule(re.findall(r"^(?:.*?\.)?\d+\b", n.name)[0]) for n in layers]
     given: list[Any] = [None] * len(rows)
     for i, layer in enumerate(layers):
-        found, seen, before, given = _empty(layer), [], given, []
+        seen: list[Tensor] = []
+        found, before, given = _empty(layer), given, []
         with layer.proj.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0])):
             for batch, state in zip(rows, before, strict=True):
                 given.append(_through(model, blocks, i, batch, state))
