@@ -241,3 +241,13 @@ def test_two_databases_catch_nearly_every_near_miss(task):
     print({kind: (round(share, 4), len(caught[kind])) for kind, share in shares.items()})
     assert set(shares) == {"number", "literal", "operator", "aggregate", "column", "condition"}
     assert min(shares.values()) >= 0.95, shares
+
+
+def test_a_statement_is_stopped_by_its_seconds_too(monkeypatch):
+    """A trim of 10,000 characters by 800 others is one step, so that steps alone bound nothing."""
+    joined = f"SELECT count(*) FROM {', '.join(map('towns {}'.format, 'abcd'))}"
+    assert run_query(joined, TOWNS) == [(4**4,)]
+    monkeypatch.setattr("gumlab.tasks.sql.SECONDS", -1.0)
+    with pytest.raises(GumlabError, match="or -1 seconds: it is endless or far too slow"):
+        run_query(joined, TOWNS)
+    assert run_query("SELECT area FROM towns WHERE city = 'Rome'", TOWNS) == [(128,)]

@@ -2,15 +2,18 @@
 
 The guards, from the outside in: only one statement that begins with SELECT; size limits of
 sqlite; an authorizer that lets through nothing but reading and a short list of harmless
-functions; a stop after a number of steps of sqlite's virtual machine; a cap on the rows fetched.
+functions; a stop after a number of steps of sqlite's virtual machine, or after seconds of work
+where single steps are slow (trim, instr and replace of long texts); a cap on the rows fetched.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import sqlite3
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +23,8 @@ from gumlab.errors import GumlabError
 Database = dict[str, tuple[list[Any], list[tuple]]]
 
 STEP_LIMIT = 200_000
+CHECKED = 100  # steps from one look at the limits to the next
+SECONDS = 2.0  # of this thread's work: the limit where single steps are slow
 MAX_ROWS = 10_000
 MAX_CELLS_SIZE = 1_000_000  # characters in all the rows of one answer
 # Functions are allowed by name: anything that makes a big value out of a small number (zeroblob,
@@ -50,7 +55,7 @@ def run_query(query: str, database: Database, step_limit: int = STEP_LIMIT) -> l
 
     `database` maps a table's name to (column names, rows); `step_limit` counts steps of sqlite's
     virtual machine. Raises GumlabError where the query is refused (not one SELECT), stopped (too
-    many steps or rows) or wrong (with sqlite's message).
+    many steps, seconds or rows) or wrong (with sqlite's message).
 
     >>> towns = {"towns": (["city", "area"], [("Oslo", 45), ("Rome", 128)])}
     >>> run_query("SELECT city FROM towns WHERE area > 100", towns)
@@ -60,7 +65,7 @@ def run_query(query: str, database: Database, step_limit: int = STEP_LIMIT) -> l
     gumlab.errors.GumlabError: SQL refused: only one SELECT may run, this begins with 'DROP'.
     """
     _check_text(query)  # before the tables are filled: most wrong queries of a model end here
-    with _guarded(database, step_limit) as (connection, refused):
+    with _guarded(database) as (connection, refused):
         return _run(query, connection, refused, step_limit)
 
 
@@ -83,7 +88,7 @@ def same_result(predicted: str, gold: str, databases: tuple[Database, ...]) -> b
     ordered = re.search(r"\border\s+by\b", _QUOTED.sub(" ", gold), re.IGNORECASE)
     for database in databases:
         # Nothing can be written, so the two queries may share one filled connection.
-        with _guarded(database, STEP_LIMIT) as (connection, refused):
+        with _guarded(database) as (connection, refused):
             wanted = _run(gold, connection, refused, STEP_LIMIT)
             try:
                 rows = _run(predicted, connection, refused, STEP_LIMIT)
@@ -130,7 +135,7 @@ def _check_text(query: object) -> None:
 
 
 @contextmanager
-def _guarded(database: Database, step_limit: int) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
+def _guarded(database: Database) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
     """A filled in-memory connection on which only reading works, and the list of what it refused.
 
     The list has to be read for the reason of a refusal: sqlite itself only says "not authorized".
@@ -158,10 +163,15 @@ def _guarded(database: Database, step_limit: int) -> Iterator[tuple[sqlite3.Conn
                 connection.setlimit(getattr(sqlite3, f"SQLITE_LIMIT_{name}"), value)
         connection.execute("PRAGMA query_only = ON")
         connection.set_authorizer(authorize)
-        connection.set_progress_handler(lambda: 1, step_limit)
         yield connection, refused
     finally:
         connection.close()
+
+
+def _limit(step_limit: int, every: int) -> Callable[[], bool]:
+    """True once a statement has had its steps or its seconds; for sqlite to call `every` steps."""
+    calls, end = itertools.count(1), time.thread_time() + SECONDS
+    return lambda: next(calls) * every >= step_limit or time.thread_time() > end
 
 
 def quoted(name: str) -> str:
@@ -184,7 +194,8 @@ def _run(
     """Run one query on a guarded connection, every failure turned into a GumlabError."""
     _check_text(query)
     refused.clear()
-    rows, size = [], 0
+    rows, size, every = [], 0, min(CHECKED, step_limit)
+    connection.set_progress_handler(_limit(step_limit, every), every)
     try:
         for row in connection.execute(query):
             rows.append(row)
@@ -195,7 +206,8 @@ def _run(
         if refused:
             why = f"SQL refused: only reading is allowed, this asks for {refused[0]!r}."
         elif "interrupted" in str(error):
-            why = f"SQL stopped after {step_limit:,} steps: it is endless or far too slow."
+            limits = f"{step_limit:,} steps or {SECONDS:g} seconds"
+            why = f"SQL stopped after {limits}: it is endless or far too slow."
         else:
             why = f"SQL is wrong: {error}."
         raise GumlabError(why) from error
