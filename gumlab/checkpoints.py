@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import glob
@@ -136,9 +137,11 @@ def _record_widths(model: nn.Module, folder: Path) -> None:
 
 def _swap(fresh: Path, folder: Path) -> None:
     """Put `fresh` in the place of `folder`, and clear away what killed saves left an hour ago."""
-    if not folder.exists():
-        fresh.rename(folder)
-    else:
+    try:
+        fresh.rename(folder)  # tried, not asked: another process may save here too
+    except OSError:
+        if not folder.exists():
+            raise
         check_free(folder)
         if not _exchange(fresh, folder):
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-saving-", dir=folder.parent))
@@ -146,8 +149,9 @@ def _swap(fresh: Path, folder: Path) -> None:
             fresh.rename(folder)
             shutil.rmtree(old)
     for left in folder.parent.glob(f".{glob.escape(folder.name)}-saving-*"):
-        if time.time() - left.stat().st_mtime > 3600:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # of a save that ended just now
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -114,13 +115,16 @@ def test_a_damaged_record_is_refused(folder, content):
     assert doctor(folder).loads_with == []
 
 
-def test_200_random_truncations_and_bit_flips_never_load_something_else(folder):
-    """Each is refused with a sentence, or did not matter: same weights, settings and tokens."""
-    draw, refused = random.Random(0), 0
+def damaged(folder, trials, seed=0):
+    """Truncations and flipped bits in turns, each mended after; how many of them were refused.
+
+    The others did not matter: same weights, settings and tokens.
+    """
+    draw, refused = random.Random(seed), 0
     model, tokenizer = gl.load(folder, device="cpu")
     settings = model.config.to_dict()
     names = sorted(p.name for p in folder.iterdir())
-    for trial in range(200):
+    for trial in range(trials):
         path = folder / draw.choice(names)
         whole = path.read_bytes()
         if trial % 2:
@@ -138,7 +142,11 @@ def test_200_random_truncations_and_bit_flips_never_load_something_else(folder):
             assert loaded.config.to_dict() == settings
             assert its_tokenizer.get_vocab() == tokenizer.get_vocab()
         path.write_bytes(whole)
-    assert refused > 100
+    return refused
+
+
+def test_200_random_truncations_and_bit_flips_never_load_something_else(folder):
+    assert damaged(folder, 200) > 100
 
 
 # ------------------------------------------------------------------------------ what survives
@@ -330,7 +338,7 @@ def test_widths_that_the_config_cannot_state_load_with_gumlab(equal, tokenizer, 
 # ---------------------------------------------------------------------- writes that do not end
 
 
-def under_fire(work: Path, rounds: int = 20) -> None:
+def under_fire(work: Path, rounds: int) -> None:
     """Kill a saving process `rounds` times; prints what the folder then was, as JSON."""
     tokenizer, draw = word_tokenizer(), random.Random(0)
     models = {"old": tiny("gpt2"), "new": tiny("llama")}
@@ -350,6 +358,10 @@ def under_fire(work: Path, rounds: int = 20) -> None:
                 for model in models.values():
                     gl.save(model, tokenizer, target)
         select.select([ready], [], [], 5)  # not for ever: a fork may inherit a held lock
+        began, left = time.monotonic(), len(list(target.parent.glob(".model-saving-*")))
+        while len(list(target.parent.glob(".model-saving-*"))) <= left:
+            if time.monotonic() > began + 5:
+                break
         time.sleep(draw.uniform(0.02, 0.06 if first else 0.15))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -367,23 +379,33 @@ def under_fire(work: Path, rounds: int = 20) -> None:
     print(json.dumps([found, len(left), after == sorted(["model", *(p.name for p in left[:1])])]))
 
 
-def test_a_killed_save_leaves_the_old_checkpoint_or_the_new(tmp_path):
-    code = "import sys, test_checkpoints_faults as t; t.under_fire(t.Path(sys.argv[1]))"
+def alone(module, function, folder, count):
+    """What `function(folder, count)` of a test module prints last, in a process that may fork."""
+    code = f"import sys, pathlib, {module} as t; t.{function}(pathlib.Path(sys.argv[1]), {count})"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
+        [sys.executable, "-c", code, str(folder)],
         capture_output=True,
         text=True,
-        timeout=120,
         cwd=Path(__file__).parent,
         env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
     )
     assert done.returncode == 0, done.stderr
-    found, left, cleared = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 20
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def killed_saves(folder, count):
+    """Kill `count` saves; in how many cases the folder was then old, new, or not yet there."""
+    found, left, cleared = alone("test_checkpoints_faults", "under_fire", folder, count)
+    assert len(found) == count
     assert all(state in ("old", "new") for first, state in found if not first), found
     assert all(state in ("old", "new", "none") for _, state in found), found
     assert left >= 2, "hardly a kill came in the middle of a save"
     assert cleared, "the next save clears away what is older than an hour, and only that"
+    return Counter(state for _, state in found)
+
+
+def test_a_killed_save_leaves_the_old_checkpoint_or_the_new(tmp_path):
+    killed_saves(tmp_path, 20)
 
 
 def test_without_an_exchange_in_one_step_a_save_still_replaces(
@@ -393,6 +415,25 @@ def test_without_an_exchange_in_one_step_a_save_still_replaces(
     gl.save(gpt2, tokenizer, folder)
     assert tokens(gl.load(folder, device="cpu")[0]) == tokens(gpt2)
     assert os.listdir(folder.parent) == ["model"]
+
+
+def test_two_first_saves_at_once_both_succeed(gpt2, tokenizer, tmp_path, monkeypatch):
+    """The other one ends in the very moment before ours is put in place."""
+
+    def late(fresh, target):
+        monkeypatch.undo()
+        gl.save(tiny("llama"), tokenizer, target)
+        return fresh.rename(target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    folder = gl.save(gpt2, tokenizer, tmp_path / "model")
+    assert tokens(gl.load(folder, device="cpu")[0]) == tokens(gpt2)
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_another_save_clears_away_meanwhile_does_not_matter(gpt2, tokenizer, tmp_path):
+    (tmp_path / ".model-saving-gone").symlink_to("nowhere")  # listed, and not there
+    assert gl.load(gl.save(gpt2, tokenizer, tmp_path / "model"), device="cpu")
 
 
 @contextlib.contextmanager
