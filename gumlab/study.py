@@ -6,9 +6,11 @@ import functools
 import json
 import os
 import platform
+import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,10 +66,8 @@ class Study:
         self.cells = list({self.path(c): c for c in cells}.values())
         for cell in self.cells:
             list(self._needs(cell))  # raises now for widths of a run that is not in the grid
-        try:
+        with _storing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise GumlabError(f"Cannot write to {folder}: {error.strerror}.") from error
 
     def path(self, cell: Cell) -> Path:
         """Where a run's row is stored; its checkpoint is the folder without the ending."""
@@ -86,17 +86,22 @@ class Study:
         each has, its threads; None: one, or what joblib.parallel_config says: with backend="ray"
         the runs go to a Ray cluster (workers must see the folder), one GPU a run where it has any.
         A run that fails leaves its error as its row; with `retry` such runs are done again. The
-        runs of a killed worker go to another.
-        Raises GumlabError after Ctrl-C, or where workers die and nothing gets done.
+        runs of a killed worker go to another. Raises GumlabError after Ctrl-C, where a row cannot
+        be stored, or where workers die and nothing gets done.
         """
-        for cell in self.cells if retry else ():
-            if "error" in (stored(self.path(cell)) or {}):
-                self.path(cell).unlink()
+        with _storing(self.folder):
+            for cell in self.cells if retry else ():
+                if "error" in (stored(self.path(cell)) or {}):
+                    self.path(cell).unlink()
         try:
             with following(len(self.cells), self._done):
                 done, idle = self._done(), 0
                 while ready := self._ready():
+                    with _storing(self.folder), tempfile.TemporaryFile(dir=self.folder):
+                        pass  # known before the work
                     error, before, done = self._do(ready, jobs, threads), done, self._done()
+                    if isinstance(error, GumlabError):
+                        raise error
                     idle = idle + 1 if error and done == before else 0
                     if idle == 3:
                         raise GumlabError(
@@ -196,8 +201,12 @@ class Study:
         versions = {m.__name__: str(m.__version__) for m in (gumlab, torch, transformers)}
         machine = f"{platform.system()} {platform.machine()}"
         row |= {**versions, "machine": machine, "threads": torch.get_num_threads()}
-        fresh.write_text(json.dumps(row, default=as_text), encoding="utf-8")
-        os.replace(fresh, path)
+        with _storing(path):
+            try:
+                fresh.write_text(json.dumps(row, default=as_text), encoding="utf-8")
+                os.replace(fresh, path)
+            finally:
+                fresh.unlink(missing_ok=True)
 
     def _measured(self, cell: Cell, device: str | None) -> dict[str, Any]:
         """The row of a run, as `run` gives it, and its checkpoint where one is asked for."""
@@ -220,6 +229,18 @@ class Study:
         if self.checkpoints or teaches:
             save(done.model, tokenizer, self.checkpoint(cell))
         return done.row | (self.extra(done, cell) if self.extra else {})
+
+
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    """Turns what a disk or its rights forbid into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise GumlabError(
+            f"Cannot write to {path}: {error.strerror or error}. Nothing half-written is left. "
+            "Make room, or choose another folder; run() goes on from what is there."
+        ) from error
 
 
 _load_task = functools.lru_cache(maxsize=4)(load_task)  # one worker does many runs of a task
