@@ -5,7 +5,7 @@ PY ?= .venv/bin/python
 BIN = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 
-.PHONY: help demo lab app test test-package test-notebooks notebooks bench lint assets coverage lowest clean
+.PHONY: help demo lab app test test-package test-browser test-notebooks notebooks bench mutations lint assets coverage lowest clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -46,6 +46,9 @@ notebooks: $(READY) ## Run every notebook again and write it back in normal form
 bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped)
 	@set -e; for name in startup step redundancy latency explorers one_shot uniqueness methods recipes ledger; do \
 	echo "== $$name"; $(PY) benchmarks/$$name.py; done
+
+mutations: $(READY) ## Break the package on purpose, and see that a test notices each time (minutes)
+	$(PY) tools/mutations.py
 
 lint: $(READY) ## Check style, types, versions in step, and that the notebooks are fresh
 	$(PY) -m ruff check
