@@ -1,0 +1,106 @@
+"""What gumlab does when things go wrong, counted: results/faults.md.
+
+    python benchmarks/faults.py
+
+The long versions of tests/test_faults.py and its neighbours: kills, damaged files, full and
+read-only disks, hostile SQL, leaks. Each asserts what must hold, and tells how often it was tried.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from grid import ROOT, made_by, markdown
+
+sys.path.insert(0, str(ROOT / "tests"))
+import conftest
+import pytest
+import test_checkpoints_faults
+import test_faults
+import test_study
+
+import gumlab as gl
+
+Told = Iterator[tuple[str, int, str]]  # what was tried, how often, how it ended
+
+
+def study(folder: Path) -> Told:
+    base, data = test_study.make_base(folder), test_study.make_data(folder)
+    done = test_study.killed_study(base, data, folder / "killed", 10)
+    at = ", ".join(map(str, done))
+    yield "kill -9 of a study", len(done), f"the table of one not killed (runs done of 15: {at})"
+    rows = test_faults.two_at_once(base, data, folder / "two", 5)
+    yield "two studies at once in a folder of an odd name", rows, "each row that of one alone"
+    test_faults.test_a_read_only_folder_is_known_before_the_work_and_can_be_read(base, data)
+    yield "a study in a read-only folder", 1, "one sentence before the work; its table is read"
+    model, tokenizer = conftest.tiny("gpt2"), conftest.word_tokenizer()
+    try:
+        test_faults.test_a_disk_that_is_really_full(base, data, model, tokenizer)
+        yield "a full disk, for save and study", 2, "one sentence, nothing half-written, goes on"
+    except pytest.skip.Exception as reason:
+        yield "a full disk, for save and study", 0, f"skipped: {reason}"
+
+
+def saves(folder: Path) -> Told:
+    states = test_checkpoints_faults.killed_saves(folder, 60)
+    ends = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    yield "kill -9 of a save", states.total(), f"the checkpoint is whole or not there yet: {ends}"
+    model, tokenizer = conftest.tiny("gpt2"), conftest.word_tokenizer()
+    small = gl.shrink(model, conftest.random_masks(model, False))
+    path = gl.save(small, tokenizer, folder / "model")
+    test_checkpoints_faults.test_a_read_only_folder_is_a_sentence_and_changes_nothing(
+        path, model, tokenizer
+    )
+    yield "a save into a read-only folder", 2, "one sentence, nothing changed"
+    refused = test_checkpoints_faults.damaged(path, 200, seed=1)
+    yield "truncations and flipped bits", 200, f"{refused} refused, the others without effect"
+
+
+def trainer(folder: Path) -> Told:
+    told = test_checkpoints_faults.alone("test_faults", "train_under_fire", folder, 20)
+    ends = (
+        f"{told['half-written']} checkpoints half-written and refused; {told['ended']} runs ended "
+    )
+    ends += "with the masks, scores and moments of one never killed"
+    yield "kill -9 of a Trainer that saves every step", told["kills"], ends
+
+
+def statements(folder: Path) -> Told:
+    ends, longest = test_faults.fire_at_executor(folder, 1000)
+    early = ends.pop("by their seconds")
+    text = ", ".join(f"{count} {end}" for end, count in ends.most_common())
+    text += f" ({early} by their seconds; the longest took {longest:.2f} of its limit)"
+    yield "hostile SQL statements", ends.total(), f"{text}; no write, no other exception"
+
+
+def leaks(folder: Path) -> Told:
+    alive, memory = test_faults.cycles(200)
+    assert alive[1] == alive[2], alive
+    first, rest = memory[1] - memory[0], memory[2] - memory[1]
+    assert rest <= first, memory
+    text = f"{alive[2] - alive[1]} tensors more alive after 200 than after 50; memory grew by "
+    text += f"{first:.1f} MB in the first 50 and {rest:.1f} MB in the other 150"
+    yield "prune, shrink and remove on one model", 200, text
+
+
+PARTS: tuple[Callable[[Path], Told], ...] = (statements, leaks, saves, trainer, study)
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")  # Soft movement's, of runs of three steps
+    rows = []
+    for part in PARTS:
+        with tempfile.TemporaryDirectory() as name:
+            for what, times, end in part(Path(name)):
+                print(f"{what}: {times}. {end}", flush=True)
+                rows.append({"fault": what, "times": times, "what was seen": end})
+    text = f"# What happens when things go wrong\n\n{made_by('python benchmarks/faults.py')}\n\n"
+    (ROOT / "results" / "faults.md").write_text(text + markdown(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
