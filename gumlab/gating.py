@@ -97,7 +97,7 @@ class RunningGrams:
     """
 
     def __init__(
-        self, model: nn.Module, gates: list[Gate], every: int, tokens: float, memory: float, seed=0
+        self, model: nn.Module, gates: list, every: int, tokens: float, memory: float, seed: int = 0
     ) -> None:
         self.every, self.tokens, self.memory, self.step = every, tokens, memory, 0
         self.sums = [torch.zeros(len(g.mask), len(g.mask), device=g.mask.device) for g in gates]
