@@ -12,6 +12,7 @@ Each size is a process of its own, which warms up on a toy model.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -82,10 +83,15 @@ def build(size: Size) -> Any:
     return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
+@functools.cache
+def task() -> Any:
+    return gl.load_task("restaurants")
+
+
 def text_of(tokens: int, tokenizer: Any) -> list[Example]:
     """Running text of a built-in task: as few examples as have that many tokens."""
     examples, count = [], 0
-    for example in gl.load_task("restaurants").train:
+    for example in task().train:
         examples.append(Example("", example.target))
         count += len(token_stream(tokenizer, examples[-1:]))
         if count >= tokens:
