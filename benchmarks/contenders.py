@@ -83,10 +83,11 @@ def bare(model: Any, marks: list[float]) -> dict[str, Tensor]:
     return {k: new[p] if p in new else p.clone() for k, p in model.named_parameters()}
 
 
-def gumlab(model: Any, marks: list[float]) -> Any:
+def gumlab(model: Any, marks: list[float], in_place: bool = False) -> Any:
     import gumlab as gl
 
-    return gl.shrink(model, gl.select(gl.score(model, "magnitude"), keep=0.5))
+    kept = gl.select(gl.score(model, "magnitude"), keep=0.5)
+    return gl.shrink(model, kept, in_place=in_place)
 
 
 @torch.no_grad()
@@ -138,11 +139,17 @@ def optipfair(model: Any, marks: list[float]) -> Any:
 CONTENDERS: dict[str, Callable[[Any, list[float]], Any]] = {
     "bare operations": bare,
     "gumlab": gumlab,
+    "gumlab, in place": partial(gumlab, in_place=True),
     "weight masks": weight_masks,
     "Torch-Pruning": torch_pruning,
     "optipfair": optipfair,
 }
-IN_PLACE = ("weight masks", "Torch-Pruning", "optipfair")  # the model that was given is changed
+IN_PLACE = (
+    "gumlab, in place",
+    "weight masks",
+    "Torch-Pruning",
+    "optipfair",
+)  # the model that was given is changed
 TRAINED_BY = ("dense", "gumlab", "weight masks")
 
 
@@ -200,7 +207,7 @@ def pruned(name: str, shape: Shape, folder: str) -> dict[str, Any]:
 
 
 def save(name: str, model: Any, tokenizer: Any, folder: str) -> None:
-    if name == "gumlab":
+    if name.startswith("gumlab"):
         import gumlab as gl
 
         gl.save(model, tokenizer, folder)

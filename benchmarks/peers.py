@@ -217,7 +217,7 @@ def draw(rows: Rows) -> Any:
     for ax, key, label in ((axes[0], "seconds", "seconds"), (axes[1], "MB", "MB more, at most")):
         for y, name in enumerate(names):
             low, mid, high = column(rows[name], key).quantile([0.25, 0.5, 0.75])
-            colour = BLUE if name == "gumlab" else GREY
+            colour = BLUE if name.startswith("gumlab") else GREY
             ax.plot([low, high], [y, y], "-", color=colour)
             ax.plot(mid, y, "o", color=colour)
         ax.set(xlabel=label, ylim=(-0.5, len(names) - 0.5), xlim=(0, None))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-OWN = ("bare operations", "gumlab", "weight masks")
+OWN = ("bare operations", "gumlab", "gumlab, in place", "weight masks")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_the_same_work_gives_the_same_model_and_the_report_says_who_loads_it(pee
     found = peers.contest(shapes, 1, tmp_path, run=here)
     first = {name: rows[0] for name, rows in found["prune"].items()}
     assert tuple(first) == OWN
-    assert [row["width"] for row in first.values()] == [32, 32, 64]
+    assert [row["width"] for row in first.values()] == [32, 32, 32, 64]
     assert first["gumlab"]["tokens"] == first["weight masks"]["tokens"]
     assert len({str(row["tokens"]) for row in first.values()}) == 1
     for loader in ("plain", "gumlab"):
