@@ -46,26 +46,16 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
         room = context - len(target)
         cut += len(prompt) > room
         encoded.append((prompt[-room:] + target, min(len(prompt), room)))
-    if over:
-        warnings.warn(
-            f"{over} of {len(examples)} targets do not fit into the context of {context} tokens; "
-            "they were cut from the right.",
-            stacklevel=2,
-        )
-    if cut:
-        warnings.warn(
-            f"{cut} of {len(examples)} prompts are longer than the context of {context} tokens; "
-            "they were cut from the left.",
-            stacklevel=2,
-        )
+    for count, what, side in ((over, "targets", "right"), (cut, "prompts", "left")):
+        if count:
+            said = f"{count} of {len(examples)} {what} do not fit into the context of {context} "
+            warnings.warn(f"{said}tokens; they were cut from the {side}.", stacklevel=2)
     return encoded
 
 
-def tokens_of(
-    tokenizer: Any, texts: Sequence[str], special_tokens: bool = False
-) -> list[list[int]]:
+def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> list[list[int]]:
     """The token ids of each text; no notice of its length, which is our care."""
-    return tokenizer(list(texts), add_special_tokens=special_tokens, verbose=False)["input_ids"]
+    return tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
 
 
 def is_running_text(examples: Sequence[Example]) -> bool:
@@ -81,20 +71,6 @@ def token_stream(tokenizer: Any, examples: Sequence[Example]) -> list[int]:
             f"The text has {len(ids)} token(s); expected two or more. Check the task's files."
         )
     return ids
-
-
-def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:
-    """Windows over running text that predict every token but the very first, and each once.
-
-    A window has `context` tokens and begins `stride` after the one before. The first predicts all
-    of its own, a later one those past the window before it: each from at least context - stride
-    others. Raises GumlabError for a stride that would leave a token without one.
-    """
-    if not 1 <= stride < context:
-        raise GumlabError(f"stride must be 1 to {context - 1}, less than a window; got {stride}.")
-    count = 1 + max(0, -((context - len(ids)) // stride))
-    starts = [i * stride for i in range(count)]
-    return [(list(ids[s : s + context]), context - stride if s else 1) for s in starts]
 
 
 def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -132,19 +108,13 @@ def shuffled(
     """`steps` training batches, reshuffled each epoch; of near lengths, so little is padding."""
     rows = encode(tokenizer, examples, context_length(model))
     generator = torch.Generator().manual_seed(seed)
-    device = next(model.parameters()).device
-    made = 0
+    device, made = next(model.parameters()).device, 0
     while made < steps:
         order = torch.randperm(len(rows), generator=generator).tolist()
-        pool = (
-            16 * size
-        )  # sort within pools of 16 batches, then draw the pool's batches in random order
-        for p in range(0, len(order), pool):
-            part = sorted(order[p : p + pool], key=lambda i: len(rows[i][0]))
+        for p in range(0, len(order), 16 * size):  # sort within 16 batches, then draw from them
+            part = sorted(order[p : p + 16 * size], key=lambda i: len(rows[i][0]))
             starts = range(0, len(part), size)
-            for s in torch.randperm(len(starts), generator=generator).tolist():
-                if made == steps:
-                    return
+            for s in torch.randperm(len(starts), generator=generator).tolist()[: steps - made]:
                 made += 1
                 yield collate([rows[i] for i in part[starts[s] : starts[s] + size]], device)
 

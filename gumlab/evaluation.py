@@ -13,6 +13,7 @@ from torch import nn
 from gumlab.batches import (
     BLOCK,
     IGNORED,
+    Row,
     batches,
     collated,
     context_length,
@@ -22,7 +23,6 @@ from gumlab.batches import (
     token_losses,
     token_stream,
     tokens_of,
-    windows,
 )
 from gumlab.errors import GumlabError, unknown
 from gumlab.tasks import Example, Task
@@ -67,6 +67,20 @@ def evaluate(
             texts = generate(model, tokenizer, examples, batch_size, beams=beams)
             result.update(METRICS[task.metric](texts, examples))
     return result
+
+
+def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:
+    """Windows over running text that predict every token but the very first, and each once.
+
+    A window has `context` tokens and begins `stride` after the one before. The first predicts all
+    of its own, a later one those past the window before it: each from at least context - stride
+    others. Raises GumlabError for a stride that would leave a token without one.
+    """
+    if not 1 <= stride < context:
+        raise GumlabError(f"stride must be 1 to {context - 1}, less than a window; got {stride}.")
+    count = 1 + max(0, -((context - len(ids)) // stride))
+    starts = [i * stride for i in range(count)]
+    return [(list(ids[s : s + context]), context - stride if s else 1) for s in starts]
 
 
 def text_loss(

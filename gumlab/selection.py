@@ -108,10 +108,7 @@ def layer_widths(
             f"{', '.join(map(str, short))}; they keep {floor}, taken from the same total.",
             stacklevel=3,
         )
-    low = [
-        min(n, max(floor, 1) if multiple_of == 1 else _ceil(max(floor, 1), multiple_of))
-        for n in sizes
-    ]
+    low = [min(n, _ceil(max(floor, 1), multiple_of)) for n in sizes]
     return apportion(wanted, total, low, sizes, multiple_of)
 
 
@@ -156,9 +153,7 @@ def schedule(step: int, steps: int, keep: float, start: float = 0.1, end: float 
     [1.0, 1.0, 0.3, 0.2, 0.2]
     """
     if not 0 <= start < end <= 1:
-        raise GumlabError(
-            f"The schedule needs 0 <= start < end <= 1, got start={start}, end={end}."
-        )
+        raise GumlabError(f"The schedule needs 0 <= start < end <= 1, got {start} and {end}.")
     m = 1 - (step / steps - start) / (end - start)
     return keep + (1 - keep) * min(1.0, max(0.0, m)) ** 3
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -255,7 +256,5 @@ class _Tap:
 
 
 def _gradients(loss: Tensor, taps: Sequence[_Tap]) -> list[tuple[Tensor, ...]]:
-    flat = torch.autograd.grad(loss, [x for tap in taps for x in tap.kept])
-    counts = [len(tap.kept) for tap in taps]
-    starts = [sum(counts[:i]) for i in range(len(counts))]
-    return [flat[s : s + c] for s, c in zip(starts, counts, strict=True)]
+    flat = iter(torch.autograd.grad(loss, [x for tap in taps for x in tap.kept]))
+    return [tuple(islice(flat, len(tap.kept))) for tap in taps]

@@ -17,9 +17,8 @@ from gumlab.batches import (
     encode,
     shuffled,
     token_losses,
-    windows,
 )
-from gumlab.evaluation import mean_target_loss
+from gumlab.evaluation import mean_target_loss, windows
 from gumlab.tasks import Example
 
 
@@ -42,7 +41,7 @@ def test_a_beginning_of_text_token_stands_at_the_beginning_only():
 def test_long_prompts_lose_their_left_and_are_counted(tokenizer):
     long = Example(" ".join(f"w{4 + i}" for i in range(20)), "w50 w51")
     examples = [long, Example("w4", "w5"), long]
-    with pytest.warns(UserWarning, match="2 of 3 prompts are longer than the context of 10 tokens"):
+    with pytest.warns(UserWarning, match="2 of 3 prompts do not fit into the context of 10 tokens"):
         rows = encode(tokenizer, examples, 10)
     assert rows[0] == ([*range(17, 24), 50, 51, 0], 7)
     assert rows[1] == ([4, 5, 0], 1)
@@ -58,7 +57,7 @@ def test_a_target_that_cannot_fit_loses_its_end_and_is_counted(tokenizer):
     assert rows == [([4, 5, 6, 7], 1), ([4, 5, 0], 1)]
     assert [str(w.message) for w in said] == [
         "1 of 2 targets do not fit into the context of 4 tokens; they were cut from the right.",
-        "1 of 2 prompts are longer than the context of 4 tokens; they were cut from the left.",
+        "1 of 2 prompts do not fit into the context of 4 tokens; they were cut from the left.",
     ]
     assert encode(tokenizer, examples[1:], 4) == rows[1:]  # and no warning
 

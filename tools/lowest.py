@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-TESTS = (  # the lifecycle, checkpoints, tasks, explorers, the command; test_trainer needs newer names
+TESTS = (  # the lifecycle, tasks, explorers, the command; test_trainer needs newer names
     "package feedforward scoring selection gating training shrinking models_checkpoints doctor "
     "tasks_generated tables_and_sql evaluation explore cli"
 )
