@@ -71,7 +71,7 @@ def test_truncation_is_said_once_a_run_not_once_a_batch(tokenizer):
         lambda: gl.redundancy(model, tokenizer, examples, batch_size=2),
         lambda: mean_target_loss(model, tokenizer, examples, 2),
     ):
-        with pytest.warns(UserWarning, match="6 of 8 prompts are longer than the") as said:
+        with pytest.warns(UserWarning, match="6 of 8 prompts do not fit into the") as said:
             run()
         assert len(said) == 1
 
