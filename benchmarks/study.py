@@ -59,8 +59,8 @@ PARTS = {
                                  [0.75, 0.5, 0.25, 0.1]),
     "wide, tables": part("tiny-wide", "tables", [0.5, 0.25, 0.1], [0.1]),
     "GPT-2, tables": part("tiny-gpt2", "tables", [0.25, 0.1], [0.1]),
-    "GPT-Neo, E2E": part("tiny-gpt-neo", "e2e", [0.1], [0.1]),
-    "twins, restaurants": part("tiny-twins", "restaurants", [0.25], [0.25]),
+    "GPT-Neo, E2E": part("tiny-gpt-neo", "e2e", [0.1], []),
+    "twins, restaurants": part("tiny-twins", "restaurants", [0.25], []),
 }  # fmt: skip
 
 
