@@ -61,8 +61,8 @@ class Size:
         return {"passes": passes, "float64": n**3 + refit}
 
     def working_set(self) -> float:
-        """Bytes: G in float32, G with the ridge in float64, and the refit's rows of the kept."""
-        return (4 + 8 + 4) * self.width**2
+        """Bytes: G in float32, and in float64 with the ridge, where its inverse takes its place."""
+        return (4 + 8) * self.width**2
 
 
 WHOLE = Size(2048, 5632, 22, 2048, 32, 4, 32_000)
@@ -246,7 +246,7 @@ the weights lie in the machine's memory and visit the GPU a layer at a time.
 | a layer's weights | {weights:.1f} GB, twice while the next one comes | shapes |
 | what is kept between layers | {states:.2f} GB | shapes |
 | beyond the weights | {beyond:.1f} GB | the run above, and the exponent of the width |
-| the same | {big.working_set() / 1e9:.1f} GB | 16 N^2 bytes: G, G in float64, rows of the kept |
+| the same | {big.working_set() / 1e9:.1f} GB | 12 N^2 bytes: G, and its inverse in float64 |
 | together, at most | {need:.1f} of 80 GB | the larger of the two |
 | time on this processor | {hours[0]:,.0f} hours | the run above, and the exponents |
 | the same | {hours[1]:,.0f} hours | the run above, and the number of operations |

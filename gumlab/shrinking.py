@@ -129,7 +129,7 @@ def refit_layer(
     if not weights:
         layer.proj.bias += (total[~mask] @ removed / found.tokens).to(layer.proj.weight.dtype)
         return
-    left = lifted(found.gram, ridge)[mask][:, mask]
+    left = lifted(found.gram, ridge, mask)
     right = found.gram[mask][:, ~mask].double() @ removed  # off the diagonal there is no ridge
     if layer.proj.bias is not None:
         ones = total[mask][:, None]

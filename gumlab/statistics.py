@@ -159,14 +159,14 @@ def sequence_sensitivity(
     return sum(sums, torch.tensor(0.0)).abs()
 
 
-def lifted(gram: Tensor, ridge: float = RIDGE) -> Tensor:
-    """G + ridge e I in float64, (N, N), e the mean G_ii of the neurons that fire.
+def lifted(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) -> Tensor:
+    """G + ridge e I in float64, (N, N), e the mean G_ii of the neurons that fire; or G_SS, (S, S).
 
     With it G has an inverse whatever the data: twins, dead neurons, fewer tokens than neurons.
     """
-    gram = gram.to(torch.float64, copy=True)
-    energy = gram.diagonal()  # a view: adding to it adds to G's diagonal
-    energy += ridge * (energy.sum() / (energy > 0).sum().clamp_min(1)).clamp_min(1e-30)
+    energy = gram.diagonal().double()
+    gram = (gram if kept is None else gram[kept][:, kept]).to(torch.float64, copy=True)
+    gram.diagonal().add_(ridge * (energy.sum() / (energy > 0).sum().clamp_min(1)).clamp_min(1e-30))
     return gram
 
 
