@@ -1,47 +1,28 @@
-"""The paper's findings beside what the committed tables hold: results/ledger.md and ledger.csv.
+"""The paper's findings beside what the study measured: results/ledger.md and ledger.csv.
 
     python benchmarks/ledger.py
 
-Rows come from results/methods_*.csv, recipes.csv and uniqueness.csv, as far as their methods are
-the paper's: GUM with lambda_gum = 1, its default. Each file is a setting of its own: they differ in
-steps and bases. Claims and rules are those of gumlab/claims.py and gumlab/paper.py.
+From gumlab/assets/study.csv, which study.py makes, alone. Claims and rules are those of
+gumlab/claims.py and gumlab/paper.py.
 """
 
 from __future__ import annotations
 
-import pandas as pd
 from grid import ROOT, made_by, markdown
 
 from gumlab import paper
 
-METHODS = ("dense", "random", "magnitude", "movement, local", "movement, global", "soft movement",
-           "GUM")  # fmt: skip
-
-
-def rows() -> pd.DataFrame:
-    """The runs of the paper's methods from every committed table."""
-    parts = []
-    for name in ("methods_restaurants", "methods_e2e", "recipes", "uniqueness"):
-        table = pd.read_csv(ROOT / "results" / f"{name}.csv")
-        table["method"] = table["method"].replace({"GUM, lambda_gum 1": "GUM"})
-        table["distilled"] = table["distilled"].astype(bool)
-        if "asked" not in table:  # one budget of 10 %, which soft movement ends a little above
-            table["asked"] = table["keep"].where(table["method"] == "dense", 0.1)
-        table["model"] = table.get("base", "tiny-gpt-neo")
-        table["model"] += f" ({name.split('_')[0]})"
-        parts.append(table[table["method"].isin(METHODS)])
-    return pd.concat(parts, ignore_index=True)
-
 
 def main() -> None:
-    table = rows()
+    table = paper.study()
     claims = paper.effects(table, paper.margin())
     claims.drop(columns="number").to_csv(ROOT / "results" / "ledger.csv", index=False)
     told = paper.ledger(table)
     text = (
         "# The paper's findings, and what we measured\n\n"
-        f"{made_by('python benchmarks/ledger.py')} From {len(table)} runs of the committed tables "
-        f"({table['seed'].nunique()} seeds each).\n\n"
+        f"{made_by('python benchmarks/ledger.py')} From the {len(table)} runs of the study "
+        f"(`study.md`; {table['seed'].nunique()} seeds each), of them those of the paper's "
+        "methods.\n\n"
         "Every claim is an effect that is below 0 where it is as claimed, measured in each setting "
         "(task, base, fraction kept, distilled or not, pair of methods) over the seeds, paired; "
         "+- is half its 95 % t interval. A setting is as claimed or opposite where the interval "

@@ -261,7 +261,7 @@ def saved_and_loaded(small: nn.Module, shape: Shape) -> None:
         gl.save(small, TOKENIZER, Path(folder) / "as it is")
         loaded, _ = gl.load(Path(folder) / "as it is", device="cpu", dtype="auto")
         assert {p.dtype for p in loaded.parameters()} == {shape.dtype}
-        assert torch.equal(logits_of(loaded, batch), before)
+        close(logits_of(loaded, batch), before, TOLERANCE[shape.dtype])
         padded = gl.save(small, TOKENIZER, Path(folder) / "padded", pad=True)
         plain = AutoModelForCausalLM.from_pretrained(padded, dtype="auto").eval()
         close(logits_of(plain, batch), before, TOLERANCE[shape.dtype])
