@@ -86,7 +86,10 @@ def train_under_fire(work: Path, kills: int) -> None:
                     log.write(f"{type(error).__name__}\n")
         save_state(pruner, folder)
 
-    go(work / "whole")
+    made("gum")  # what a run imports; it runs in children, so that no fork inherits a thread's lock
+    first = fork.Process(target=go, args=(work / "whole",))
+    first.start()
+    first.join()
     wanted = (work / "whole" / FILE).read_bytes()
     done, ended, folder = 0, 0, work / "killed"
     while done < kills or folder.exists():
@@ -95,7 +98,7 @@ def train_under_fire(work: Path, kills: int) -> None:
         if done < kills:
             more = saved(folder) + draw.randint(1, 4)
             while saved(folder) < more and child.is_alive():
-                time.sleep(0.001)
+                time.sleep(0.01)
             time.sleep(draw.choice([0, 0.01, 0.03, 0.1]))
             child.kill()
         child.join()
