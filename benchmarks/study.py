@@ -121,6 +121,7 @@ def main() -> None:
         "`gumlab/assets/study.csv`, or `gumlab.paper.study()`.\n\n![](study.png)\n\n"
     )
     for name, one in tables.items():
+        one = one.reindex(columns=table.columns)
         dense = one[one["method"] == "dense"]["loss"]
         head = f"{dense.mean():.3f} +- {half_interval(dense):.3f}"
         text += f"## {name} (dense {head})\n\n{markdown(losses(one))}\n"

@@ -105,7 +105,7 @@ def test_ctrl_c_leaves_nothing_half_written(gumlab, folders, tmp_path, monkeypat
         gl.save(gl.load(folders[1], device="cpu")[0], word_tokenizer(), out)
     before = {p.name: p.read_bytes() for p in out.iterdir()} if there else {}
 
-    def stop(self):
+    def stop(self, *_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Pruner, "step", stop)

@@ -378,3 +378,56 @@ def test_on_real_text_the_recommended_recipe_is_best(task):
     assert runs["loads back"].all()
     metric = {"wikisql": "logical_form", "mts_dialog": "rougeL"}[task]
     assert runs.groupby("method")[metric].mean().max() < 10  # of 100: it says nothing yet
+
+
+# --- the study and the ledger
+
+
+@pytest.fixture(scope="module")
+def ledger() -> pd.DataFrame:
+    from gumlab import paper
+
+    return paper.ledger(paper.study())
+
+
+def test_the_ledger_is_made_from_the_study(ledger):
+    text = (ROOT / "results" / "ledger.md").read_text(encoding="utf-8")
+    for row in ledger.itertuples():
+        assert f"| {row.claim} |" in text
+        assert f"| {row.measured} | {row.verdict} |" in text
+
+
+def test_what_holds_and_what_does_not(ledger):
+    told = ledger.groupby("verdict")["claim"].agg(list)
+    assert told["holds"] == [
+        "GUM has a lower loss than the other methods", "GUM gains from distillation",
+    ]  # fmt: skip
+    assert told["does not hold"] == ["more pruning lowers sensitivity"]
+
+
+def test_a_teacher_narrows_the_gap_everywhere_for_certain_in_half():
+    from gumlab import paper
+
+    effects = paper.effects(paper.study(), paper.margin())
+    gaps = effects[effects["claim"].str.contains("narrows the gaps")]
+    assert (gaps["effect"] < 0).all()
+    assert (gaps["says"] == "as claimed").sum() * 2 == len(gaps)
+    lowers = effects[effects["claim"] == "more pruning lowers sensitivity"]
+    assert (lowers["effect"] > 0).all()
+
+
+def test_the_controls_of_the_study_say_what_readme_says():
+    from gumlab import paper
+
+    rows = paper.study().query("not distilled")
+    said: dict[str, list[str]] = {}
+    for _, one in rows.groupby(["model", "task"]):
+        one = one[one["asked"] == one["asked"].min()]
+        for pair in (("GUM", "GUM, lambda_gum 0"), ("GUM", "random at GUM's widths"),
+                     ("recommended", "GUM")):  # fmt: skip
+            said.setdefault(" - ".join(pair), []).append(compared(one, *pair)["verdict"])
+    assert said["GUM - GUM, lambda_gum 0"] == ["no difference shown"] * 5
+    assert (
+        sorted(said["GUM - random at GUM's widths"]) == ["lower"] * 3 + ["no difference shown"] * 2
+    )
+    assert sorted(said["recommended - GUM"]) == ["higher"] + ["lower"] * 4

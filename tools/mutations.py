@@ -69,8 +69,8 @@ MUTATIONS = (
     Mutation(
         "a floor comes on top of the total",
         "selection.py",
-        "wanted = [float(m.sum()) for m in top(lifted, total).split(sizes)]",
-        "wanted = [float(m.sum()) for m in top(lifted, total + floor).split(sizes)]",
+        "return apportion(wanted, total, low, sizes, multiple_of)",
+        "return apportion(wanted, total + floor, low, sizes, multiple_of)",
         "test_selection.py::test_exactly_round_keep_n_neurons_stay[1-global]",
     ),
     Mutation(
@@ -83,16 +83,16 @@ MUTATIONS = (
     Mutation(
         "the output projection is cut along the wrong axis",
         "feedforward.py",
-        "index, not is_conv1d(self.proj))",
-        "index, is_conv1d(self.proj))",
+        "int(not is_conv1d(self.proj)), index)]",
+        "int(is_conv1d(self.proj)), index)]",
         "test_invariants.py::test_1_3_4_ties_biases_and_odd_widths_change_nothing"
         "[gpt2-as-wide-as-the-model]",
     ),
     Mutation(
         "the biases of the first neurons stay, not of the kept",
         "feedforward.py",
-        "self._take(module.bias, index, 0, parts)",
-        "self._take(module.bias, torch.arange(len(index)), 0, parts)",
+        "found.append((module.bias, 0, rows))",
+        "found.append((module.bias, 0, torch.arange(len(rows))))",
         "test_shrinking.py::test_the_neurons_that_stay_keep_their_order_and_weights[gpt2]",
     ),
     Mutation(
@@ -105,15 +105,15 @@ MUTATIONS = (
     Mutation(
         "of a fused gate and up, up takes the gate's rows",
         "feedforward.py",
-        "+ p * self.width for p in range(parts)",
-        "+ 0 * self.width for p in range(parts)",
+        "index + part * self.width",
+        "index + 0 * self.width",
         "test_invariants.py::test_1_masks_from_scores_shrink_to_what_they_gate[phi3]",
     ),
     Mutation(
         "padding neurons are copies, not zeros",
         "feedforward.py",
-        "taken.index_fill_(int(dim), padding, 0)",
-        "taken.index_fill_(int(dim), padding, 1)",
+        "taken.index_fill_(axis, padding, 0)",
+        "taken.index_fill_(axis, padding, 1)",
         "test_feedforward.py::test_replacements_take_neurons_and_pad_with_zeros[gpt_neo]",
     ),
     Mutation(
@@ -161,15 +161,15 @@ MUTATIONS = (
     Mutation(
         "the refit has no ridge",
         "statistics.py",
-        "energy += ridge *",
-        "energy += 0 * ridge *",
+        "add_(ridge * (energy.sum()",
+        "add_(0 * ridge * (energy.sum()",
         "test_statistics.py::test_the_ridge_is_of_the_neurons_that_fire",
     ),
     Mutation(
         "the refit takes the removed neurons for the kept",
         "shrinking.py",
-        "gram[mask][:, mask], gram[mask][:, ~mask] @ w[~mask]",
-        "gram[mask][:, mask], gram[mask][:, mask] @ w[mask]",
+        "found.gram[mask][:, ~mask].double() @ removed",
+        "found.gram[mask][:, mask].double() @ layer.outgoing()[mask].double()",
         "test_statistics.py::test_the_refit_is_least_squares[True]",
     ),
     Mutation(

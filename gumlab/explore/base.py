@@ -101,7 +101,7 @@ class Explorer(widgets.VBox):
             picture = (key, self.drawn_with())
             if picture not in self._drawn:
                 plot = self.draw(answer, **state)
-                self._drawn[picture] = base64.b64encode(plot.png()).decode(), plot.sentence
+                self._drawn[picture] = base64.b64encode(plot.png(1)).decode(), plot.sentence
             self._image, sentence = self._drawn[picture]
             self._picture.value = (
                 f'<img alt="{html.escape(self.alt)}" style="display: block; max-width: 100%" '

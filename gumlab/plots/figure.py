@@ -25,11 +25,11 @@ class Plot:
     figure: Figure
     sentence: str
 
-    def png(self) -> bytes:
-        """The figure as PNG bytes."""
+    def png(self, compress: int = 6) -> bytes:
+        """The figure as PNG bytes; compress: 1 (larger, and sooner there) to 9."""
         if self.figure.get_layout_engine() is None:
             _flatten(self.figure)
-        buffer, options = io.BytesIO(), {"compress_level": 1}  # larger, but sooner
+        buffer, options = io.BytesIO(), {"compress_level": compress}
         self.figure.savefig(
             buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs=options
         )
