@@ -133,7 +133,7 @@ def _through(model: nn.Module, blocks: list[nn.Module], i: int, batch: dict, sta
     """What block i makes of `state`, what block i - 1 gave; the other blocks pass it on."""
     passed, others = [state], [block for block in blocks if block is not blocks[i]]
     own = [vars(block).get("forward") for block in others]
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")} | {"use_cache": False}
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
     hook = blocks[i].register_forward_hook(lambda module, x, y: passed.append(y))
     try:
         for block in others:

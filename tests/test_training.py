@@ -19,7 +19,7 @@ class Watcher:
         self.model, self.steps, self.step_count, self.fraction_kept = model, steps, 0, 1.0
         self.norms = []
 
-    def step(self):
+    def step(self, *_):
         grads = [p.grad.flatten() for p in self.model.parameters() if p.grad is not None]
         self.norms.append(torch.cat(grads).norm().item())
 
@@ -135,7 +135,7 @@ class _Stop(Watcher):
         super().__init__(model, steps)
         self.after, self.saved = after, None
 
-    def step(self):
+    def step(self, *_):
         self.step_count += 1
         if self.step_count > self.after:
             for p in self.model.parameters():
