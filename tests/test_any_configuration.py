@@ -213,7 +213,7 @@ def test_scored_selected_and_shrunk():
         ends["held" if same else "held but for ties"] += 1
 
     holds()
-    assert ends["held"] > ends["refused"] > 0, ends
+    assert ends["held"] > 2 * ends["refused"] > 0, ends
     assert ends["held"] > 4 * ends["held but for ties"], ends
 
 
@@ -264,7 +264,7 @@ def saved_and_loaded(small: nn.Module, shape: Shape) -> None:
         gl.save(small, TOKENIZER, Path(folder) / "as it is")
         loaded, _ = gl.load(Path(folder) / "as it is", device="cpu", dtype="auto")
         assert {p.dtype for p in loaded.parameters()} == {shape.dtype}
-        close(logits_of(loaded, batch), before, TOLERANCE[shape.dtype])
+        assert torch.equal(logits_of(loaded, batch), before)
         padded = gl.save(small, TOKENIZER, Path(folder) / "padded", pad=True)
         plain = AutoModelForCausalLM.from_pretrained(padded, dtype="auto").eval()
         close(logits_of(plain, batch), before, TOLERANCE[shape.dtype])

@@ -103,14 +103,14 @@ def test_replacements_take_neurons_and_pad_with_zeros(model):
 
 @pytest.mark.parametrize("name", EXPERTS)
 def test_a_mixture_of_experts_is_refused_with_what_was_found(name):
-    found = rf"2 layers of {name.split('_')[0].title()}.*, found \d \(.*experts\)"
-    with pytest.raises(gl.GumlabError, match=rf"(?i){found}.* holds \w+ \(\w+ .*experts.*mixtures"):
+    found = rf"2 layers of {name.split('_')[0].title()}.*, found 0 \(model.layers.0.mlp.experts\)"
+    with pytest.raises(gl.GumlabError, match=rf"(?i){found}.* holds mlp \(\w+ .*experts.*mixtures"):
         gl.neurons(tiny(name))
 
 
 def test_a_shared_block_beside_experts_is_refused_too():
     """The block that all tokens pass is of a known structure, but is not all of the layer."""
-    with pytest.raises(gl.GumlabError, match=r"found \d \(.*expert.*mixtures of experts"):
+    with pytest.raises(gl.GumlabError, match=r"found 2 \(.*shared_expert.*mixtures of experts"):
         gl.neurons(tiny("qwen2_moe"))
 
 

@@ -21,8 +21,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-TESTS = (  # the lifecycle, tasks, explorers, the command; test_trainer needs newer names
-    "package feedforward scoring selection gating training shrinking models_checkpoints doctor "
+TESTS = (  # most of the suite; test_trainer and test_feedforward name what is newer
+    "package scoring selection gating training shrinking models_checkpoints doctor "
     "tasks_generated tables_and_sql evaluation explore cli"
 )
 
