@@ -72,6 +72,18 @@ def perform_all(
     return table
 
 
+def two_layers(positions: int) -> Any:
+    """A random model of two layers of GPT-2-small's shapes, without dropout."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=1024, n_positions=positions, n_embd=768, n_layer=2, n_head=12, bos_token_id=0,
+        eos_token_id=0, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
+        activation_function="gelu_pytorch_tanh",
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
 def pair_text(values: pd.Series, digits: str = ".3f") -> str:
     """Mean and standard deviation over the seeds as text."""
     return f"{values.mean():{digits}} +- {values.std():{digits}}"

@@ -21,9 +21,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from grid import ROOT, made_by, markdown
+from grid import ROOT, made_by, markdown, two_layers
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
 
 import gumlab as gl
 
@@ -57,12 +56,7 @@ def tiny(device: str) -> Callable[[Made], Outcome]:
 def layer_shapes(device: str) -> Callable[[Made], Outcome]:
     """A run of a hand-written loop over two layers of GPT-2-small's shapes."""
     torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=1024, n_positions=64, n_embd=768, n_layer=2, n_head=12, bos_token_id=0,
-        eos_token_id=0, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
-        activation_function="gelu_pytorch_tanh",
-    )  # fmt: skip
-    base = GPT2LMHeadModel(config).to(device).train()
+    base = two_layers(64).to(device).train()
     batches = torch.randint(0, 1024, (STEPS["GPT-2-small layers"], 4, 64)).to(device)
 
     def run(made: Made) -> Outcome:

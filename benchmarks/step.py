@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from grid import two_layers
 
 import gumlab as gl
 from gumlab.batches import batches, evaluating
@@ -62,12 +62,7 @@ CONTENDERS |= {
 def step_times(rounds: int, steps: int = 8) -> pd.DataFrame:
     """Seconds of one step of each contender (columns) in each round (rows)."""
     torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=1024, n_positions=128, n_embd=768, n_layer=2, n_head=12, bos_token_id=0,
-        eos_token_id=0, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
-        activation_function="gelu_pytorch_tanh",
-    )  # fmt: skip
-    model = GPT2LMHeadModel(config).train()
+    model = two_layers(128).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     ids = torch.randint(0, 1024, (8, 128))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}

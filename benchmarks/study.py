@@ -113,7 +113,7 @@ def main() -> None:
     text = (
         "# The study: the paper's grid with error bars\n\n"
         f"{made_by(command)} {len(table)} runs of one thread, {table['seconds'].sum() / 3600:.1f} "
-        f"CPU hours; {table['steps'].iloc[0]} steps of {table['batch_size'].iloc[0]} examples, "
+        f"hours in all; {table['steps'].iloc[0]} steps of {table['batch_size'].iloc[0]} examples, "
         f"{table['seed'].nunique()} seeds. Loss on the test split (e2e: validation), in nats per "
         "target token, with half its 95 % t interval; an arrow where it differs from random's at "
         "equal seeds, beyond the 95 % interval of the paired difference (no arrow: no difference "

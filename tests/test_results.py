@@ -225,6 +225,12 @@ def test_the_worst_refitted_score_beats_the_best_as_cut(cuts, keep):
     )
 
 
+def test_every_refitted_score_beats_every_other_cell_of_the_heat_map():
+    table = stored("one_shot").query("task == 'e2e' and scope == 'global' and keep == 0.1")
+    loss = table.groupby(["refit", "score"])["loss"].mean().unstack("refit")
+    assert loss["weights"].max() < loss[["none", "bias"]].min().min()
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_refit_heals_more_than_four_fifths_of_a_random_cut(task):
     table = stored("one_shot")
