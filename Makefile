@@ -44,7 +44,8 @@ notebooks: $(READY) ## Run every notebook again and write it back in normal form
 	$(PY) tools/run_notebooks.py
 
 bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped)
-	@set -e; for name in startup step paying redundancy latency explorers one_shot uniqueness methods recipes study ledger faults; do \
+	$(PY) -m pip install -q -c constraints.txt -e ".[bench]"
+	@set -e; for name in startup step paying peers billion redundancy latency explorers one_shot uniqueness methods recipes study ledger faults; do \
 	echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
 mutations: $(READY) ## Break the package on purpose, and see that a test notices each time (minutes)

@@ -173,7 +173,11 @@ def draw(panels: Mapping[str, pd.DataFrame]) -> Any:
             ax.plot(rows[name], rows[key] / rows[key].iloc[0], style, color=colour, label=label)
         ax.set(xscale="log", yscale="log", xlabel=name)
         ax.set_xticks(rows[name], [f"{x:,.0f}" for x in rows[name]])
+        ax.set_yticks([1, 3, 10, 30], ["1", "3", "10", "30"])
         ax.minorticks_off()
+    top = max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes:  # one scale, so that slopes compare
+        ax.set_ylim(0.8, top)
     axes[0].set_ylabel("in those of the smallest")
     axes[0].legend(frameon=False, fontsize=8)
     return figure

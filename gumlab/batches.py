@@ -27,9 +27,7 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     text is cut into blocks of the context, at most BLOCK. Raises GumlabError for no examples.
     """
     if not examples:
-        raise GumlabError(
-            "There are no examples to work on; expected one or more. Check the task or its split."
-        )
+        raise GumlabError("There are no examples to work on; expected one or more. Check the task.")
     if is_running_text(examples):
         ids, size = token_stream(tokenizer, examples), min(context, BLOCK)
         blocks = [(ids[i : i + size], 0) for i in range(0, len(ids), size)]

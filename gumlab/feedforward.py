@@ -70,12 +70,17 @@ class FeedForward:
     def gated(self) -> bool:
         return len(self.fc) == 2 or self.fused
 
+    def maps(self, grad: bool = False) -> list[Tensor]:
+        """Views of the weights by neuron, (N, D): incoming (gated: gate, up), then outgoing."""
+        rows = [part for m in self.fc for part in by_output(m, grad).split(self.width)]
+        return [*rows, self.outgoing(grad)]
+
     def incoming(self, grad: bool = False) -> Tensor:
         """W_in by neuron, (N, D), without bias; gated: gate and up side by side, (N, 2 D).
 
         With `grad`, the gradients in the same shape. A view where the storage allows it.
         """
-        rows = [part for m in self.fc for part in by_output(m, grad).split(self.width)]
+        rows = self.maps(grad)[:-1]
         return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
 
     def incoming_bias(self) -> Tensor | None:
@@ -89,9 +94,8 @@ class FeedForward:
 
     def parameters_per_neuron(self) -> int:
         """How many numbers leave the model with one neuron: incoming, bias and outgoing."""
-        bias = self.incoming_bias()
-        columns = self.incoming().shape[1] + self.outgoing().shape[1]
-        return columns + (0 if bias is None else bias.shape[1])
+        first = self.places(torch.arange(1))
+        return sum(p.numel() // p.shape[axis] * len(rows) for p, axis, rows in first)
 
     def places(self, index: Tensor) -> list[tuple[nn.Parameter, int, Tensor]]:
         """(parameter, axis, rows) of each of the block's parameters: where the neurons `index` sit.

@@ -26,8 +26,8 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         h, mask = ctx.saved_tensors
-        to_score = (h * grad).flatten(0, -2).sum(0, dtype=torch.float32)
-        return grad * mask, to_score, None
+        to_score = (product := h * grad).flatten(0, -2).sum(0, dtype=torch.float32)
+        return torch.mul(grad, mask, out=product), to_score, None  # in memory that is at hand
 
 
 class Gate:

@@ -31,14 +31,12 @@ class Pruner:
     kept neurons by layer (the control "random at the same widths"). floor, multiple_of: see
     `select`. start, end: where the schedule leaves 1 and reaches keep; with `freeze` (default) the
     masks stay as they are from `end` on, without it they go on changing, as in the reference code.
-    Soft movement keeps every neuron with sigmoid(S) above a threshold, but at least int(keep N) + 1
-    in a layer, so it ends a little above `keep`: `fraction_kept` says where.
+    Soft movement has a threshold, and ends a little above `keep`: `fraction_kept` says where.
 
     score_lr: Adam's rate for learned scores (default 0.01; soft movement 9 / steps or more), warmed
-    up over 10 % of the steps, then falling linearly to 0. gradient: "neuron" (the reference
-    code's, over all of a neuron's weights; none for a removed neuron) or "gate" (sum over tokens of
-    h dL/dh', for removed neurons too); "neuron" is the default because it gave the lower loss
-    (results/tuning_restaurants.csv, results/methods_restaurants.md).
+    up over 10 % of the steps, then falling linearly to 0. gradient: "neuron" (the reference code's,
+    over a neuron's weights; none for a removed one; lower losses in results/tuning_restaurants.csv)
+    or "gate" (sum over tokens of h dL/dh', for removed neurons too, in training mode).
 
     penalty: GUM's lambda (lambda_t = lambda v_t / keep), and where soft movement's starts, which
     is then steered towards the asked fraction. lambda_gum: weight of GUM's uniqueness term (0:
@@ -48,11 +46,11 @@ class Pruner:
     GUM's similarity, the twin filter and "obs" (||w_i||^2 times the energy that the kept neurons
     cannot rebuild, renewed as the model trains) come from running Gram sums: see `RunningGrams`.
 
-    final: a removed neuron never returns, nor has it a say in the Gram sums. cut: besides, it soon
-    leaves model and optimizer: when an eighth of those there is out, and as the masks freeze. That
-    is `final` in less time (on a GPU take multiple_of=8); a refit then has nothing to take over.
-    `masks`, `scores` and `fraction_kept` say where the run stands, over all neurons it began with,
-    `returned` how often a removed one came back. Raises GumlabError for what cannot be met.
+    final: a removed neuron never returns, nor has a say in the Gram sums. cut: besides, it leaves
+    model and optimizer when an eighth of those there is out, and as the masks freeze: `final` in
+    less time (on a GPU take multiple_of=8); a refit then has nothing to take over.
+    `masks`, `scores`, `fraction_kept`: where the run stands, over all neurons it began with;
+    `returned`: how often a removed one came back. Raises GumlabError for what cannot be met.
     """
 
     def __init__(
@@ -174,7 +172,9 @@ class Pruner:
             if self.gradient == "neuron":
                 gradient = scoring.neuron_gradient(gate.layer, gate.mask)
                 score.grad = torch.zeros_like(score).index_copy(0, gate.left, gradient)
-            if strength and score.grad is not None:
+            elif score.grad is None:
+                raise GumlabError("No gradient reached the gates: model.train() before the loss.")
+            if strength:
                 term = scoring.penalty_gradient(score.detach(), self._factors[i], len(self.layers))
                 score.grad += strength * term
         t, warm_up = self.step_count, max(1, round(0.1 * self.steps))

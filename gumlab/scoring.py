@@ -33,8 +33,7 @@ def magnitude(layer: FeedForward) -> Tensor:
     The reference code masks the two matrices by their own norms, so that a neuron may lose one
     side only; here a neuron stays or goes as a whole. Biases are left out, as there.
     """
-    incoming, outgoing = (w.pow(2).sum(1) for w in (layer.incoming(), layer.outgoing()))
-    return (incoming + outgoing).sqrt().detach().float()
+    return torch.stack([w.detach().square().sum(1) for w in layer.maps()]).sum(0).sqrt().float()
 
 
 def neuron_gradient(layer: FeedForward, mask: Tensor) -> Tensor:
@@ -43,9 +42,8 @@ def neuron_gradient(layer: FeedForward, mask: Tensor) -> Tensor:
     Incoming and outgoing weights, biases left out. A removed neuron has no gradient: it comes back
     only where others sink, or on the momentum of its last ones. Needs a backward pass's gradients.
     """
-    incoming = (layer.incoming() * layer.incoming(grad=True)).sum(1)
-    outgoing = torch.linalg.vecdot(layer.outgoing(), layer.outgoing(grad=True))
-    return ((incoming + outgoing) * mask).detach().float()
+    pairs = zip(layer.maps(), layer.maps(grad=True), strict=True)
+    return sum(torch.linalg.vecdot(w.detach(), g) for w, g in pairs).mul(mask).float()
 
 
 def penalty_gradient(score: Tensor, q: Tensor | float, layers: int) -> Tensor:
@@ -74,7 +72,8 @@ def mean_similarity(gram: Tensor, mask: Tensor) -> Tensor:
     energy = gram.diagonal()
     inverse = torch.where(energy > 0, energy.clamp_min(1e-30).rsqrt(), 0.0)
     kept = inverse * mask
-    return inverse * (gram.abs() @ kept - energy * kept) / mask.sum()
+    sums = torch.cat([rows.abs() @ kept for rows in gram.split(256)])  # |G| would not fit a cache
+    return inverse * (sums - energy * kept) / mask.sum()
 
 
 def activation_norm(layer: FeedForward, found: Statistics) -> Tensor:

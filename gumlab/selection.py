@@ -98,10 +98,10 @@ def layer_widths(
         short = [layer for layer, w in enumerate(wanted) if w < floor]
     else:  # with the floors' neurons set first, the rest of the budget goes by rank over all layers
         free = torch.cat([s.double() for s in scores])
-        ranks = [s.argsort(descending=True, stable=True).argsort() for s in scores]
-        lifted = free.masked_fill(torch.cat([r < floor for r in ranks]), math.inf)
+        lifted = free.masked_fill(torch.cat([top(s, floor) for s in scores]), math.inf)
         wanted = [float(m.sum()) for m in top(lifted, total).split(sizes)]
-        short = [i for i, m in enumerate(top(free, total).split(sizes)) if m.sum() < floor]
+        left = top(free, total).split(sizes) if warn else ()
+        short = [i for i, m in enumerate(left) if m.sum() < floor]
     if warn and short:
         warnings.warn(
             f"Top_v would leave fewer than floor={floor} neurons in layer(s) "

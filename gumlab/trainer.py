@@ -23,7 +23,8 @@ class PruningCallback(TrainerCallback):
     `trainer.train(resume_from_checkpoint=True)`, for which model, pruner and Trainer are made
     afresh. resume_from: the checkpoint's folder, where that is not in the Trainer's output_dir.
     Of several processes, one pruner each, all keep the same neurons; a pruner with cut=True takes
-    one process.
+    one process. A Trainer that was killed while it saved leaves a checkpoint it cannot resume from:
+    the newest that holds `pruner.safetensors`, which comes last, is whole; give it by path.
 
     Raises GumlabError, when the training begins, for a run that does not fit the pruner.
     """

@@ -46,9 +46,8 @@ class History:
             return "History(no steps)"
         tail = self.losses[-max(1, len(self.losses) // 10) :]
         return (
-            f"History({len(self.losses)} steps, "
-            f"loss {self.losses[0]:.3f} -> {sum(tail) / len(tail):.3f}, "
-            f"kept {self.kept[-1]:.1%}, {self.seconds:.0f} s)"
+            f"History({len(self.losses)} steps, loss {self.losses[0]:.3f} -> "
+            f"{sum(tail) / len(tail):.3f}, kept {self.kept[-1]:.1%}, {self.seconds:.0f} s)"
         )
 
 
@@ -120,9 +119,7 @@ def train(
                 scores = [s.detach().clone() for s in pruner.scores]
                 history.frames.append(Frame(done + 1, pruner.masks, scores))
             bar.update()
-            bar.set_postfix(
-                loss=f"{history.losses[-1]:.3f}", kept=f"{history.kept[-1]:.0%}", refresh=False
-            )
+            bar.set_postfix(loss=history.losses[-1], kept=history.kept[-1], refresh=False)
     model.eval()
     history.seconds = time.perf_counter() - began
     return history
@@ -133,6 +130,8 @@ def in_precision(model: nn.Module, precision: str | None) -> AbstractContextMana
     if precision not in (None, *PRECISIONS):
         raise unknown("precision", precision, PRECISIONS)
     weight = next(model.parameters())
+    if weight.dtype == torch.float16:
+        raise GumlabError("AdamW makes NaN of float16: train model.float() or model.bfloat16().")
     if precision is None and weight.is_cuda and weight.dtype == torch.float32:
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else None
     if precision is None:  # as the caller has it

@@ -13,8 +13,7 @@ from gumlab.statistics import cosine
 
 def twin_pairs(gram: Tensor, threshold: float = 0.8) -> Tensor:
     """The pairs of neurons with |cosine| above `threshold`, each in both orders, (P, 2)."""
-    alike = cosine(gram).abs() > threshold
-    return alike.fill_diagonal_(False).nonzero()
+    return (cosine(gram).abs() > threshold).fill_diagonal_(False).nonzero()
 
 
 def demote_twins(scores: Sequence[Tensor], pairs: Sequence[Tensor]) -> list[Tensor]:

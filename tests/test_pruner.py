@@ -303,6 +303,18 @@ def test_a_step_before_backward_says_so(gpt2):
         pruner.step()
 
 
+def test_gates_that_heard_nothing_say_so(gpt2, tokenizer, examples):
+    """gl.load gives a model in eval mode, where a loop of one's own may leave it."""
+    pruner = gl.Pruner(gpt2, "movement", 0.5, 10, gradient="gate")
+    loss_of(gpt2.eval(), one_batch(gpt2, tokenizer, examples)).backward()
+    with pytest.raises(gl.GumlabError, match=r"model.train\(\) before the loss"):
+        pruner.step()
+    gpt2.zero_grad()
+    loss_of(gpt2.train(), one_batch(gpt2, tokenizer, examples)).backward()
+    pruner.step()
+    assert all(score.any() for score in pruner.scores)
+
+
 def test_a_run_without_pruning_keeps_everything(gpt2, tokenizer, task):
     pruner = gl.Pruner(gpt2, "gum", 1.0, 6)
     history = gl.train(gpt2, tokenizer, task, steps=6, pruner=pruner, batch_size=4, progress=False)

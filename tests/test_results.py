@@ -440,3 +440,47 @@ def test_the_controls_of_the_study_say_what_readme_says():
     )
     assert sorted(said["recommended - GUM"]) == ["higher"] + ["lower"] * 4
     assert "higher" not in said[f"{REFITTED} - GUM"]  # notebook 11
+
+
+def table(name: str, number: int = 1) -> pd.DataFrame:
+    """A Markdown table of a results file, its first column as the index; all text."""
+    lines = update_readme.table_of(ROOT / "results" / f"{name}.md", number).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return pd.DataFrame(cells[2:], columns=cells[0]).set_index(cells[0][0])
+
+
+def test_an_agreement_of_98_hundredths_takes_every_token():
+    found = table("step")
+    cost = found["ratio to dense (median)"].astype(float)
+    agreements = found.filter(like="rank agreement")
+    assert agreements.shape[1] == 2
+    means = agreements[agreements.ne("").all(axis=1)].map(lambda c: float(c.split(",")[0]))
+    assert (means.loc["GUM"] > 0.9).all()
+    reached = means.index[(means >= 0.98).any(axis=1)]
+    assert list(reached) == ["GUM, every step, all tokens, memory 0.8"]
+    assert cost[reached].min() > 4 / 3
+
+
+def test_the_budgets_of_a_step_are_missed_by_a_hundredth_at_most():
+    cost = table("step")["ratio to dense (median)"].astype(float)
+    usual = cost[~cost.index.str.contains("every")]  # not the other settings of GUM's similarity
+    over = usual - [1.05 if label.startswith("GUM") else 1.03 for label in usual.index]
+    assert 0 < over.max() <= 0.01
+
+
+def test_gumlab_is_ahead_of_its_peers():
+    found = table("peers")
+    seconds, memory = (found[c].str.split(" ").str[0] for c in ("seconds", "MB more, at most"))
+    ours = ["gumlab", "gumlab, in place"]
+    limit = "bare operations and a copy of the rest: the limit"
+    for other in ("weight masks", "Torch-Pruning", "optipfair", limit):
+        assert (seconds[ours].astype(float) < float(seconds[other])).all(), other
+        assert float(memory["gumlab, in place"]) < float(memory[other]), other
+    loads = table("peers", 2)["plain transformers loads it, same tokens"]
+    assert loads["gumlab"] == loads["gumlab, in place"] == "yes"
+    assert loads["Torch-Pruning"].startswith("no;")
+
+
+def test_a_billion_parameters_keep_to_their_memory():
+    value = table("billion").loc["memory at its highest", "value"]
+    assert float(value.split(", ")[-1].removesuffix(" models")) <= 1.3

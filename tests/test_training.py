@@ -264,6 +264,15 @@ def test_bf16_computes_in_bf16_and_learns_in_float32(tokenizer, task, case):
     assert torch.corrcoef(torch.stack([change, near_change]))[0, 1] > 0.9
 
 
+def test_a_model_in_float16_is_refused_before_adamw_makes_nan_of_it(gpt2, tokenizer, task):
+    before = copy.deepcopy(gpt2.half().state_dict())
+    with pytest.raises(gl.GumlabError, match=r"float16.*model\.float\(\).*model\.bfloat16\(\)"):
+        run(gpt2, tokenizer, task)
+    assert all(torch.equal(v, before[k]) for k, v in gpt2.state_dict().items())
+    run(gpt2.bfloat16(), tokenizer, task, steps=2)
+    assert all(p.isfinite().all() for p in gpt2.parameters())
+
+
 def test_a_precision_that_is_not_known_is_refused(gpt2, tokenizer, task):
     with pytest.raises(gl.GumlabError, match=r"Unknown precision 'fp16'.*bf16, fp32"):
         run(gpt2, tokenizer, task, precision="fp16")

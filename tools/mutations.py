@@ -133,8 +133,8 @@ MUTATIONS = (
     Mutation(
         "the straight-through gradient has the wrong sign",
         "gating.py",
-        "to_score = (h * grad)",
-        "to_score = -(h * grad)",
+        "product := h * grad",
+        "product := -h * grad",
         "test_gating.py::test_a_gate_passes_the_masked_gradient_to_h",
     ),
     Mutation(
