@@ -45,7 +45,7 @@ notebooks: $(READY) ## Run every notebook again and write it back in normal form
 
 bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped)
 	$(PY) -m pip install -q -c constraints.txt -e ".[bench]"
-	@set -e; for name in startup step paying peers billion redundancy latency explorers one_shot uniqueness methods recipes study ledger faults; do \
+	@set -e; for name in startup step paying peers billion redundancy refit latency explorers one_shot uniqueness methods recipes study ledger faults; do \
 	echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
 mutations: $(READY) ## Break the package on purpose, and see that a test notices each time (minutes)

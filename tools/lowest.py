@@ -26,6 +26,19 @@ TESTS = (  # most of the suite; test_trainer and test_feedforward name what is n
     "tasks_generated tables_and_sql evaluation explore cli"
 )
 
+NEWER = {  # what else names the newer: test -> why it is left out
+    "test_doctor.py::test_what_cannot_be_loaded_gets_a_sentence[cut_off-says]": (
+        "the old safetensors calls a file that was cut off a damaged header"
+    ),
+    "test_doctor.py::test_what_cannot_be_loaded_gets_a_sentence[weights_of_another-says]": (
+        "the old transformers refuses other weights itself, in another sentence"
+    ),
+    "test_explore.py::test_a_floor_is_named_in_the_sentence": "an old matplotlib warns",
+    "test_explore.py::test_controls_are_labelled_and_answer_when_let_go": (
+        "ipywidgets 7 has no tooltips"
+    ),
+}
+
 
 def bounds(lines: Iterable[str]) -> dict[str, str]:
     """Name -> lower bound of each requirement that has one."""
@@ -53,7 +66,9 @@ def passed(python: Path) -> str:
     """The closing line of the tests; leaves with their code where one fails."""
     files = [f"tests/test_{name}.py" for name in TESTS.split()]
     # what a newer version warns of is not asked of an old one
-    command = [python, "-m", "pytest", "-q", "-m", "not slow", "-o", "filterwarnings=", *files]
+    left_out = [f"--deselect=tests/{name}" for name in NEWER]
+    options = ["-q", "-m", "not slow", "-o", "filterwarnings=", *left_out]
+    command = [python, "-m", "pytest", *options, *files]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.stdout)
@@ -71,7 +86,9 @@ def report(python: Path, pins: dict[str, str], result: str) -> str:
     return (
         "# The oldest versions that work\n\n"
         f"Made by `python tools/lowest.py` with Python {version}: {result}, in the test files "
-        f"{', '.join(TESTS.split())}.\n\n"
+        f"{', '.join(TESTS.split())}. Left out, for what the newest versions do otherwise:\n\n"
+        + "".join(f"- `{name}`: {why}\n" for name, why in NEWER.items())
+        + "\n"
         f"| package | lower bound | installed |\n|---|---|---|\n{rows}"
     )
 
