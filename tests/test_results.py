@@ -481,6 +481,15 @@ def test_gumlab_is_ahead_of_its_peers():
     assert loads["Torch-Pruning"].startswith("no;")
 
 
+def test_cutting_gives_the_same_run_in_less_time():
+    found = table("paying")
+    assert set(found["same masks"]) == {"yes"}
+    assert (found["largest difference of the losses"].astype(float) < 1e-5).all()
+    ratio = found.set_index("method", append=True)["cut / dense"].astype(float)
+    assert (ratio["GPT-2-small layers"] <= 0.85).all()
+    assert (ratio < 1).all()
+
+
 def test_a_billion_parameters_keep_to_their_memory():
     value = table("billion").loc["memory at its highest", "value"]
     assert float(value.split(", ")[-1].removesuffix(" models")) <= 1.3
