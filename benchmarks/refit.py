@@ -121,7 +121,8 @@ def main() -> None:
         f"{WHOLE.examples} examples of task restaurants. {rounds} rounds; medians, quartiles in "
         f"brackets, ratios within a round.\n\n{markdown(lines)}\n"
         f"The weights of gumlab, all at once, and of the bare work differ by {apart:.0e} of the "
-        "largest at most: float32 sums in another order, before the solve. Behind the cut each layer runs once more, on what the cut layers give.\n"
+        "largest at most: float32 sums in another order, before the solve. Behind the cut each "
+        "layer runs once more, on what the cut layers give.\n"
     )
     (ROOT / "results" / "refit.md").write_text(text, encoding="utf-8")
     print(text)
