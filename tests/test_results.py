@@ -487,6 +487,8 @@ def test_cutting_gives_the_same_run_in_less_time():
     assert (found["largest difference of the losses"].astype(float) < 1e-5).all()
     ratio = found.set_index("method", append=True)["cut / dense"].astype(float)
     assert (ratio["GPT-2-small layers"] <= 0.85).all()
+    tiny_run = ratio["tiny-gpt-neo"]
+    assert list(tiny_run.index[tiny_run > 0.85]) == ["movement", "GUM"]
     assert (ratio < 1).all()
 
 
