@@ -488,7 +488,7 @@ def test_cutting_gives_the_same_run_in_less_time():
     ratio = found.set_index("method", append=True)["cut / dense"].astype(float)
     assert (ratio["GPT-2-small layers"] <= 0.85).all()
     tiny_run = ratio["tiny-gpt-neo"]
-    assert list(tiny_run.index[tiny_run > 0.85]) == ["movement", "GUM"]
+    assert list(tiny_run.index[tiny_run > 0.85]) == ["magnitude", "GUM"]
     assert (ratio < 1).all()
 
 
