@@ -66,8 +66,9 @@ def blocks(model: Any, name: str = "weight") -> Iterator[tuple[nn.Module, Tensor
     """Each feed-forward block, and which of its neurons magnitude keeps: the plainest form."""
     for layer in model.model.layers:
         block = layer.mlp
-        norms = [getattr(m, name).detach().norm(dim=1 - dim) for m, dim in maps(block)]
-        score = torch.stack(norms).square().sum(0)
+        score = torch.zeros(len(getattr(block.gate_proj, name)))
+        for m, dim in maps(block):  # `norm` is several times slower down a column
+            score += getattr(m, name).detach().square().sum(1 - dim)
         yield block, score.topk(len(score) // 2).indices.sort().values
 
 

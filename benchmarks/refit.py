@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 from grid import ROOT, made_by, markdown
-from peers import machine, spread
+from peers import column, in_turns, machine, spread
 from redundancy import WHOLE, Size, activations, build, seconds
 from torch import Tensor
 
@@ -89,19 +89,17 @@ def measured(size: Size, rounds: int) -> tuple[pd.DataFrame, float]:
     """Seconds by round (rows) and contender; how far gumlab's weights are from the bare work's."""
     given = build(size)
     masks = gl.select(gl.score(given[0], "random"), keep=0.5)
-    labels, rows, made = list(CONTENDERS), [], {}
-    for label in labels:  # warms up
-        CONTENDERS[label](*given[:2], given[2][:16], masks)
-    for turn in range(rounds):
-        row = {}
-        for i in range(len(labels)):
-            label = labels[(i + turn) % len(labels)]
-            row[label] = seconds(
-                lambda label=label: made.update({label: CONTENDERS[label](*given, masks)})
-            )
-        rows.append(row)
+    made: dict[str, list[Tensor]] = {}
+    for contender in CONTENDERS.values():  # warms up
+        contender(*given[:2], given[2][:16], masks)
+
+    def run(name: str) -> dict[str, float]:
+        return {"seconds": seconds(lambda: made.update({name: CONTENDERS[name](*given, masks)}))}
+
+    found = in_turns(list(CONTENDERS), rounds, run)
+    times = pd.DataFrame({name: column(rows, "seconds") for name, rows in found.items()})
     pairs = zip(made["bare work"], made["gumlab, all at once"], strict=True)
-    return pd.DataFrame(rows), max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
+    return times, max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
 
 
 def main() -> None:

@@ -472,8 +472,9 @@ def test_gumlab_is_ahead_of_its_peers():
     found = table("peers")
     seconds, memory = (found[c].str.split(" ").str[0] for c in ("seconds", "MB more, at most"))
     ours = ["gumlab", "gumlab, in place"]
-    limit = "bare operations and a copy of the rest: the limit"
-    for other in ("weight masks", "Torch-Pruning", "optipfair", limit):
+    limits = float(found.loc["gumlab", "in limits"].split(" ")[0])
+    assert limits <= 1.3
+    for other in ("weight masks", "Torch-Pruning", "optipfair"):
         assert (seconds[ours].astype(float) < float(seconds[other])).all(), other
         assert float(memory["gumlab, in place"]) < float(memory[other]), other
     loads = table("peers", 2)["plain transformers loads it, same tokens"]
