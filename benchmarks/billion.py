@@ -29,9 +29,9 @@ from contenders import TOKENIZER, forget_high_water, high_water
 from grid import ROOT, made_by, markdown
 
 import gumlab as gl
-from gumlab.batches import token_stream
-from gumlab.plots.figure import BLUE, ORANGE, new_figure
+from gumlab.course.plots.figure import BLUE, ORANGE, new_figure
 from gumlab.tasks import Example
+from gumlab.tasks.batches import token_stream
 
 BUDGET = 1.3  # memory at its highest, in models
 DOUBLE, BUS = 30e12, 25e9  # of one 80 GB GPU, assumed: operations a second in float64, bytes

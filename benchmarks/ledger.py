@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from grid import ROOT, made_by, markdown
 
-from gumlab import paper
+from gumlab.study import paper
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import joblib
 import pandas as pd
 from grid import ROOT, made_by, markdown
 
-from gumlab.intervals import half_interval
+from gumlab.study.intervals import half_interval
 
 SEEDS, KEEPS = (0, 1, 2), (0.5, 0.25, 0.1)
 REFITS = {"none": None, "bias": False, "weights": True}  # refit_layer's `weights`
@@ -48,7 +48,7 @@ def base_of(task_name: str, task: Any, folder: Path) -> tuple[Any, Any]:
 def removed(model: Any, masks: list[Any], found: list[Any], weights: bool | None) -> Any:
     """A gated copy with the masks, its outgoing weights or bias refitted from the statistics."""
     import gumlab as gl
-    from gumlab.shrinking import refit_layer
+    from gumlab.removal import refit_layer
 
     model = copy.deepcopy(model)
     if weights is not None:
@@ -66,9 +66,9 @@ def one(folder: Path, task_name: str, data_dir: str | None, seed: int) -> None:
     import torch
 
     import gumlab as gl
+    from gumlab.collecting import collect
     from gumlab.evaluation import mean_target_loss
     from gumlab.scoring import DATA_SCORES, random_scores
-    from gumlab.statistics import collect
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -33,7 +33,7 @@ import torch
 from contenders import CONTENDERS, IN_PLACE, PACKAGES, TOY, TRAINED_BY, Shape
 from grid import ROOT, made_by, markdown
 
-from gumlab.plots.figure import BLUE, GREY, new_figure
+from gumlab.course.plots.figure import BLUE, GREY, new_figure
 
 BUDGET = 1.3  # gumlab's seconds in those of the bare operations and a copy of the rest
 WHOLE, TRAINED = Shape(), Shape(layers=4)

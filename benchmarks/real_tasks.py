@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from grid import ROOT, made_by, markdown, pair_text
 
-from gumlab.intervals import compared
+from gumlab.study.intervals import compared
 
 BASE, KEEP, STEPS, BATCH, SEEDS = "tiny-gpt-neo", 0.25, 100, 16, (0, 1, 2)
 FOLDERS = {"wikisql": "wikisql", "samsum": "mts_dialog"}  # task -> its folder
@@ -30,7 +30,7 @@ TRAIN, VALIDATION, GENERATED = 40_000, 200, 100  # examples, drawn once by a fix
 
 def methods() -> list[Any]:
     """The dense control, the recommended recipe, GUM, and random as the honest baseline."""
-    from gumlab.study import RECOMMENDED_METHOD, Method
+    from gumlab.study.runs import RECOMMENDED_METHOD, Method
 
     return [Method("dense"), RECOMMENDED_METHOD, Method("GUM", "gum"), Method("random", "random")]
 
@@ -41,7 +41,7 @@ def task_of(name: str, data_dir: Path, tokenizer: Any, context: int) -> tuple[An
     Targets of more than 3/4 of the context go, so that every prompt keeps a quarter of it.
     """
     import gumlab as gl
-    from gumlab.batches import tokens_of
+    from gumlab.tasks.batches import tokens_of
 
     task, row = gl.load_task(name, data_dir / FOLDERS[name]), {"task": FOLDERS[name]}
     for split, most in (("train", TRAIN), ("validation", VALIDATION)):
@@ -74,7 +74,7 @@ def perform(name: str, task: Any, method: Any, seed: int, folder: Path) -> dict[
     """One run's row, from its file where it is there; the file appears whole or not at all."""
     import gumlab as gl
     from gumlab.evaluation import generate, mean_target_loss
-    from gumlab.study import run
+    from gumlab.study.runs import run
 
     path = folder / f"{name}-{method.label}-{seed}.json"
     if path.exists():

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from grid import ROOT, Job, made_by, markdown, pair_text, perform_all
 
-from gumlab.intervals import compared
+from gumlab.study.intervals import compared
 
 BASE, STEPS, SEEDS, TUNING_SEED = "tiny-gpt-neo", 200, (0, 1, 2), 100
 KEEPS, TASKS = (0.5, 0.25, 0.1, 0.05), ("restaurants", "tables", "e2e")
@@ -32,7 +32,7 @@ MAIN = ("random", "GUM", FILTER, GREEDY, LATE)
 
 def recipes() -> dict[str, Any]:
     """The recipes that need no other run, by label."""
-    from gumlab.study import Method
+    from gumlab.study.runs import Method
 
     chosen = [
         Method("random", "random"),
@@ -50,7 +50,7 @@ def recipes() -> dict[str, Any]:
 
 def trials() -> list[Any]:
     """Four settings for each new recipe with knobs; those of plain L1 and GUM are in methods.py."""
-    from gumlab.study import Method
+    from gumlab.study.runs import Method
 
     found = [
         Method(f"{FILTER} at {t}", "gum", {"lambda_gum": 0.0, "twin_filter": t})
@@ -79,7 +79,7 @@ def waves(tasks: tuple[str, ...]) -> list[list[Job]]:
     With 10 % kept every recipe, and some distilled; with 25 % the main ones, with 50 and 5 % fewer.
     For e2e the main ones also from a base that was trained for e2e before (`one_shot.base_of`).
     """
-    from gumlab.study import Method
+    from gumlab.study.runs import Method
 
     chosen = recipes()
     early = Method(CONTROL, "random", one_shot=True)

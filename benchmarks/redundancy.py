@@ -31,9 +31,10 @@ from matplotlib.ticker import LogLocator
 
 import gumlab as gl
 from gumlab import inspection
-from gumlab.batches import batches, token_losses
-from gumlab.plots.figure import BLUE, GREY, new_figure
-from gumlab.statistics import Statistics, lifted
+from gumlab.collecting import Statistics
+from gumlab.course.plots.figure import BLUE, GREY, new_figure
+from gumlab.gram import lifted
+from gumlab.tasks.batches import batches, token_losses
 
 BUDGET, FASTER, AGREE = 1.5, 100, 1e-4  # of the ratio, of the speed-up, of the difference in R2
 D, BATCH = 768, 16

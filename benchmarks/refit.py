@@ -23,8 +23,8 @@ from redundancy import WHOLE, Size, activations, build, seconds
 from torch import Tensor
 
 import gumlab as gl
-from gumlab.batches import batches
-from gumlab.statistics import RIDGE
+from gumlab.gram import RIDGE
+from gumlab.tasks.batches import batches
 
 
 @torch.no_grad()

@@ -33,10 +33,10 @@ import torch
 from grid import two_layers
 
 import gumlab as gl
-from gumlab.batches import batches, evaluating
+from gumlab.collecting import RunningGrams
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.gating import RunningGrams
 from gumlab.scoring import mean_similarity
+from gumlab.tasks.batches import batches, evaluating
 
 ROOT = Path(__file__).parents[1]
 CONTENDERS = {

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from grid import ROOT, Job, made_by, markdown, pair_text, perform_all
 
-from gumlab.intervals import compared
+from gumlab.study.intervals import compared
 
 STEPS, SEEDS = 200, (0, 1, 2)
 SETTINGS = {"tiny-twins": ("restaurants", 0.25), "tiny-wide": ("tables", 0.10)}
@@ -33,7 +33,7 @@ FOUR = {"lambda_gum": 4.0}
 
 def largest_cosine(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The largest |cosine| with another kept neuron, (N,): GUM's multiplier without the mean."""
-    from gumlab.statistics import cosine
+    from gumlab.gram import cosine
 
     others = cosine(gram).abs() * mask
     return others.fill_diagonal_(0).amax(1)
@@ -41,7 +41,7 @@ def largest_cosine(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def count_alike(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """How many other kept neurons have |cosine| >= 0.8, (N,)."""
-    from gumlab.statistics import cosine
+    from gumlab.gram import cosine
 
     others = cosine(gram).abs() * mask
     return (others.fill_diagonal_(0) >= 0.8).sum(1).float()
@@ -49,7 +49,7 @@ def count_alike(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def rebuilt_share(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """R2 = 1 - exact uniqueness: the share of a neuron's energy the others rebuild, (N,)."""
-    from gumlab.statistics import lifted, unrebuilt
+    from gumlab.gram import lifted, unrebuilt
 
     return (1 - unrebuilt(gram, kept=mask) / lifted(gram).diagonal()).float()
 
@@ -62,7 +62,7 @@ def on_kept_alone(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def methods() -> list[Any]:
-    from gumlab.study import Method
+    from gumlab.study.runs import Method
 
     everywhere, filtered = {"scope": "global"}, {"twin_filter": 0.8}
     plain = {"lambda_gum": 0.0}
@@ -91,7 +91,7 @@ def methods() -> list[Any]:
 
 def twins() -> list[torch.Tensor]:
     """The planted pairs of `tiny-twins`, (P, 2) per layer."""
-    from gumlab.models import ASSETS
+    from gumlab.io.loading import ASSETS
 
     return [torch.tensor(p) for p in json.loads((ASSETS / "tiny-twins/twins.json").read_text())]
 
@@ -123,7 +123,7 @@ def more_columns(done: Any, job: Job) -> dict[str, Any]:
 
 
 def waves() -> list[list[Job]]:
-    from gumlab.study import Method
+    from gumlab.study.runs import Method
 
     cells = [(base, *SETTINGS[base], seed) for base in SETTINGS for seed in SEEDS]
 
@@ -180,7 +180,7 @@ def differences(table: pd.DataFrame) -> str:
 
 def mechanisms(table: pd.DataFrame) -> Any:
     """One panel for each suspected reason why GUM's uniqueness term does little."""
-    from gumlab.plots.figure import new_figure
+    from gumlab.course.plots.figure import new_figure
 
     figure, (one, two, three, four) = new_figure(4, width=16, height=4)
     planted = table[table["base"] == "tiny-twins"]
@@ -199,7 +199,7 @@ def mechanisms(table: pd.DataFrame) -> Any:
 def draw_dilution(ax: Any) -> None:
     """u of neurons with and without a planted twin, and what one twin adds to it."""
     import gumlab as gl
-    from gumlab.plots.figure import BLUE, ORANGE
+    from gumlab.course.plots.figure import BLUE, ORANGE
     from gumlab.scoring import mean_similarity
 
     base, tokenizer = gl.load("tiny-twins", device="cpu")
@@ -227,7 +227,7 @@ def draw_dilution(ax: Any) -> None:
 
 def draw_equal_scores(ax: Any, scores: list[torch.Tensor]) -> None:
     """The scores of planted twins against each other, beside random partners."""
-    from gumlab.plots.figure import GREY, ORANGE
+    from gumlab.course.plots.figure import GREY, ORANGE
 
     a, b = (torch.cat([s[p[:, k]] for s, p in zip(scores, twins(), strict=True)]) for k in (0, 1))
     order = torch.randperm(len(b), generator=torch.Generator().manual_seed(0))
@@ -241,7 +241,7 @@ def draw_equal_scores(ax: Any, scores: list[torch.Tensor]) -> None:
 
 def draw_spread(ax: Any, scores: dict[str, list[torch.Tensor]]) -> None:
     """The scores at the end of the run for growing lambda_gum."""
-    from gumlab.plots.figure import BLUE
+    from gumlab.course.plots.figure import BLUE
 
     labels = {PLAIN: "0", **{f"GUM, lambda_gum {x}": str(x) for x in (1, 4, 20, 200)}}
     for row, name in enumerate(labels):
@@ -256,7 +256,7 @@ def draw_spread(ax: Any, scores: dict[str, list[torch.Tensor]]) -> None:
 
 def draw_returns(ax: Any, runs: pd.DataFrame) -> None:
     """How often removed neurons came back, a dot for each seed."""
-    from gumlab.plots.figure import GREEN
+    from gumlab.course.plots.figure import GREEN
 
     names = ["movement, global", PLAIN, "GUM, lambda_gum 4", "GUM, penalty on kept neurons alone"]
     values = {name: runs[runs["method"] == name]["returned"] for name in names}

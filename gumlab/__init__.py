@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 # public name -> the module that holds it; imported at first use, so `import gumlab` stays fast
 _HOMES = {
-    "load": "models",
+    "load": "io.loading",
     "load_task": "tasks",
     "neurons": "feedforward",
     "score": "scoring",
@@ -21,22 +21,27 @@ _HOMES = {
     "train": "training",
     "PruningCallback": "trainer",
     "redundancy": "inspection",
-    "shrink": "shrinking",
-    "prune": "shrinking",
-    "save": "checkpoints",
+    "shrink": "removal",
+    "prune": "removal",
+    "save": "io.saving",
     "evaluate": "evaluation",
     "measure": "measurement",
-    "Study": "study",
-    "start": "session",
-    "environment": "session",
+    "Study": "study.runs",
+    "start": "course.session",
+    "environment": "course.session",
 }
-_MODULES = ("check", "explore", "paper", "plots")
+_MODULES = {
+    "check": "course.check",
+    "explore": "course.explore",
+    "paper": "study.paper",
+    "plots": "course.plots",
+}
 __all__ = ["GumlabError", *_HOMES, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"gumlab.{name}")
+        return importlib.import_module(f"gumlab.{_MODULES[name]}")
     if name in _HOMES:
         value = getattr(importlib.import_module(f"gumlab.{_HOMES[name]}"), name)
         globals()[name] = value

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.batches import (
+from gumlab.errors import GumlabError, unknown
+from gumlab.tasks import Example, Task
+from gumlab.tasks.batches import (
     BLOCK,
     IGNORED,
     Row,
@@ -24,8 +26,6 @@ from gumlab.batches import (
     token_stream,
     tokens_of,
 )
-from gumlab.errors import GumlabError, unknown
-from gumlab.tasks import Example, Task
 
 
 def evaluate(

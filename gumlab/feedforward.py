@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
 
+WIDTHS = ("n_inner", "ffn_dim", "intermediate_size", "ffn_hidden_size")
+
 
 def is_conv1d(module: nn.Module) -> bool:
     """True for GPT-2's Conv1D, a linear map that stores its weight as (in, out)."""
@@ -158,6 +160,11 @@ def neurons(model: nn.Module) -> list[FeedForward]:
             "GPT-Neo, OPT or Llama; mixtures of experts are not supported."
         )
     return blocks
+
+
+def width_field(model: nn.Module) -> str:
+    """The name of the config's entry for the feed-forward width, or to record it under."""
+    return next((f for f in WIDTHS if hasattr(model.config, f)), "intermediate_size")
 
 
 def _layer(modules: list[tuple[str, nn.Module]]) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError
+from gumlab.collecting import RunningGrams
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.selection import check_masks
 
@@ -76,79 +74,6 @@ class Gate:
 
     def __repr__(self) -> str:
         return f"Gate({self.layer.name}: {int(self.mask.sum())} of {self.layer.width} kept)"
-
-
-def check_running(every: int, tokens: float, memory: float) -> None:
-    """Raise GumlabError for settings of `RunningGrams` that make no sense."""
-    if every < 1 or not 0 < tokens <= 1 or not 0 <= memory < 1:
-        raise GumlabError(
-            "The running Gram sums need gram_every >= 1, gram_tokens in (0, 1] and gram_memory in "
-            f"[0, 1), got {every}, {tokens} and {memory}."
-        )
-
-
-class RunningGrams:
-    """Running Gram sums G <- memory G + (1 - memory) h^T h / tokens of every layer, (N, N) each.
-
-    Takes a random share `tokens` of a batch's real tokens (padding never counts) at every
-    `every`-th training step; `step` is advanced by the owner. Only a step's first forward pass
-    fades what was there, so accumulated micro-batches count together. h is ungated. The reference
-    code's settings are every=1, tokens=1, memory=0.001; the `Pruner`'s cost a thirty-second.
-    """
-
-    def __init__(
-        self, model: nn.Module, gates: list, every: int, tokens: float, memory: float, seed: int = 0
-    ) -> None:
-        self.every, self.tokens, self.memory, self.step = every, tokens, memory, 0
-        self.sums = [torch.zeros(len(g.mask), len(g.mask), device=g.mask.device) for g in gates]
-        self._generator = torch.Generator().manual_seed(seed)
-        self._rows: Tensor | None = None
-        self._added_at, self._fade = -1, memory
-        for i, gate in enumerate(gates):
-            gate.watch = partial(self._add, i)
-        self._handle = model.register_forward_pre_hook(self, with_kwargs=True)
-
-    @property
-    def due(self) -> bool:
-        """True at the steps that add to the sums."""
-        return self.step % self.every == 0
-
-    def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        self._rows = None
-        if not (self.due and model.training and torch.is_grad_enabled()):
-            return
-        mask = kwargs.get("attention_mask")
-        if mask is None:
-            mask = torch.ones_like(kwargs["input_ids"] if "input_ids" in kwargs else args[0])
-        real = mask.flatten().nonzero().flatten()
-        chosen = torch.randperm(len(real), generator=self._generator)[
-            : math.ceil(self.tokens * len(real))
-        ]
-        self._rows = real[chosen.to(real.device)]
-        self._fade = 1.0 if self._added_at == self.step else self.memory
-        self._added_at = self.step
-
-    def _add(self, i: int, h: Tensor) -> None:
-        if self._rows is not None:
-            rows = h.flatten(0, -2)[self._rows].float()  # (sampled tokens, N)
-            self.sums[i].addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
-
-    def __deepcopy__(self, memo: dict) -> RunningGrams:
-        return self
-
-    def remove(self) -> None:
-        self._handle.remove()
-        self.sums = []
-
-
-def averaged(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-    """The same tensors, each averaged in place over the ranks where several processes train."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for tensor in tensors:
-            if tensor is not None:
-                torch.distributed.all_reduce(tensor)
-                tensor /= torch.distributed.get_world_size()
-    return tensors
 
 
 class Gates(list[Gate], AbstractContextManager):

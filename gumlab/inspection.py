@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gumlab.collecting import Statistics, collect
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import kept_by_gates
+from gumlab.gram import RIDGE, cosine, lifted, unrebuilt
 from gumlab.scoring import squared_norm
-from gumlab.statistics import RIDGE, Statistics, collect, cosine, lifted, unrebuilt
 from gumlab.tasks import Example, Task
 
 UNIQUE_BELOW = 0.8  # the paper's threshold on the cosine

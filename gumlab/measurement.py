@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.batches import context_length, evaluating, memory_guard
 from gumlab.errors import GumlabError
 from gumlab.feedforward import is_linear, neurons
+from gumlab.tasks.batches import context_length, evaluating, memory_guard
 
 
 def measure(model: nn.Module, *, latency: bool = True, **options: Any) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from gumlab import scoring, selection
-from gumlab.cutting import check_optimizers, cut, cut_pays
+from gumlab.collecting import RunningGrams, averaged, check_running
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import neurons
-from gumlab.gating import Gate, RunningGrams, averaged, check_running, remove_gates
-from gumlab.statistics import unrebuilt
-from gumlab.twins import demote_twins, twin_pairs
+from gumlab.gating import Gate, remove_gates
+from gumlab.gram import twin_pairs, unrebuilt
+from gumlab.removal import check_optimizers, cut, cut_pays
+from gumlab.selection import demote_twins
 
 METHODS = ("random", "magnitude", "movement", "soft_movement", "gum", "obs")
 SCOPE = {"gum": "global", "obs": "global"}  # all layers together; the others each layer alone

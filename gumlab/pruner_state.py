@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gumlab.errors import GumlabError
+from gumlab.gram import twin_pairs
 from gumlab.pruner import Pruner
-from gumlab.twins import twin_pairs
 
 FILE = "pruner.safetensors"  # the tensors, and all else as JSON in its header: never half of both
 SETTINGS = (

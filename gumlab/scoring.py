@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gumlab.collecting import Statistics, collect, one_by_one
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.statistics import RIDGE, Statistics, collect, inverse, one_by_one, unrebuilt
+from gumlab.gram import RIDGE, inverse, unrebuilt
 from gumlab.tasks import Example, Task
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gumlab.errors import GumlabError, unknown
-from gumlab.twins import check_grams, demote_twins, twin_pairs
+from gumlab.gram import twin_pairs
 
 SCOPES = ("layer", "global")
 SOFT_THRESHOLD = 0.1
@@ -141,6 +141,34 @@ def apportion(
             break
         widths[best] = moved[best]
     return widths
+
+
+def demote_twins(scores: Sequence[Tensor], pairs: Sequence[Tensor]) -> list[Tensor]:
+    """The twin filter: a neuron with a higher-scored partner ranks behind all that have none.
+
+    pairs: one (P, 2) tensor of `twin_pairs` per layer. Equal scores: the first is the higher. The
+    demoted neurons keep their order. What comes back are ranks over all layers, in float64.
+    """
+    sizes = [len(s) for s in scores]  # ranks over all layers, ties included: sums lose no digit
+    _, ranks = torch.cat([s.double() for s in scores]).unique(return_inverse=True)
+    demoted = []
+    for s, whole, pair in zip(scores, ranks.split(sizes), pairs, strict=True):
+        one, partner = pair.unbind(1)
+        rank = s.argsort(descending=True, stable=True).argsort()
+        behind = torch.zeros_like(s, dtype=torch.bool)
+        behind[one[rank[partner] < rank[one]]] = True
+        demoted.append(whole.double() - sum(sizes) * behind)
+    return demoted
+
+
+def check_grams(grams: Sequence[Tensor], scores: Sequence[Tensor]) -> None:
+    """Raise GumlabError unless there is one (N, N) matrix per layer of N scores."""
+    shapes = [tuple(g.shape) for g in grams]
+    if shapes != [(len(s), len(s)) for s in scores]:
+        raise GumlabError(
+            f"The Gram matrices have shapes {shapes}, the layers {[len(s) for s in scores]} "
+            "neurons; expected one (N, N) matrix per layer, as in redundancy(...).gram."
+        )
 
 
 def schedule(step: int, steps: int, keep: float, start: float = 0.1, end: float = 0.7) -> float:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from gumlab.cutting import cut_layer
 from gumlab.errors import GumlabError
 from gumlab.pruner import Pruner
 from gumlab.pruner_state import load_state, save_state
+from gumlab.removal import cut_layer
 
 
 class PruningCallback(TrainerCallback):

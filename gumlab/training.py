@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gumlab.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
 from gumlab.errors import GumlabError, unknown
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
+from gumlab.tasks.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
 
 PRECISIONS = ("bf16", "fp32")
 

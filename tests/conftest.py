@@ -16,9 +16,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 import gumlab as gl
-from gumlab.batches import batches
 from gumlab.feedforward import FeedForward, is_conv1d, neurons
 from gumlab.tasks import Example, Task
+from gumlab.tasks.batches import batches
 
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)

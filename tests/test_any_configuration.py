@@ -31,8 +31,7 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 import gumlab as gl
-from gumlab.feedforward import by_output, is_conv1d, neurons
-from gumlab.models import width_field
+from gumlab.feedforward import by_output, is_conv1d, neurons, width_field
 from gumlab.pruner import METHODS
 from gumlab.scoring import SCORES
 

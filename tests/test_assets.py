@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 import gumlab as gl
 from gumlab.evaluation import mean_target_loss
 from gumlab.inspection import cosine
-from gumlab.models import ASSETS, BUILT_IN
+from gumlab.io.loading import ASSETS, BUILT_IN
 
 RESULTS = Path(__file__).parents[1] / "results" / "bases"
 TOKENS = torch.arange(2, 42).view(2, 20)

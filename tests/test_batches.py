@@ -8,7 +8,9 @@ from conftest import CONTEXT, make_examples, one_batch, tiny, word_tokenizer
 from torch import nn
 
 import gumlab as gl
-from gumlab.batches import (
+from gumlab.evaluation import mean_target_loss, windows
+from gumlab.tasks import Example
+from gumlab.tasks.batches import (
     BLOCK,
     IGNORED,
     batches,
@@ -18,8 +20,6 @@ from gumlab.batches import (
     shuffled,
     token_losses,
 )
-from gumlab.evaluation import mean_target_loss, windows
-from gumlab.tasks import Example
 
 
 def test_only_the_target_and_the_end_of_text_are_labelled(gpt2, tokenizer):

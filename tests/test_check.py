@@ -9,8 +9,8 @@ import nbformat
 import pytest
 import torch
 
-from gumlab import check
-from gumlab.check import Exercise
+from gumlab.course import check
+from gumlab.course.check import Exercise
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 EXERCISES = {name: e for name, e in vars(check).items() if isinstance(e, Exercise)}

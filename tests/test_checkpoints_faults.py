@@ -33,10 +33,10 @@ from conftest import (
 )
 
 import gumlab as gl
-from gumlab import checkpoints
-from gumlab.doctor import doctor
 from gumlab.feedforward import neurons
-from gumlab.models import RECORD
+from gumlab.io import saving as checkpoints
+from gumlab.io.diagnosis import doctor
+from gumlab.io.loading import RECORD
 
 FORMS = {"equal": (True, False), "unequal": (False, False), "padded": (False, True)}
 SHAPES = ("gpt2", "llama", "qwen2", "qwen3", "gemma3_text")

@@ -12,7 +12,9 @@ import transformers
 from conftest import random_masks, tiny, word_tokenizer
 
 import gumlab as gl
-from gumlab import cli, measurement, printing, tasks
+from gumlab import measurement, tasks
+from gumlab.cli import commands as cli
+from gumlab.cli import printing
 from gumlab.pruner import Pruner
 from gumlab.tasks import Task
 

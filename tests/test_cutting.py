@@ -19,9 +19,9 @@ from conftest import (
 )
 
 import gumlab as gl
-from gumlab.batches import shuffled
 from gumlab.feedforward import neurons
-from gumlab.methods import Method, run
+from gumlab.study.methods import Method, run
+from gumlab.tasks.batches import shuffled
 
 STEPS = 16
 TWINS = {"twin_filter": 0.5, "gram_every": 2}

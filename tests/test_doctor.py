@@ -10,8 +10,8 @@ from conftest import random_masks, tiny
 from safetensors.torch import load_file, save_file
 
 import gumlab as gl
-from gumlab.doctor import INDEX, doctor
-from gumlab.models import RECORD
+from gumlab.io.diagnosis import INDEX, doctor
+from gumlab.io.loading import RECORD
 
 WEIGHTS = "model.safetensors"
 

@@ -10,7 +10,7 @@ import torch
 from conftest import hooks_of, make_examples, tiny, word_tokenizer
 
 import gumlab as gl
-from gumlab import explore, plots
+from gumlab.course import explore, plots
 from gumlab.evaluation import mean_target_loss
 from gumlab.tasks import Task
 

@@ -10,7 +10,7 @@ from conftest import hooks_of, make_examples, tiny, word_tokenizer
 from test_explore import VIEW, shown
 
 import gumlab as gl
-from gumlab import explore
+from gumlab.course import explore
 from gumlab.evaluation import mean_target_loss
 from gumlab.tasks import Task
 

@@ -11,10 +11,11 @@ from conftest import hooks_of, make_examples, tiny, word_tokenizer
 from test_explore import VIEW, shown
 
 import gumlab as gl
-from gumlab import explore
+from gumlab.collecting import collect
+from gumlab.course import explore
 from gumlab.evaluation import bleu, generate, mean_target_loss
+from gumlab.gram import cosine
 from gumlab.inspection import unique
-from gumlab.statistics import collect, cosine
 from gumlab.tasks import Example, Task
 
 TASK = Task("words", "bleu", train=make_examples(12), validation=make_examples(6, 1))

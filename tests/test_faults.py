@@ -45,7 +45,7 @@ from test_study import FEW, base, data, figures  # noqa: F401, base and data are
 from test_tables_and_sql import TOWNS
 
 import gumlab as gl
-from gumlab.study import Study
+from gumlab.study.runs import Study
 from gumlab.tasks import sql
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")

@@ -10,8 +10,9 @@ from conftest import activations, hooks_of, logits_of, make_examples, one_batch,
 from torch import nn
 
 import gumlab as gl
+from gumlab.collecting import RunningGrams
 from gumlab.feedforward import neurons
-from gumlab.gating import Gate, RunningGrams, remove_gates
+from gumlab.gating import Gate, remove_gates
 from gumlab.inspection import cosine
 
 

@@ -171,7 +171,7 @@ def test_the_callback_in_a_trainer(bf16, tokenizer, tmp_path):
     pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
     import transformers
 
-    from gumlab.batches import shuffled
+    from gumlab.tasks.batches import shuffled
 
     def run(resume, **saving):
         model = there(tiny("gpt2"))

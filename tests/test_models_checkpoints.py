@@ -11,8 +11,8 @@ from conftest import N, logits_of, make_examples, one_batch, random_masks, tiny,
 from safetensors.torch import load_file, save_file
 
 import gumlab as gl
-from gumlab.feedforward import neurons
-from gumlab.models import RECORD, width_field
+from gumlab.feedforward import neurons, width_field
+from gumlab.io.loading import RECORD
 
 
 def plain(folder):

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 import gumlab as gl
-from gumlab import paper
-from gumlab.claims import CLAIMS
-from gumlab.intervals import compared, half_interval, paired, t_95, verdict
+from gumlab.study import paper
+from gumlab.study.claims import CLAIMS
+from gumlab.study.intervals import compared, half_interval, paired, t_95, verdict
 
 NOTES = Path(__file__).parents[2] / "shared" / "PAPER.md"
 NAMES = {

@@ -7,10 +7,10 @@ import torch
 from conftest import METHOD_CASES, hooks_of, loss_of, make_examples, one_batch, prune, tiny
 
 import gumlab as gl
-from gumlab.batches import shuffled, token_losses
 from gumlab.feedforward import neurons
 from gumlab.scoring import gum_factor, mean_similarity, penalty_gradient
 from gumlab.selection import schedule
+from gumlab.tasks.batches import shuffled, token_losses
 from gumlab.training import learning_rate
 
 EXACT = [case for case in METHOD_CASES if "soft" not in case]

@@ -16,7 +16,7 @@ import torch
 from conftest import make_examples, tiny, word_tokenizer
 
 import gumlab as gl
-from gumlab.batches import collate, encode, token_losses
+from gumlab.tasks.batches import collate, encode, token_losses
 
 STEPS = 14
 CASES = {

@@ -17,10 +17,10 @@ from nbclient import NotebookClient
 from run_notebooks import KERNEL_ENVIRONMENT
 from test_check import EXERCISES, MISTAKES, NOTEBOOKS, checked, solutions
 
-from gumlab import check
+from gumlab.course import check
+from gumlab.course.releasing import CHECK, release, student_copy, table
+from gumlab.course.releasing import NOTEBOOKS as FOLDER
 from gumlab.errors import GumlabError
-from gumlab.release import CHECK, release, student_copy, table
-from gumlab.release import NOTEBOOKS as FOLDER
 
 ROOT = Path(__file__).parents[1]
 TEACHING = (ROOT / "TEACHING.md").read_text(encoding="utf-8")

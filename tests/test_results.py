@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import update_readme
 
-from gumlab.intervals import compared
+from gumlab.study.intervals import compared
 
 ROOT = Path(__file__).parents[1]
 TASKS = ("restaurants", "e2e")
@@ -393,7 +393,7 @@ REFITTED = "random + refit at recommended's widths"
 
 @pytest.fixture(scope="module")
 def ledger() -> pd.DataFrame:
-    from gumlab import paper
+    from gumlab.study import paper
 
     return paper.ledger(paper.study())
 
@@ -414,7 +414,7 @@ def test_what_holds_and_what_does_not(ledger):
 
 
 def test_a_teacher_narrows_the_gap_everywhere_for_certain_in_half():
-    from gumlab import paper
+    from gumlab.study import paper
 
     effects = paper.effects(paper.study(), paper.margin())
     gaps = effects[effects["claim"].str.contains("narrows the gaps")]
@@ -425,7 +425,7 @@ def test_a_teacher_narrows_the_gap_everywhere_for_certain_in_half():
 
 
 def test_the_controls_of_the_study_say_what_readme_says():
-    from gumlab import paper
+    from gumlab.study import paper
 
     rows = paper.study().query("not distilled")
     said: dict[str, list[str]] = {}

@@ -7,9 +7,8 @@ import torch
 from conftest import N, hooks_of, logits_of, neuron_weights, one_batch, random_masks, tiny
 
 import gumlab as gl
-from gumlab.feedforward import neurons
-from gumlab.gating import RunningGrams
-from gumlab.models import width_field
+from gumlab.collecting import RunningGrams
+from gumlab.feedforward import neurons, width_field
 
 
 @pytest.mark.parametrize("equal", [True, False])

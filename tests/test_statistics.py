@@ -23,13 +23,14 @@ from conftest import (
 )
 
 import gumlab as gl
+from gumlab.collecting import Statistics, collect, one_by_one
 from gumlab.feedforward import neurons
 from gumlab.gating import Gate
+from gumlab.gram import lifted, unrebuilt
 from gumlab.inspection import reconstructability
+from gumlab.removal import refit_layer
 from gumlab.scoring import DATA_SCORES, greedy_obs, obs
-from gumlab.shrinking import refit_layer
-from gumlab.statistics import Statistics, collect, lifted, one_by_one, unrebuilt
-from gumlab.study import Method, run
+from gumlab.study.runs import Method, run
 from gumlab.tasks import Task
 
 TINY_RIDGE = 1e-12

@@ -16,9 +16,9 @@ import torch
 from conftest import make_examples, tiny, word_tokenizer
 
 import gumlab as gl
-from gumlab import study
-from gumlab.grid import expand
-from gumlab.study import Method, Study
+from gumlab.study import runs as study
+from gumlab.study.grid import expand
+from gumlab.study.runs import Method, Study
 
 TIMED = ["seconds", "train_seconds", "cut_seconds"]
 FEW = {"steps": 2, "batch_size": 4, "generated": 0, "keep": 0.5}
@@ -92,7 +92,7 @@ def test_every_setting_has_a_file_of_its_own():
     names = [expand(given | change)[0].name for change in changes]
     assert len(set(names)) == len(changes)
     assert expand(dict(reversed(given.items())))[0].name == names[0]
-    code = f"from gumlab.grid import expand; print(expand({given!r})[0].name)"
+    code = f"from gumlab.study.grid import expand; print(expand({given!r})[0].name)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == names[0]
 

@@ -8,8 +8,8 @@ import torch
 from conftest import hooks_of, make_examples, tiny, word_tokenizer
 
 import gumlab as gl
-from gumlab.batches import shuffled
 from gumlab.pruner_state import FILE, load_state, save_state
+from gumlab.tasks.batches import shuffled
 from gumlab.training import learning_rate
 
 pytest.importorskip("accelerate", reason="the Trainer needs accelerate: pip install gumlab[train]")

@@ -8,7 +8,7 @@ from conftest import METHOD_CASES, make_examples, one_batch, tiny
 from torch import nn
 
 import gumlab as gl
-from gumlab.batches import IGNORED, shuffled
+from gumlab.tasks.batches import IGNORED, shuffled
 from gumlab.training import History, distillation, learning_rate, mean_loss, train
 
 

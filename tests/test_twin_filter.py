@@ -20,12 +20,11 @@ from conftest import (
 )
 
 import gumlab as gl
-from gumlab.batches import shuffled
 from gumlab.feedforward import neurons
+from gumlab.gram import twin_pairs, unrebuilt
 from gumlab.scoring import squared_norm
-from gumlab.selection import layer_widths, schedule, select, top
-from gumlab.statistics import unrebuilt
-from gumlab.twins import demote_twins, twin_pairs
+from gumlab.selection import demote_twins, layer_widths, schedule, select, top
+from gumlab.tasks.batches import shuffled
 
 EXACT_GRAMS = {"gram_every": 1, "gram_tokens": 1.0, "gram_memory": 0.0}
 

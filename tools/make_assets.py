@@ -26,7 +26,7 @@ from transformers import (
 )
 
 import gumlab as gl
-from gumlab.models import ASSETS
+from gumlab.io.loading import ASSETS
 from gumlab.tasks import BUILT_IN as TASKS
 from gumlab.tasks import Task
 
@@ -114,7 +114,7 @@ def plant_twins(model: PreTrainedModel) -> tuple[PreTrainedModel, list[list[list
     A copy takes its original's incoming weights with a little noise; the outgoing weights are
     split between the two in random shares. Returns the model and each layer's [original, copy].
     """
-    from gumlab.shrinking import with_neurons
+    from gumlab.removal import with_neurons
 
     generator = torch.Generator().manual_seed(SEED)
     halves = [

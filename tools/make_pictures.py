@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 import gumlab as gl
-from gumlab.plots.figure import BLUE, GREEN, GREY, ORANGE, RED
+from gumlab.course.plots.figure import BLUE, GREEN, GREY, ORANGE, RED
 
 RESULTS = Path(__file__).parents[1] / "results"
 SHOWN = {  # method of results/recipes.csv -> how it is drawn

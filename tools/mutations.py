@@ -118,7 +118,7 @@ MUTATIONS = (
     ),
     Mutation(
         "padding tokens count in the Gram matrix",
-        "statistics.py",
+        "collecting.py",
         "rows = h.flatten(0, -2)[real.flatten()].float()",
         "rows = h.flatten(0, -2).float()",
         "test_inspection.py::test_the_gram_is_the_stacked_activations[gpt2]",
@@ -153,28 +153,28 @@ MUTATIONS = (
     ),
     Mutation(
         "of two twins the higher-scored goes",
-        "twins.py",
+        "selection.py",
         "rank[partner] < rank[one]",
         "rank[partner] > rank[one]",
         "test_twin_filter.py::test_of_two_twins_the_higher_stays_and_of_equal_ones_the_first",
     ),
     Mutation(
         "the refit has no ridge",
-        "statistics.py",
+        "collecting.py",
         "add_(ridge * (energy.sum()",
         "add_(0 * ridge * (energy.sum()",
         "test_statistics.py::test_the_ridge_is_of_the_neurons_that_fire",
     ),
     Mutation(
         "the refit takes the removed neurons for the kept",
-        "shrinking.py",
+        "removal.py",
         "found.gram[mask][:, ~mask].double() @ removed",
         "found.gram[mask][:, mask].double() @ layer.outgoing()[mask].double()",
         "test_statistics.py::test_the_refit_is_least_squares[True]",
     ),
     Mutation(
         "tied weights come apart in the copy",
-        "shrinking.py",
+        "removal.py",
         "    remove_gates(small)\n    for layer",
         "    remove_gates(small)\n"
         "    small.set_output_embeddings(copy.deepcopy(small.get_output_embeddings()))\n"
@@ -183,7 +183,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the prompt is learned too",
-        "batches.py",
+        "tasks/batches.py",
         "labels[i, start:n] = ids[i, start:n]",
         "labels[i, :n] = ids[i, :n]",
         "test_batches.py::test_only_the_target_and_the_end_of_text_are_labelled",

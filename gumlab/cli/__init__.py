@@ -1,0 +1,5 @@
+"""The `gumlab` command."""
+
+from gumlab.cli.commands import main
+
+__all__ = ["main"]

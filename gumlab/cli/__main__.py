@@ -1,0 +1,3 @@
+from gumlab.cli.commands import main
+
+main()

@@ -1,0 +1,1 @@
+"""What only the notebooks and the class need: session, plots, explorers, checks, release."""

@@ -1,0 +1,1 @@
+"""Models in and out: load, save, the model card, and what is in a folder."""

@@ -1,0 +1,1 @@
+"""Many runs: methods, grids, studies, intervals, the paper's numbers and claims, the demo."""
