@@ -2,6 +2,8 @@
 
 For each layer: the Gram matrix G = H^T H of the activations (tokens x neurons H, padding never
 counts), sums and extremes of h, and with `gradients` the sensitivity. Sums are float32 or better.
+Three ways: `collect` looks at all layers in one pass, `one_by_one` at one layer after the other in
+the memory of one, and `RunningGrams` follows a model that trains.
 """
 
 from __future__ import annotations
@@ -25,11 +27,26 @@ from gumlab.tasks.batches import IGNORED, batches, evaluating, memory_guard, tok
 
 @dataclass
 class Statistics:
-    """What one pass found about one layer of N neurons; every tensor is (N,) but `gram` (N, N).
+    """What one pass saw of one layer of N neurons; every tensor is (N,) but `gram`.
 
-    sensitivity, fisher and slope (dL/dm, m the neuron's gate) are means over sequences and zero
-    where no gradients were asked for; squared_means is a sum over sequences; the others are over
-    all `tokens`.
+    Attributes
+    ----------
+    gram : Tensor
+        G, (N, N): sum over tokens of h h^T.
+    total : Tensor
+        Sum over tokens of h.
+    low, high : Tensor
+        The smallest and the largest h.
+    squared_means : Tensor
+        Sum over sequences of (mean over tokens of |h|)^2.
+    sensitivity : Tensor
+        Mean over sequences of |sum over the neuron's weights of w dL/dw|.
+    fisher : Tensor
+        Mean over sequences of (dL/dm)^2, m the neuron's gate.
+    slope : Tensor
+        Mean over sequences of dL/dm. These three are zero where no gradients were asked for.
+    tokens : int
+        How many tokens were seen.
     """
 
     gram: Tensor
@@ -41,6 +58,25 @@ class Statistics:
     fisher: Tensor
     slope: Tensor
     tokens: int = 0
+
+    @classmethod
+    def empty(cls, layer: FeedForward) -> Statistics:
+        """The statistics of no tokens yet, float32, on the layer's device."""
+        n, device = layer.width, layer.device
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, device=device)
+
+        return cls(
+            gram=zeros(n, n),
+            total=zeros(n),
+            low=torch.full((n,), torch.inf, device=device),
+            high=torch.full((n,), -torch.inf, device=device),
+            squared_means=zeros(n),
+            sensitivity=zeros(n),
+            fisher=zeros(n),
+            slope=zeros(n),
+        )
 
     @property
     def energy(self) -> Tensor:
@@ -57,6 +93,36 @@ class Statistics:
         """The mean of h over the tokens."""
         return self.total / self.tokens
 
+    def add_activations(self, h: Tensor, real: Tensor) -> None:
+        """Add a batch: h (B, T, N) or (B T, N), and which of its tokens are real, (B, T) bool."""
+        rows = h.flatten(0, -2)[real.flatten()].float()  # (real tokens, N)
+        self.gram.addmm_(rows.T, rows)
+        self.total += rows.sum(0)
+        self.low = torch.minimum(self.low, rows.min(0).values)
+        self.high = torch.maximum(self.high, rows.max(0).values)
+        size = h.float().view(*real.shape, -1).abs() * real[..., None]  # (B, T, N)
+        mean_size = size.sum(1) / real.sum(1, keepdim=True)
+        self.squared_means += mean_size.square().sum(0)
+        self.tokens += len(rows)
+
+    def add_gradients(
+        self,
+        activations: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        real: Tensor,
+        sequences: int,
+    ) -> None:
+        """Add a batch's gradients to the means over `sequences`.
+
+        activations, gradients: the z's and h as `sequence_sensitivity` takes them.
+        """
+        batch = len(real)
+        self.sensitivity += sequence_sensitivity(activations, gradients, batch).sum(0) / sequences
+        product = (activations[-1].detach() * gradients[-1]).float()
+        to_gate = product.view(*real.shape, -1).sum(1)  # dL/dm, (B, N)
+        self.fisher += to_gate.square().sum(0) / sequences
+        self.slope += to_gate.sum(0) / sequences
+
 
 def collect(
     model: nn.Module,
@@ -69,156 +135,241 @@ def collect(
     gradients: bool = False,
     only: Sequence[int] | None = None,
 ) -> list[Statistics]:
-    """One `Statistics` per layer from the first `limit` examples of a split, in eval mode.
+    """Statistics of the layers from the first examples of a split, in eval mode.
 
-    only: the indices of the layers to look at, where not all are wanted.
+    What comes back does not depend on the batch size. On a gated model h is what the gate lets
+    through, so removed neurons are dead.
 
-    The figures do not depend on the batch size. On a gated model h is what the gate lets through,
-    so removed neurons are dead. Raises GumlabError where there are no examples.
+    Parameters
+    ----------
+    model, tokenizer
+        The model, left in the mode it was in, and its tokenizer.
+    task : Task or sequence of Example
+        Examples given by themselves have no splits.
+    split : str
+        "train", "validation" or "test".
+    limit : int, optional
+        How many examples; None for all. Of running text all of its blocks count as one.
+    batch_size : int
+        Sequences at a time.
+    gradients : bool
+        Also sensitivity, fisher and slope, which takes a backward pass.
+    only : sequence of int, optional
+        The indices of the layers to look at; by default all.
+
+    Returns
+    -------
+    list of Statistics
+        One per layer.
+
+    Raises
+    ------
+    GumlabError
+        Where there are no examples, or the memory runs out.
     """
     layers = neurons(model)
-    layers = layers if only is None else [layers[i] for i in only]
-    found = [_empty(layer) for layer in layers]
+    if only is not None:
+        layers = [layers[i] for i in only]
+    statistics = [Statistics.empty(layer) for layer in layers]
     taps = [_Tap(layer) for layer in layers]
     try:
         with evaluating(model), memory_guard(batch_size), torch.set_grad_enabled(gradients):
             rows = _rows(model, tokenizer, task, split, limit, batch_size)
             sequences = sum(len(batch["labels"]) for batch in rows)  # of running text: its blocks
             for batch in rows:
-                labels, real = batch.pop("labels"), batch["attention_mask"].bool()
+                labels = batch.pop("labels")
+                real = batch["attention_mask"].bool()
                 logits = model(**batch).logits
-                for tap, layer in zip(taps, found, strict=True):
-                    _add_activations(layer, tap.kept[-1].detach(), real)
+                for tap, layer in zip(taps, statistics, strict=True):
+                    layer.add_activations(tap.activations[-1].detach(), real)
                 if gradients:
-                    losses = token_losses(logits, labels)
-                    means = losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)  # each sequence's L
-                    slopes = _gradients(means.sum(), taps)
-                    for tap, layer, grads in zip(taps, found, slopes, strict=True):
-                        _add_gradients(layer, tap.kept, grads, real, sequences)
+                    slopes = _gradients(_sequence_losses(logits, labels).sum(), taps)
+                    for tap, layer, slope in zip(taps, statistics, slopes, strict=True):
+                        layer.add_gradients(tap.activations, slope, real, sequences)
     finally:
         for tap in taps:
             tap.remove()
-    return found
+    return statistics
 
 
 @torch.no_grad()
 def one_by_one(
-    model: nn.Module, tokenizer: Any, task: Any, *, changing: bool = False, **options: Any
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task | Sequence[Example],
+    *,
+    split: str = "train",
+    limit: int | None = 256,
+    batch_size: int = 16,
+    changing: bool = False,
 ) -> Iterator[Statistics]:
-    """`collect`'s figures without gradients, layer by layer: one Gram matrix in memory at a time.
+    """`collect` without gradients, layer by layer: one Gram matrix in memory at a time.
 
-    Only the layer at hand runs, on what the one before gave, which is kept, (tokens, D). With
-    `changing` it runs again after its turn, in which the caller may refit or cut it.
+    Only the layer at hand runs, on what the one before gave, which is kept, (tokens, D).
+
+    Parameters
+    ----------
+    model, tokenizer, task, split, limit, batch_size
+        As in `collect`.
+    changing : bool
+        Whether the caller changes (refits, cuts) each layer in its turn: then the layer runs again
+        behind its turn, so that the next one sees what it now gives.
+
+    Yields
+    ------
+    Statistics
+        One per layer, in order.
     """
-    layers, rows = neurons(model), _rows(model, tokenizer, task, **options)
-    blocks = [model.get_submodule(re.findall(r"^(?:.*?\.)?\d+\b", n.name)[0]) for n in layers]
-    given: list[Any] = [None] * len(rows)
+    layers = neurons(model)
+    rows = _rows(model, tokenizer, task, split, limit, batch_size)
+    blocks = [model.get_submodule(_block_name(layer)) for layer in layers]
+    outputs: list[Any] = [None] * len(rows)  # what the block before gave, by batch
     for i, layer in enumerate(layers):
         seen: list[Tensor] = []
-        found, before, given = _empty(layer), given, []
+        statistics = Statistics.empty(layer)
+        inputs, outputs = outputs, []
         with layer.proj.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0])):
-            for batch, state in zip(rows, before, strict=True):
-                given.append(_through(model, blocks, i, batch, state))
-                _add_activations(found, seen.pop(), batch["attention_mask"].bool())
-        yield found
+            for batch, state in zip(rows, inputs, strict=True):
+                outputs.append(_through(model, blocks, i, batch, state))
+                statistics.add_activations(seen.pop(), batch["attention_mask"].bool())
+        yield statistics
         if changing:
-            given = [_through(model, blocks, i, *p) for p in zip(rows, before, strict=True)]
-
-
-def _rows(model, tokenizer, task, split="train", limit=256, batch_size=16) -> list[dict]:
-    examples = (task.split(split) if isinstance(task, Task) else list(task))[:limit]
-    return list(batches(model, tokenizer, examples, batch_size))
-
-
-def _through(model: nn.Module, blocks: list[nn.Module], i: int, batch: dict, state: Any) -> Any:
-    """What block i makes of `state`, what block i - 1 gave; the other blocks pass it on."""
-    passed, others = [state], [block for block in blocks if block is not blocks[i]]
-    own = [vars(block).get("forward") for block in others]
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-    hook = blocks[i].register_forward_hook(lambda module, x, y: passed.append(y))
-    try:
-        for block in others:
-            block.forward = lambda *_, **__: passed[-1]
-        with hook, evaluating(model), memory_guard(len(batch["labels"])):
-            getattr(model, "base_model", model)(**inputs)
-    finally:
-        for block, forward in zip(others, own, strict=True):
-            vars(block).update(forward=forward) if forward else vars(block).pop("forward", None)
-    return passed[-1]
+            outputs = [
+                _through(model, blocks, i, batch, state)
+                for batch, state in zip(rows, inputs, strict=True)
+            ]
 
 
 def sequence_sensitivity(
-    kept: Sequence[Tensor], gradients: Sequence[Tensor], sequences: int
+    activations: Sequence[Tensor], gradients: Sequence[Tensor], sequences: int
 ) -> Tensor:
-    """|sum over a neuron's weights of w dL/dw| for each sequence, (B, N).
+    """|sum over a neuron's weights of w dL/dw| for each sequence, from activations alone.
 
-    From activations alone: the sum over tokens of z dL/dz (each incoming row with its bias) plus
-    h dL/dh. kept, gradients: the z's and h, (B, T, N) or flat (B T, N), and dL/d of them.
+    The sum over tokens of z dL/dz (each incoming row with its bias) plus h dL/dh.
+
+    Parameters
+    ----------
+    activations : sequence of Tensor
+        The z's and h, (B, T, N) or flat (B T, N) each.
+    gradients : sequence of Tensor
+        dL/d of them, in the same shapes.
+    sequences : int
+        B.
+
+    Returns
+    -------
+    Tensor
+        (B, N), float32.
     """
-    products = [(x.detach() * g).float() for x, g in zip(kept, gradients, strict=True)]
-    sums = (p.view(sequences, -1, p.shape[-1]).sum(1) for p in products)
-    return sum(sums, torch.tensor(0.0)).abs()
+    total = torch.tensor(0.0)
+    for x, gradient in zip(activations, gradients, strict=True):
+        product = (x.detach() * gradient).float()
+        total = total + product.view(sequences, -1, product.shape[-1]).sum(1)
+    return total.abs()
 
 
-def _empty(layer: FeedForward) -> Statistics:
-    n, device = layer.width, layer.proj.weight.device
-    gram, a, b, c, d, e = (torch.zeros(*s, device=device) for s in ((n, n), *[(n,)] * 5))
-    low, high = (torch.full((n,), x, device=device) for x in (torch.inf, -torch.inf))
-    return Statistics(gram, a, low, high, b, c, d, e)
+class RunningGrams:
+    """Running Gram sums G <- memory G + (1 - memory) h^T h / tokens of a model that trains.
 
+    Takes a random share of a batch's real tokens (padding never counts) at every so many training
+    steps; only a step's first forward pass fades what was there, so accumulated micro-batches count
+    together. h is ungated. The reference code's settings are every=1, tokens=1, memory=0.001; the
+    `Pruner`'s cost a thirty-second of that.
 
-def _add_activations(layer: Statistics, h: Tensor, real: Tensor) -> None:
-    rows = h.flatten(0, -2)[real.flatten()].float()  # (real tokens, N)
-    layer.gram.addmm_(rows.T, rows)
-    layer.total += rows.sum(0)
-    layer.low = torch.minimum(layer.low, rows.min(0).values)
-    layer.high = torch.maximum(layer.high, rows.max(0).values)
-    size = h.float().view(*real.shape, -1).abs() * real[..., None]  # (B, T, N)
-    layer.squared_means += (size.sum(1) / real.sum(1, keepdim=True)).square().sum(0)
-    layer.tokens += len(rows)
+    Parameters
+    ----------
+    model : nn.Module
+        Whose forward passes in training are followed.
+    gates : sequence of Gate
+        One per layer; they hand over the ungated h.
+    every : int
+        Steps from one addition to the next, 1 or more.
+    tokens : float
+        The share of a batch's real tokens, in (0, 1].
+    memory : float
+        What an addition leaves of the sums before, in [0, 1).
+    seed : int
+        Of the tokens that are drawn.
 
+    Attributes
+    ----------
+    sums : list of Tensor
+        G of each layer, (N, N) float32.
+    step : int
+        The step at hand, from 0; the owner advances it.
+    """
 
-def _add_gradients(
-    layer: Statistics, kept: list[Tensor], grads: Sequence[Tensor], real: Tensor, sequences: int
-) -> None:
-    layer.sensitivity += sequence_sensitivity(kept, grads, len(real)).sum(0) / sequences
-    to_mask = (kept[-1].detach() * grads[-1]).float().view(*real.shape, -1).sum(1)  # dL/dm
-    layer.fisher += to_mask.square().sum(0) / sequences
-    layer.slope += to_mask.sum(0) / sequences
+    def __init__(
+        self,
+        model: nn.Module,
+        gates: Sequence[Any],
+        every: int,
+        tokens: float,
+        memory: float,
+        seed: int = 0,
+    ) -> None:
+        self.every = every
+        self.tokens = tokens
+        self.memory = memory
+        self.step = 0
+        self.sums = [torch.zeros(len(g.mask), len(g.mask), device=g.mask.device) for g in gates]
+        self._generator = torch.Generator().manual_seed(seed)
+        self._rows: Tensor | None = None  # the drawn tokens of the batch that runs
+        self._added_at = -1
+        self._fade = memory
+        for i, gate in enumerate(gates):
+            gate.watch = partial(self._add, i)
+        self._handle = model.register_forward_pre_hook(self, with_kwargs=True)
 
+    @property
+    def due(self) -> bool:
+        """True at the steps that add to the sums."""
+        return self.step % self.every == 0
 
-class _Tap:
-    """Keeps a layer's z (one or two) and h of the last forward pass, with their graph."""
+    def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Draw this forward pass's tokens; called by the model before it."""
+        self._rows = None
+        if not (self.due and model.training and torch.is_grad_enabled()):
+            return
+        mask = kwargs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones_like(kwargs["input_ids"] if "input_ids" in kwargs else args[0])
+        real = mask.flatten().nonzero().flatten()
+        count = math.ceil(self.tokens * len(real))
+        chosen = torch.randperm(len(real), generator=self._generator)[:count]
+        self._rows = real[chosen.to(real.device)]
+        self._fade = 1.0 if self._added_at == self.step else self.memory
+        self._added_at = self.step
 
-    def __init__(self, layer: FeedForward) -> None:
-        self.layer = layer
-        self.kept: list[Tensor] = []
-        hooks = [m.register_forward_hook(self._after_fc) for m in layer.fc]
-        self._handles = [*hooks, layer.proj.register_forward_pre_hook(self._before_proj)]
+    def _add(self, i: int, h: Tensor) -> None:
+        if self._rows is not None:
+            rows = h.flatten(0, -2)[self._rows].float()  # (drawn tokens, N)
+            self.sums[i].addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
 
-    def _after_fc(self, module: nn.Module, inputs: tuple, z: Tensor) -> Tensor | None:
-        if module is self.layer.fc[0]:
-            self.kept = []
-        if torch.is_grad_enabled() and not z.requires_grad:
-            z.requires_grad_(True)
-        parts = z.split(self.layer.width, dim=-1)
-        if len(parts) == 1:
-            self.kept.append(z)
-            return None
-        self.kept.extend(parts)  # gate and up are fused: differentiate the two halves
-        return torch.cat(parts, dim=-1)
+    def cut(self, indices: Sequence[Tensor]) -> None:
+        """Follow layers that now hold only their neurons `indices`, (k,) each."""
+        self.sums = [g[index][:, index] for g, index in zip(self.sums, indices, strict=True)]
 
-    def _before_proj(self, module: nn.Module, inputs: tuple) -> None:
-        self.kept.append(inputs[0])
+    def state_dict(self) -> dict[str, Any]:
+        """The sums, the step, and where the drawing of tokens stands."""
+        return {"step": self.step, "sums": self.sums, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self.step = state["step"]
+        self._generator.set_state(state["generator"])
+        self.sums = [
+            saved.to(present.device)
+            for saved, present in zip(state["sums"], self.sums, strict=True)
+        ]
+
+    def __deepcopy__(self, memo: dict) -> RunningGrams:
+        return self
 
     def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-def _gradients(loss: Tensor, taps: Sequence[_Tap]) -> list[tuple[Tensor, ...]]:
-    flat = iter(torch.autograd.grad(loss, [x for tap in taps for x in tap.kept]))
-    return [tuple(islice(flat, len(tap.kept))) for tap in taps]
+        """Follow the model no longer, and let the sums go."""
+        self._handle.remove()
+        self.sums = []
 
 
 def check_running(every: int, tokens: float, memory: float) -> None:
@@ -230,60 +381,6 @@ def check_running(every: int, tokens: float, memory: float) -> None:
         )
 
 
-class RunningGrams:
-    """Running Gram sums G <- memory G + (1 - memory) h^T h / tokens of every layer, (N, N) each.
-
-    Takes a random share `tokens` of a batch's real tokens (padding never counts) at every
-    `every`-th training step; `step` is advanced by the owner. Only a step's first forward pass
-    fades what was there, so accumulated micro-batches count together. h is ungated. The reference
-    code's settings are every=1, tokens=1, memory=0.001; the `Pruner`'s cost a thirty-second.
-    """
-
-    def __init__(
-        self, model: nn.Module, gates: list, every: int, tokens: float, memory: float, seed: int = 0
-    ) -> None:
-        self.every, self.tokens, self.memory, self.step = every, tokens, memory, 0
-        self.sums = [torch.zeros(len(g.mask), len(g.mask), device=g.mask.device) for g in gates]
-        self._generator = torch.Generator().manual_seed(seed)
-        self._rows: Tensor | None = None
-        self._added_at, self._fade = -1, memory
-        for i, gate in enumerate(gates):
-            gate.watch = partial(self._add, i)
-        self._handle = model.register_forward_pre_hook(self, with_kwargs=True)
-
-    @property
-    def due(self) -> bool:
-        """True at the steps that add to the sums."""
-        return self.step % self.every == 0
-
-    def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        self._rows = None
-        if not (self.due and model.training and torch.is_grad_enabled()):
-            return
-        mask = kwargs.get("attention_mask")
-        if mask is None:
-            mask = torch.ones_like(kwargs["input_ids"] if "input_ids" in kwargs else args[0])
-        real = mask.flatten().nonzero().flatten()
-        chosen = torch.randperm(len(real), generator=self._generator)[
-            : math.ceil(self.tokens * len(real))
-        ]
-        self._rows = real[chosen.to(real.device)]
-        self._fade = 1.0 if self._added_at == self.step else self.memory
-        self._added_at = self.step
-
-    def _add(self, i: int, h: Tensor) -> None:
-        if self._rows is not None:
-            rows = h.flatten(0, -2)[self._rows].float()  # (sampled tokens, N)
-            self.sums[i].addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
-
-    def __deepcopy__(self, memo: dict) -> RunningGrams:
-        return self
-
-    def remove(self) -> None:
-        self._handle.remove()
-        self.sums = []
-
-
 def averaged(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
     """The same tensors, each averaged in place over the ranks where several processes train."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -292,3 +389,90 @@ def averaged(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
                 torch.distributed.all_reduce(tensor)
                 tensor /= torch.distributed.get_world_size()
     return tensors
+
+
+class _Tap:
+    """Keeps a layer's z (one or two) and h of the last forward pass, with their graph."""
+
+    def __init__(self, layer: FeedForward) -> None:
+        self.layer = layer
+        self.activations: list[Tensor] = []
+        hooks = [module.register_forward_hook(self._after_fc) for module in layer.fc]
+        self._handles = [*hooks, layer.proj.register_forward_pre_hook(self._before_proj)]
+
+    def _after_fc(self, module: nn.Module, inputs: tuple, z: Tensor) -> Tensor | None:
+        if module is self.layer.fc[0]:
+            self.activations = []
+        if torch.is_grad_enabled() and not z.requires_grad:
+            z.requires_grad_(True)
+        parts = z.split(self.layer.width, dim=-1)
+        if len(parts) == 1:
+            self.activations.append(z)
+            return None
+        self.activations.extend(parts)  # gate and up are fused: differentiate the two halves
+        return torch.cat(parts, dim=-1)
+
+    def _before_proj(self, module: nn.Module, inputs: tuple) -> None:
+        self.activations.append(inputs[0])
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _rows(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task | Sequence[Example],
+    split: str,
+    limit: int | None,
+    batch_size: int,
+) -> list[dict[str, Tensor]]:
+    """The batches of the first examples."""
+    examples = task.split(split) if isinstance(task, Task) else list(task)
+    return list(batches(model, tokenizer, examples[:limit], batch_size))
+
+
+def _sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """L of each sequence, the mean loss of its target tokens, (B,)."""
+    losses = token_losses(logits, labels)
+    return losses.sum(1) / (labels[:, 1:] != IGNORED).sum(1)
+
+
+def _gradients(loss: Tensor, taps: Sequence[_Tap]) -> list[tuple[Tensor, ...]]:
+    """dL/d of what each tap keeps."""
+    flat = iter(torch.autograd.grad(loss, [x for tap in taps for x in tap.activations]))
+    return [tuple(islice(flat, len(tap.activations))) for tap in taps]
+
+
+def _block_name(layer: FeedForward) -> str:
+    """The name of the numbered layer that a feed-forward block is part of.
+
+    >>> import re
+    >>> re.match(r"^(?:.*?\\.)?\\d+\\b", "transformer.h.11.mlp")[0]
+    'transformer.h.11'
+    """
+    match = re.match(r"^(?:.*?\.)?\d+\b", layer.name)
+    assert match is not None  # `neurons` finds blocks inside numbered layers only
+    return match[0]
+
+
+def _through(model: nn.Module, blocks: list[nn.Module], i: int, batch: dict, state: Any) -> Any:
+    """What block i makes of `state`, what block i - 1 gave; the other blocks pass it on."""
+    passed = [state]
+    others = [block for block in blocks if block is not blocks[i]]
+    own_forwards = [vars(block).get("forward") for block in others]
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    hook = blocks[i].register_forward_hook(lambda module, x, y: passed.append(y))
+    try:
+        for block in others:
+            block.forward = lambda *_, **__: passed[-1]
+        with hook, evaluating(model), memory_guard(len(batch["labels"])):
+            getattr(model, "base_model", model)(**inputs)
+    finally:
+        for block, forward in zip(others, own_forwards, strict=True):
+            if forward:
+                vars(block).update(forward=forward)
+            else:
+                vars(block).pop("forward", None)
+    return passed[-1]

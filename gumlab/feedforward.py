@@ -33,11 +33,25 @@ def is_conv1d(module: nn.Module) -> bool:
 
 
 def is_linear(module: nn.Module) -> bool:
+    """True for a linear map, whichever way it stores its weight."""
     return isinstance(module, nn.Linear) or is_conv1d(module)
 
 
 def by_output(module: nn.Module, grad: bool = False) -> Tensor:
-    """A linear map's weight (or its gradient) as (out, in), a view whichever way it is stored."""
+    """A linear map's weight as (out, in), a view whichever way it is stored.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A linear map (`is_linear`).
+    grad : bool
+        Give the weight's gradient instead.
+
+    Raises
+    ------
+    GumlabError
+        Where the gradient is asked for before a backward pass.
+    """
     weight = module.weight.grad if grad else module.weight
     if weight is None:
         raise GumlabError(
@@ -50,8 +64,15 @@ def by_output(module: nn.Module, grad: bool = False) -> Tensor:
 class FeedForward:
     """The neurons of one layer: `width` N, their incoming and outgoing weights.
 
-    `fc` are the maps into the neurons (two in a gated block; one of double height where gate and
-    up are fused), `proj` the map out of them. `proj`'s input is the activation h, shape (B, T, N).
+    Attributes
+    ----------
+    name : str
+        The block's name in its model.
+    fc : tuple of nn.Module
+        The maps into the neurons: one, two in a gated block, or one of double height where gate and
+        up are fused.
+    proj : nn.Module
+        The map out of them. Its input is the activation h, (B, T, N).
     """
 
     name: str
@@ -64,6 +85,11 @@ class FeedForward:
         return by_output(self.proj).shape[1]
 
     @property
+    def device(self) -> torch.device:
+        """Where the block's output projection, and so its neurons' activations, live."""
+        return self.proj.weight.device
+
+    @property
     def fused(self) -> bool:
         """True where one map computes gate and up together, as in Phi-3."""
         return by_output(self.fc[0]).shape[0] != self.width
@@ -74,8 +100,11 @@ class FeedForward:
 
     def maps(self, grad: bool = False) -> list[Tensor]:
         """Views of the weights by neuron, (N, D): incoming (gated: gate, up), then outgoing."""
-        rows = [part for m in self.fc for part in by_output(m, grad).split(self.width)]
-        return [*rows, self.outgoing(grad)]
+        maps = []
+        for module in self.fc:
+            maps.extend(by_output(module, grad).split(self.width))
+        maps.append(self.outgoing(grad))
+        return maps
 
     def incoming(self, grad: bool = False) -> Tensor:
         """W_in by neuron, (N, D), without bias; gated: gate and up side by side, (N, 2 D).
@@ -87,7 +116,10 @@ class FeedForward:
 
     def incoming_bias(self) -> Tensor | None:
         """b by neuron, (N, 1) or gated (N, 2); None where the block has no bias."""
-        biases = [b for m in self.fc if m.bias is not None for b in m.bias.split(self.width)]
+        biases: list[Tensor] = []
+        for module in self.fc:
+            if module.bias is not None:
+                biases.extend(module.bias.split(self.width))
         return torch.stack(biases, dim=1) if biases else None
 
     def outgoing(self, grad: bool = False) -> Tensor:
@@ -96,33 +128,53 @@ class FeedForward:
 
     def parameters_per_neuron(self) -> int:
         """How many numbers leave the model with one neuron: incoming, bias and outgoing."""
-        first = self.places(torch.arange(1))
-        return sum(p.numel() // p.shape[axis] * len(rows) for p, axis, rows in first)
+        first_neuron = torch.arange(1)
+        return sum(
+            parameter.numel() // parameter.shape[axis] * len(rows)
+            for parameter, axis, rows in self.places(first_neuron)
+        )
 
     def places(self, index: Tensor) -> list[tuple[nn.Parameter, int, Tensor]]:
-        """(parameter, axis, rows) of each of the block's parameters: where the neurons `index` sit.
+        """Where some neurons sit in the block's parameters.
 
-        index: (k,); rows: (k,), or (2 k,) where gate and up are fused. The bias of `proj` is not a
-        neuron's.
+        The bias of `proj` is not a neuron's.
+
+        Parameters
+        ----------
+        index : Tensor
+            (k,), the neurons.
+
+        Returns
+        -------
+        list of tuple
+            (parameter, axis, rows) of each parameter: rows is (k,), or (2 k,) where gate and up
+            are fused.
         """
-        found = []
+        places = []
         for module in self.fc:
             parts = by_output(module).shape[0] // self.width
             rows = torch.cat([index + part * self.width for part in range(parts)])
-            found.append((module.weight, int(is_conv1d(module)), rows))
+            places.append((module.weight, int(is_conv1d(module)), rows))
             if module.bias is not None:
-                found.append((module.bias, 0, rows))
-        return [*found, (self.proj.weight, int(not is_conv1d(self.proj)), index)]
+                places.append((module.bias, 0, rows))
+        places.append((self.proj.weight, int(not is_conv1d(self.proj)), index))
+        return places
 
     def replacements(self, index: Tensor) -> dict[nn.Parameter, nn.Parameter]:
-        """This block's parameters at the neurons `index` (k,), as old -> new; nothing changes here.
+        """This block's parameters at some neurons, as old -> new; nothing changes here.
 
-        An index of N or more gives a zero neuron (padding).
+        Parameters
+        ----------
+        index : Tensor
+            (k,), the neurons, in order. An index of N or more gives a zero neuron (padding).
         """
-        new, index = {}, index.to(self.proj.weight.device)
+        index = index.to(self.device)
+        is_padding = index >= self.width
+        new = {}
         for old, axis, rows in self.places(index.clamp(max=self.width - 1)):
             taken = old.detach().index_select(axis, rows)
-            padding = (index >= self.width).repeat(len(rows) // len(index)).nonzero().flatten()
+            parts = len(rows) // len(index)
+            padding = is_padding.repeat(parts).nonzero().flatten()
             new[old] = nn.Parameter(taken.index_fill_(axis, padding, 0), old.requires_grad)
         return new
 
@@ -141,61 +193,98 @@ class FeedForward:
 
 
 def neurons(model: nn.Module) -> list[FeedForward]:
-    """The feed-forward blocks of a model, one per layer, in order.
+    """The feed-forward blocks of a model.
 
-    Raises GumlabError where no block of a known structure is found, or where a layer holds several
-    (a mixture of experts), saying what was found.
+    Parameters
+    ----------
+    model : nn.Module
+        A decoder-only model of plain, gated or fused blocks.
+
+    Returns
+    -------
+    list of FeedForward
+        One per layer, in order.
+
+    Raises
+    ------
+    GumlabError
+        Where no block of a known structure is found, or where a layer holds several (a mixture of
+        experts), saying what was found.
     """
-    config, modules = getattr(model, "config", None), list(model.named_modules())
-    size_d = getattr(config, "hidden_size", None)
-    blocks = [block for name, module in modules if (block := _block(name, module, size_d))]
+    config = getattr(model, "config", None)
+    hidden_size = getattr(config, "hidden_size", None)
+    modules = list(model.named_modules())
+    candidates = [_block(name, module, hidden_size) for name, module in modules]
+    blocks = [block for block in candidates if block is not None]
     layers = getattr(config, "num_hidden_layers", len(blocks))
     experts = [name for name, _ in modules if "expert" in name or "moe" in name]
     if not blocks or len(blocks) != layers or experts:
-        names = ", ".join([b.name for b in blocks[:3]] + experts[:1]) or "none"
+        names = ", ".join([block.name for block in blocks[:3]] + experts[:1]) or "none"
         raise GumlabError(
             f"Expected one feed-forward block in each of the {layers} layers of "
-            f"{type(model).__name__}, found {len(blocks)} ({names}); {_layer(modules)}. gumlab "
-            "prunes decoder models whose layers hold one plain or gated block, such as GPT-2, "
-            "GPT-Neo, OPT or Llama; mixtures of experts are not supported."
+            f"{type(model).__name__}, found {len(blocks)} ({names}); {_first_layer(modules)}. "
+            "gumlab prunes decoder models whose layers hold one plain or gated block, such as "
+            "GPT-2, GPT-Neo, OPT or Llama; mixtures of experts are not supported."
         )
     return blocks
 
 
 def width_field(model: nn.Module) -> str:
     """The name of the config's entry for the feed-forward width, or to record it under."""
-    return next((f for f in WIDTHS if hasattr(model.config, f)), "intermediate_size")
+    present = [field for field in WIDTHS if hasattr(model.config, field)]
+    return present[0] if present else "intermediate_size"
 
 
-def _layer(modules: list[tuple[str, nn.Module]]) -> str:
+def _first_layer(modules: list[tuple[str, nn.Module]]) -> str:
     """What the first numbered layer holds, for the sentence of a refusal."""
     for name, module in modules:
         if name.rpartition(".")[2].isdigit():
-            parts = {n: [type(m).__name__, *dict(m.named_children())] for n, m in _parts(module)}
-            text = ", ".join(f"{n} ({' '.join(inside)})" for n, inside in parts.items())
-            return f"{name}, a {type(module).__name__}, holds {text or 'no modules'}"
+            parts = []
+            for part_name, part in _outside_attention(module):
+                inside = [type(part).__name__, *dict(part.named_children())]
+                parts.append(f"{part_name} ({' '.join(inside)})")
+            content = ", ".join(parts) or "no modules"
+            return f"{name}, a {type(module).__name__}, holds {content}"
     return "no module is a numbered layer"
 
 
-def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(n, m) for n, m in module.named_children() if "attn" not in n and "attention" not in n]
+def _is_attention(name: str) -> bool:
+    return "attn" in name or "attention" in name
 
 
-def _block(name: str, module: nn.Module, hidden: int | None) -> FeedForward | None:
-    if "attn" in name or "attention" in name or not any(p.isdigit() for p in name.split(".")):
+def _outside_attention(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, child) for name, child in module.named_children() if not _is_attention(name)]
+
+
+def _block(name: str, module: nn.Module, hidden_size: int | None) -> FeedForward | None:
+    """The module as a feed-forward block, if its linear maps are as one of the table's rows."""
+    in_a_layer = any(part.isdigit() for part in name.split("."))
+    if _is_attention(name) or not in_a_layer:
         return None
-    parts = dict(_parts(module))
-    maps = [child for child in parts.values() if is_linear(child)]
+    children = [child for _, child in _outside_attention(module)]
+    maps = [child for child in children if is_linear(child)]
     if len(maps) not in (2, 3):
         return None
     for proj in reversed(maps):  # defined last, as a rule
-        fc = tuple(m for m in maps if m is not proj)
+        fc = tuple(child for child in maps if child is not proj)
         size_d, size_n = by_output(proj).shape  # W_out is (D, N)
-        heights = [size_n] if len(fc) == 2 else [size_n, 2 * size_n]
-        fits = all(by_output(m).shape[1] == size_d and by_output(m).shape[0] in heights for m in fc)
-        if fits and hidden in (size_d, None):
-            own = [p for m in parts.values() if m not in maps for p in m.parameters()]
-            own += module.parameters(recurse=False)
-            known = size_n == size_d or not any(size_n in p.shape for p in own)
+        if hidden_size in (size_d, None) and _lead_into(fc, size_d, size_n):
+            others = [child for child in children if child not in maps]
+            known = size_n == size_d or not _has_size(module, others, size_n)
             return FeedForward(name, fc, proj) if known else None
     return None
+
+
+def _lead_into(fc: tuple[nn.Module, ...], size_d: int, size_n: int) -> bool:
+    """Whether the maps go from D to N (plain, gated) or to 2 N (fused)."""
+    heights = [size_n] if len(fc) == 2 else [size_n, 2 * size_n]
+    shapes = [by_output(module).shape for module in fc]
+    return all(width == size_d and height in heights for height, width in shapes)
+
+
+def _has_size(module: nn.Module, others: list[nn.Module], size_n: int) -> bool:
+    """Whether a block holds numbers by neuron besides its linear maps: a norm over the N, say."""
+    own = list(module.parameters(recurse=False))
+    for child in others:
+        own.extend(child.parameters())
+    return any(size_n in parameter.shape for parameter in own)

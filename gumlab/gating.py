@@ -24,35 +24,49 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         h, mask = ctx.saved_tensors
-        to_score = (product := h * grad).flatten(0, -2).sum(0, dtype=torch.float32)
-        return torch.mul(grad, mask, out=product), to_score, None  # in memory that is at hand
+        product = h * grad
+        to_score = product.flatten(0, -2).sum(0, dtype=torch.float32)
+        to_h = torch.mul(grad, mask, out=product)  # in memory that is at hand
+        return to_h, to_score, None
 
 
 class Gate:
-    """The mask m of one layer, hooked in before `proj`.
+    """The mask m of one layer, hooked in before `proj`: h' = m h.
 
-    score: a leaf tensor (N,) that receives the straight-through gradient dL/dm, or None.
-    watch: called with the ungated h (B, T, N), detached, at every forward pass in training.
-    left: where the neurons of `mask` stood among the `size` it began with, before any `cut`.
+    Attributes
+    ----------
+    layer : FeedForward
+        The layer it gates.
+    mask : Tensor
+        m, (N,) bool, N the layer's width now. All True at first.
+    score : Tensor or None
+        A leaf tensor that receives the straight-through gradient dL/dm, one entry per neuron that
+        the gate began with.
+    watch : callable or None
+        Called with the ungated h (B, T, N), detached, at every forward pass in training.
+    origin : Tensor
+        (N,): where the layer's neurons stood when the gate was made, before any `cut`.
     """
 
     def __init__(self, layer: FeedForward, score: Tensor | None = None) -> None:
-        weight = layer.proj.weight
-        self.layer, self.score = layer, score
+        self.layer = layer
+        self.score = score
         self.watch: Callable[[Tensor], None] | None = None
-        self.size, self.left = layer.width, torch.arange(layer.width, device=weight.device)
-        self.mask = torch.ones(layer.width, dtype=torch.bool, device=weight.device)
+        self.size = layer.width  # how many neurons there were at first
+        self.origin = torch.arange(layer.width, device=layer.device)
+        self.mask = torch.ones(layer.width, dtype=torch.bool, device=layer.device)
         self._handle = layer.proj.register_forward_pre_hook(self)
 
     @property
-    def kept(self) -> Tensor:
-        """m over all the neurons it began with, (size,) bool; those that were cut are out."""
-        return self.mask.new_zeros(self.size).index_copy(0, self.left, self.mask)
+    def original_mask(self) -> Tensor:
+        """m over all the neurons that the gate began with, (size,) bool; those cut are out."""
+        nobody = self.mask.new_zeros(self.size)
+        return nobody.index_copy(0, self.origin, self.mask)
 
     def cut(self, index: Tensor) -> None:
-        """The layer now holds only its neurons `index` (k,)."""
-        self.left, self.mask = self.left[index], self.mask[index]
-        self.layer.proj.neurons_left = self.left.cpu(), self.size  # for `shrink`
+        """Follow a layer that now holds only its neurons `index` (k,)."""
+        self.origin = self.origin[index]
+        self.mask = self.mask[index]
 
     def __call__(self, proj: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (h,) = inputs
@@ -61,7 +75,7 @@ class Gate:
             self.watch(h.detach())
         mask = self.mask.to(h.dtype)
         if self.score is not None and training:
-            score = self.score if len(mask) == self.size else self.score[self.left]
+            score = self.score if len(mask) == self.size else self.score[self.origin]
             return (_StraightThrough.apply(h, score, mask),)
         return (h * mask,)
 
@@ -76,10 +90,11 @@ class Gate:
         return f"Gate({self.layer.name}: {int(self.mask.sum())} of {self.layer.width} kept)"
 
 
-class Gates(list[Gate], AbstractContextManager):
+class Gates(tuple[Gate, ...], AbstractContextManager):
     """One Gate per layer; `remove()`, or the end of a `with` block, takes them all off."""
 
     def remove(self) -> None:
+        """Take every one of them off the model."""
         for one in self:
             one.remove()
 
@@ -88,9 +103,26 @@ class Gates(list[Gate], AbstractContextManager):
 
 
 def gate(model: nn.Module, masks: Sequence[Tensor]) -> Gates:
-    """Hook one Gate per layer with the given masks, (N,) bool each.
+    """Put masks in force on a live model: h' = m h in every layer.
 
     Use it as `with gumlab.gate(model, masks): ...`, or keep it and call its `remove()`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Gated in place; its weights stay as they are.
+    masks : sequence of Tensor
+        (N,) bool per layer.
+
+    Returns
+    -------
+    Gates
+        One `Gate` per layer.
+
+    Raises
+    ------
+    GumlabError
+        For masks that do not fit the model.
     """
     layers = neurons(model)
     check_masks(masks, [layer.width for layer in layers])
@@ -101,19 +133,26 @@ def gate(model: nn.Module, masks: Sequence[Tensor]) -> Gates:
 
 
 def kept_by_gates(model: nn.Module) -> list[Tensor]:
-    """The masks of a model's gates, (N,) bool per layer; all True where a layer has none."""
+    """The masks of a model's gates.
+
+    Returns
+    -------
+    list of Tensor
+        (N,) bool per layer: True where every gate of the layer keeps the neuron; all True where a
+        layer has none.
+    """
     masks = []
     for layer in neurons(model):
-        gates = [h.mask for h in layer.proj._forward_pre_hooks.values() if isinstance(h, Gate)]
-        mask = torch.ones(layer.width, dtype=torch.bool, device=layer.proj.weight.device)
-        masks.append(torch.stack([mask, *gates]).all(0))
+        hooks = layer.proj._forward_pre_hooks.values()
+        gate_masks = [hook.mask for hook in hooks if isinstance(hook, Gate)]
+        everybody = torch.ones(layer.width, dtype=torch.bool, device=layer.device)
+        masks.append(torch.stack([everybody, *gate_masks]).all(0))
     return masks
 
 
 def remove_gates(model: nn.Module) -> None:
-    """Take every gate off a model, whoever put it there, and the note of what a cut left."""
+    """Take every gate off a model, whoever put it there, and what follows its activations."""
     for module in model.modules():
-        vars(module).pop("neurons_left", None)
         for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, Gate | RunningGrams):
                 del module._forward_pre_hooks[key]

@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from gumlab.collecting import Statistics, collect
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import kept_by_gates
-from gumlab.gram import RIDGE, cosine, lifted, unrebuilt
+from gumlab.gram import RIDGE, TWINS_ABOVE, cosine, effective_rank, lifted, nearest, unrebuilt
 from gumlab.scoring import squared_norm
 from gumlab.tasks import Example, Task
-
-UNIQUE_BELOW = 0.8  # the paper's threshold on the cosine
 
 
 @dataclass
@@ -155,23 +153,7 @@ def reconstructability(
     return torch.where(found.dead, 0.0, r2).float()
 
 
-def effective_rank(gram: Tensor) -> float:
-    """exp of the entropy of G's normalised eigenvalues (Roy, Vetterli 2007); 0 if all is dead."""
-    values = torch.linalg.eigvalsh(gram.double()).clamp_min(0)
-    share = values / values.sum().clamp_min(1e-30)
-    return float(torch.exp(-(share * share.clamp_min(1e-30).log()).sum())) if values.sum() else 0.0
-
-
-def nearest(cosines: Tensor) -> tuple[Tensor, Tensor]:
-    """The signed cosine with the twin (largest |cosine|), and the twin's index; (N,) each."""
-    if len(cosines) == 1:
-        return cosines.new_zeros(1), cosines.new_zeros(1, dtype=torch.long)
-    off = cosines - torch.diag(cosines.diagonal())
-    index = off.abs().argmax(1)
-    return off.gather(1, index[:, None]).squeeze(1), index
-
-
-def unique(cosines: Tensor, threshold: float = UNIQUE_BELOW) -> Tensor:
+def unique(cosines: Tensor, threshold: float = TWINS_ABOVE) -> Tensor:
     """True for neurons with no later neuron j > i at cosine >= threshold; dead ones are False."""
     has_later = (cosines >= threshold).triu(diagonal=1).any(1)
     return ~has_later & (cosines.diagonal() > 0)

@@ -1,63 +1,103 @@
-"""Scores, selection and gates over the steps of a training run: `Pruner`."""
+"""Schedule, selection and gates over the steps of a training run: `Pruner`."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gumlab import scoring, selection
+from gumlab import rules, scoring, selection
 from gumlab.collecting import RunningGrams, averaged, check_running
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import neurons
 from gumlab.gating import Gate, remove_gates
-from gumlab.gram import twin_pairs, unrebuilt
-from gumlab.removal import check_optimizers, cut, cut_pays
-from gumlab.selection import demote_twins
+from gumlab.gram import twin_pairs
+from gumlab.removal import check_optimizers, cut_pays, cut_to_gates
+from gumlab.rules import Moment, Rule, SeenGram
 
-METHODS = ("random", "magnitude", "movement", "soft_movement", "gum", "obs")
-SCOPE = {"gum": "global", "obs": "global"}  # all layers together; the others each layer alone
-GRADIENTS = ("gate", "neuron")
+METHODS = tuple(rules.METHODS)
 
 
 class Pruner:
     """Prunes a model's feed-forward neurons while it trains.
 
-    method: one of METHODS. keep: fraction of all neurons left at the end. steps: optimizer steps
-    of the run. scope: "layer" or "global" (default: global for GUM, else layer). widths: fixed
-    kept neurons by layer (the control "random at the same widths"). floor, multiple_of: see
-    `select`. start, end: where the schedule leaves 1 and reaches keep; with `freeze` (default) the
-    masks stay as they are from `end` on, without it they go on changing, as in the reference code.
-    Soft movement has a threshold, and ends a little above `keep`: `fraction_kept` says where.
+    A *rule* scores the neurons at every step (`gumlab.rules`); the pruner has the schedule that
+    says how many stay, the selection that says which, and the gates that put the masks in force.
 
-    score_lr: Adam's rate for learned scores (default 0.01; soft movement 9 / steps or more), warmed
-    up over 10 % of the steps, then falling linearly to 0. gradient: "neuron" (the reference code's,
-    over a neuron's weights; none for a removed one; lower losses in results/tuning_restaurants.csv)
-    or "gate" (sum over tokens of h dL/dh', for removed neurons too, in training mode).
+    Parameters
+    ----------
+    model : nn.Module
+        A decoder whose blocks `gumlab.neurons` finds. It is gated in place.
+    method : str or Rule
+        "random", "magnitude", "movement", "soft_movement", "gum" or "obs", or a rule of your own.
+    keep : float
+        The fraction of all feed-forward neurons left at the end, in (0, 1].
+    steps : int
+        Optimizer steps of the run.
+    scope : {"layer", "global"}, optional
+        Where Top_v ranks neurons; by default global for GUM and OBS, else layer.
+    widths : list of int, optional
+        How many neurons each layer keeps, instead of `keep` and `scope` (the control "random at the
+        same widths").
+    floor, multiple_of : int
+        As in `gumlab.select`.
+    seed : int
+        Of the random scores and of the tokens that the Gram sums sample.
+    start, end : float
+        The shares of the steps at which the schedule leaves 1 and reaches `keep`.
+    freeze : bool
+        From `end` on the masks stay as they are; without it they go on changing, as in the
+        reference code.
+    twin_filter : float, optional
+        With a threshold (0.8), a neuron that has a higher-scored partner with |cosine| above it
+        goes to the back of the queue (`gumlab.select`).
+    gram_every, gram_tokens, gram_memory
+        How the running Gram sums are kept, which GUM's similarity, OBS and the twin filter need;
+        see `gumlab.collecting.RunningGrams`.
+    final : bool
+        A removed neuron never returns, nor has a say in the Gram sums.
+    cut : bool
+        `final`, and removed neurons leave model and optimizer when an eighth of those there is out,
+        and as the masks freeze: the same in less time (on a GPU take multiple_of=8). A refit then
+        has nothing to take over.
+    **options
+        The method's own: see its class in `gumlab.rules` (`score_lr`, `gradient`, `penalty`,
+        `lambda_gum`, `similarity`).
 
-    penalty: GUM's lambda (lambda_t = lambda v_t / keep), and where soft movement's starts, which
-    is then steered towards the asked fraction. lambda_gum: weight of GUM's uniqueness term (0:
-    plain L1). similarity: u of GUM's factors from (Gram matrix (N, N), mask (N,)), (N,); by
-    default the paper's mean |cosine|. twin_filter: with a threshold (0.8), a neuron that has a
-    higher-scored partner with |cosine| above it goes to the back of the queue (`select`).
-    GUM's similarity, the twin filter and "obs" (||w_i||^2 times the energy that the kept neurons
-    cannot rebuild, renewed as the model trains) come from running Gram sums: see `RunningGrams`.
+    Attributes
+    ----------
+    rule : Rule
+        The method, with its options and its state.
+    masks : list of Tensor
+        (N,) bool per layer, the masks in force, over the neurons that the model has now: they fit
+        `gumlab.shrink(model, pruner.masks)` at any time.
+    scores : list of Tensor
+        (N,) per layer, the scores by which they were chosen.
+    original_masks, original_scores : list of Tensor
+        The same over the neurons that the run began with. They differ with `cut` only.
+    gates : list of Gate
+        One per layer.
+    grams : RunningGrams or None
+        The running Gram sums, where something needs them.
+    step_count, returned : int
+        Steps done; how often a removed neuron came back.
+    frozen : bool
+        Whether the masks are final.
 
-    final: a removed neuron never returns, nor has a say in the Gram sums. cut: besides, it leaves
-    model and optimizer when an eighth of those there is out, and as the masks freeze: `final` in
-    less time (on a GPU take multiple_of=8); a refit then has nothing to take over.
-    `masks`, `scores`, `fraction_kept`: where the run stands, over all neurons it began with;
-    `returned`: how often a removed one came back. Raises GumlabError for what cannot be met.
+    Raises
+    ------
+    GumlabError
+        For whatever cannot be met, and for an option that the method does not have.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        method: str = "gum",
+        method: str | Rule = "gum",
         keep: float = 0.25,
         steps: int = 600,
         *,
@@ -69,96 +109,132 @@ class Pruner:
         start: float = 0.1,
         end: float = 0.7,
         freeze: bool = True,
-        score_lr: float | None = None,
-        gradient: str = "neuron",
-        penalty: float = 0.3,
-        lambda_gum: float = 1.0,
-        similarity: Callable[[Tensor, Tensor], Tensor] = scoring.mean_similarity,
         twin_filter: float | None = None,
         gram_every: int = 8,
         gram_tokens: float = 0.25,
         gram_memory: float = 0.8,
         final: bool = False,
         cut: bool = False,
+        **options: Any,
     ) -> None:
-        _check(method, gradient, scope, keep, steps)
-        check_running(gram_every, gram_tokens, gram_memory)
-        asked = (widths, scope, twin_filter) != (None, None, None) or multiple_of != 1
-        if method == "soft_movement" and asked:
+        _check_is_gradual(method, keep)
+        self.rule = rules.rule_of(method, options)
+        self.method = method if isinstance(method, str) else type(method).__name__
+        if self.rule.selects and (widths, scope, twin_filter, multiple_of) != (None, None, None, 1):
             raise GumlabError(
                 "Soft movement keeps whatever lies above its threshold: it takes no widths, "
                 "multiple_of, scope or twin_filter. Leave them out, or use method='movement'."
             )
+        if scope not in (None, *selection.SCOPES):
+            raise unknown("scope", scope, selection.SCOPES)
+        selection.check_keep(keep)
+        if steps < 1:
+            raise GumlabError(f"steps must be 1 or more, got {steps}.")
+        check_running(gram_every, gram_tokens, gram_memory)
         selection.schedule(0, steps, keep, start, end)  # raises for a start or end out of order
-        self.model, self.method, self.keep, self.steps = model, method, keep, steps
-        self.learned, self.scope = method in scoring.LEARNED, scope or SCOPE.get(method, "layer")
-        self.widths, self.floor, self.multiple_of = widths, floor, multiple_of
-        self.start, self.end, self.freeze = start, end, freeze
-        # soft movement's scores must reach the threshold within the run; elsewhere ranks count
-        travel = 9 / steps if method == "soft_movement" else 0.0
-        self.score_lr, self.gradient = score_lr or max(0.01, travel), gradient
-        self.penalty, self.lambda_gum, self.similarity = penalty, lambda_gum, similarity
-        self.twin_filter, self.final, self.cut = twin_filter, final or cut, cut
-        self._soft, self.step_count, self.returned, self.frozen = penalty, 0, 0, False
+
+        self.model = model
+        self.keep = keep
+        self.steps = steps
+        self.scope = scope or self.rule.scope
+        self.widths = widths
+        self.floor = floor
+        self.multiple_of = multiple_of
+        self.seed = seed
+        self.start = start
+        self.end = end
+        self.freeze = freeze
+        self.twin_filter = twin_filter
+        self.gram_every = gram_every
+        self.gram_tokens = gram_tokens
+        self.gram_memory = gram_memory
+        self.final = final or cut
+        self.cut = cut
+
+        self.step_count = 0
+        self.returned = 0
+        self.frozen = False
         self.layers = neurons(model)
-        device = self.layers[0].proj.weight.device
-        self.scores = [s.to(device) for s in scoring.random_scores(self.layers, seed)]
-        if self.learned:
-            self.scores = [torch.zeros_like(s, requires_grad=True) for s in self.scores]
-            self._optimizer = torch.optim.Adam(self.scores, lr=self.score_lr)
+        self.scores: list[Tensor] = self.rule.begin(self.layers, steps, seed)
+        self._scores_when_cut = [score.detach() for score in self.scores]
         if widths is not None:
-            selection.check_widths(widths, [n.width for n in self.layers])
-        self._target(self.scores, keep)  # raises now, before a long run, if keep cannot be met
+            selection.check_widths(widths, [layer.width for layer in self.layers])
+        self._widths_at(self._scores_when_cut, keep)  # raises now, before a long run
         remove_gates(model)
-        heard = self.scores if self.learned and gradient == "gate" else [None] * len(self.scores)
-        self.gates = [Gate(n, s) for n, s in zip(self.layers, heard, strict=True)]
-        self.grams, self._factors, self._twins = None, [1.0] * len(heard), [None] * len(heard)
-        if (method == "gum" and lambda_gum) or method == "obs" or twin_filter is not None:
+        heard: Sequence[Tensor | None] = self.rule.heard or [None] * len(self.layers)
+        self.gates = [Gate(layer, s) for layer, s in zip(self.layers, heard, strict=True)]
+        self.grams: RunningGrams | None = None
+        no_pairs = torch.empty(0, 2, dtype=torch.long)
+        self._twins = [no_pairs.to(layer.device) for layer in self.layers]
+        if self.rule.needs_grams or twin_filter is not None:
             self.grams = RunningGrams(model, self.gates, gram_every, gram_tokens, gram_memory, seed)
 
     @property
     def masks(self) -> list[Tensor]:
-        """The masks in force, one (N,) bool tensor per layer."""
-        return [gate.kept for gate in self.gates]
+        """The masks in force, (N,) bool per layer, over the neurons the model has now."""
+        return [gate.mask for gate in self.gates]
+
+    @property
+    def original_masks(self) -> list[Tensor]:
+        """The masks over the neurons that the run began with, (N,) bool per layer."""
+        return [gate.original_mask for gate in self.gates]
+
+    @property
+    def original_scores(self) -> list[Tensor]:
+        """The scores over the neurons that the run began with; of those cut, their last ones."""
+        triples = zip(self.scores, self._scores_when_cut, self.gates, strict=True)
+        return [
+            score.detach()
+            if len(score) == gate.size
+            else before.to(score.dtype).index_copy(0, gate.origin, score.detach())
+            for score, before, gate in triples
+        ]
 
     @property
     def fraction_kept(self) -> float:
-        """The fraction of neurons that the masks in force keep."""
-        return sum(int(g.mask.sum()) for g in self.gates) / sum(g.size for g in self.gates)
+        """The fraction that the masks keep of the neurons that the run began with."""
+        kept = sum(int(gate.mask.sum()) for gate in self.gates)
+        return kept / sum(gate.size for gate in self.gates)
 
     def step(self, *optimizers: Any) -> bool:
-        """A step, after loss.backward(); with cut: step(optimizer). True if neurons left."""
+        """One step, after `loss.backward()` and before `optimizer.step()`.
+
+        Parameters
+        ----------
+        *optimizers
+            The optimizers of the model's weights: with `cut` their state is cut with the weights.
+
+        Returns
+        -------
+        bool
+            True if neurons left the model.
+        """
         if self.cut and not self.frozen:
             check_optimizers(self.layers, optimizers)
         self.step_count += 1
         if self.frozen:
             return False
-        v = selection.schedule(self.step_count, self.steps, self.keep, self.start, self.end)
-        if self.method == "magnitude":
-            for i, g in enumerate(self.gates):
-                self.scores[i] = self.scores[i].index_copy(0, g.left, scoring.magnitude(g.layer))
-        if self.learned:
-            self._learn(v)
+        kept_now = selection.schedule(self.step_count, self.steps, self.keep, self.start, self.end)
+        gram = self._fresh_grams()
+        self.scores = self._asked(kept_now, gram)
+        if gram is not None and self.twin_filter is not None:
+            self._find_twins(gram, self.twin_filter)
         if self.grams is not None:
-            if self.grams.due:
-                self._refresh()
             self.grams.step += 1
-        for gate, mask in zip(self.gates, self._select(v), strict=True):
-            mask = mask[gate.left]
-            self.returned += int((mask & ~gate.mask).sum())
-            gate.mask = mask
+        self._put_in_force(self._chosen(kept_now))
         if self.freeze and self.step_count >= self.end * self.steps:
             self._freeze()
         last = self.frozen or self.step_count == self.steps
-        if cuts := self.cut and cut_pays(self.gates, last):
-            cut(self.model, self.gates, self.grams.sums if self.grams else [], optimizers)
-        if self.method == "soft_movement" and last and self.fraction_kept > self.keep + 0.05:
+        neurons_leave = self.cut and cut_pays(self.gates, last)
+        if neurons_leave:
+            self._cut(optimizers)
+        if self.rule.selects and last and self.fraction_kept > self.keep + 0.05:
             warnings.warn(
                 f"Soft movement keeps {self.fraction_kept:.1%} of the neurons instead of "
                 f"{self.keep:.1%}: its scores did not get far enough. Raise steps or score_lr.",
                 stacklevel=2,
             )
-        return cuts
+        return neurons_leave
 
     def remove(self) -> None:
         """Take every gate off the model; its weights stay as they are."""
@@ -166,96 +242,235 @@ class Pruner:
         for gate in self.gates:
             gate.remove()
 
-    def _learn(self, v: float) -> None:
-        strength = self._strength(v)
-        averaged([score.grad for score in self.scores])  # the gates', by rank; weights' are already
-        for i, (score, gate) in enumerate(zip(self.scores, self.gates, strict=True)):
-            if self.gradient == "neuron":
-                gradient = scoring.neuron_gradient(gate.layer, gate.mask)
-                score.grad = torch.zeros_like(score).index_copy(0, gate.left, gradient)
-            elif score.grad is None:
-                raise GumlabError("No gradient reached the gates: model.train() before the loss.")
-            if strength:
-                term = scoring.penalty_gradient(score.detach(), self._factors[i], len(self.layers))
-                score.grad += strength * term
-        t, warm_up = self.step_count, max(1, round(0.1 * self.steps))
-        rate = min(t / warm_up, max(0.0, (self.steps - t) / max(1, self.steps - warm_up)))
-        self._optimizer.param_groups[0]["lr"] = self.score_lr * rate
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+    def settings(self) -> dict[str, Any]:
+        """What the pruner was made with, as JSON can hold it; a function by its name."""
+        names = (
+            *("method", "keep", "steps", "scope", "widths", "floor", "multiple_of", "seed"),
+            *("start", "end", "freeze", "twin_filter", "gram_every", "gram_tokens", "gram_memory"),
+            *("final", "cut"),
+        )
+        own = rules.options_of(self.method) if self.method in rules.METHODS else ()
+        return {
+            **{name: getattr(self, name) for name in names},
+            **{name: _plain(getattr(self.rule, name)) for name in own},
+        }
 
-    def _refresh(self) -> None:
-        """What the Gram sums say now; GUM's factors serve from the next step on."""
-        for i, (gram, gate) in enumerate(zip(averaged(self.grams.sums), self.gates, strict=True)):
-            mask, seen = gate.mask, torch.ones_like(gate.mask)
-            if self.final:
-                gram, mask, seen = gram[mask][:, mask], mask[mask], mask
-            place = gate.left[seen]
-            if self.method == "gum":
-                factors = scoring.gum_factor(self.similarity(gram, mask), self.lambda_gum)
-                self._factors[i] = factors.new_ones(gate.size).index_copy(0, place, factors)
-            if self.method == "obs":
-                worth = scoring.squared_norm(gate.layer)[seen] * unrebuilt(gram, kept=mask)
-                self.scores[i] = self.scores[i].to(worth).index_copy(0, place, worth)
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands: what `load_state_dict` needs to go on from this step.
+
+        Returns
+        -------
+        dict
+            Tensors, numbers, text, and lists and dicts of them: settings, counts, masks, the rule's
+            state, the Gram sums and their random state, and the sum of each layer's outgoing
+            weights as a sign of the weights that the state belongs to.
+        """
+        state: dict[str, Any] = {
+            "settings": self.settings(),
+            "step_count": self.step_count,
+            "returned": self.returned,
+            "frozen": self.frozen,
+            "weights": self._weight_sums(),
+            "masks": self.masks,
+            "origin": [gate.origin for gate in self.gates],
+            "scores": [score.detach() for score in self.scores],
+            "scores_when_cut": self._scores_when_cut,
+            "rule": self.rule.state_dict(),
+        }
+        if self.grams is not None:
+            state["grams"] = self.grams.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring a fresh pruner of the same settings to where the saved one stood.
+
+        Parameters
+        ----------
+        state : dict
+            What `state_dict` gave. The model must hold the weights of that moment; where neurons
+            were cut, of those left.
+
+        Raises
+        ------
+        GumlabError
+            For a state of other settings or of other weights.
+        """
+        saved_settings = state["settings"]
+        differ = [
+            f"{name}={saved_settings.get(name)!r} (here {value!r})"
+            for name, value in self.settings().items()
+            if saved_settings.get(name) != value
+        ]
+        if differ:
+            raise GumlabError(
+                f"The saved pruner has {', '.join(differ)}. Make the pruner with the saved "
+                "settings, or train from the start."
+            )
+        for saved, total in zip(state["weights"], self._weight_sums(), strict=True):
+            if not torch.allclose(saved.cpu(), total.cpu()):
+                raise GumlabError(
+                    "The pruner's state belongs to other weights than the model's. Give the "
+                    "folder that the model resumed from: PruningCallback(pruner, folder)."
+                )
+        self.step_count = state["step_count"]
+        self.returned = state["returned"]
+        self.rule.load_state_dict(state["rule"])
+        for i, gate in enumerate(self.gates):
+            device = gate.mask.device
+            if gate.layer.width < gate.size:
+                gate.cut(state["origin"][i].to(device))
+            gate.mask = state["masks"][i].to(device)
+            self._scores_when_cut[i] = state["scores_when_cut"][i].to(device)
+        self.scores = [
+            score.to(gate.mask.device)
+            for score, gate in zip(state["scores"], self.gates, strict=True)
+        ]
+        if state["frozen"]:
+            self._freeze()
+        elif self.grams is not None:
+            self.grams.load_state_dict(state["grams"])
             if self.twin_filter is not None:
-                self._twins[i] = place[twin_pairs(gram, self.twin_filter)]
+                self._find_twins(self._seen_gram, self.twin_filter)
 
-    def _target(self, scores: list[Tensor], v: float) -> list[int]:
-        if self.widths is not None:  # fall from the full widths to the fixed ones with v
-            share = (v - self.keep) / (1 - self.keep) if self.keep < 1 else 0.0
-            pairs = zip(self.widths, scores, strict=True)
-            return [w + round(share * (len(s) - w)) for w, s in pairs]
-        last = self.step_count == math.ceil((self.end if self.freeze else 1) * self.steps)
-        options = {"floor": self.floor, "multiple_of": self.multiple_of, "warn": last}
-        widths = selection.layer_widths(scores, v, self.scope, **options)
-        there = [int((s > -math.inf).sum()) for s in scores]  # rounding may ask for one back
-        return selection.apportion(widths, sum(widths), [1] * len(there), there, self.multiple_of)
+    def _fresh_grams(self) -> Callable[[int], SeenGram] | None:
+        """What gives each layer's Gram sums at the steps that add to them, over all ranks."""
+        if self.grams is None or not self.grams.due:
+            return None
+        averaged(self.grams.sums)
+        return self._seen_gram
 
-    def _select(self, v: float) -> list[Tensor]:
-        scores = self._standing([s.detach() for s in self.scores])
+    def _seen_gram(self, i: int) -> SeenGram:
+        """Layer i's Gram sums over the neurons that have a say; made one layer at a time."""
+        assert self.grams is not None
+        gram = self.grams.sums[i]
+        mask = self.gates[i].mask
+        if self.final:
+            return SeenGram(gram[mask][:, mask], mask[mask], mask.nonzero().flatten())
+        return SeenGram(gram, mask, torch.arange(len(mask), device=mask.device))
+
+    def _asked(self, kept_now: float, gram: Callable[[int], SeenGram] | None) -> list[Tensor]:
+        """The rule's scores at this step, one per neuron that the model has now."""
+        now = Moment(
+            step=self.step_count,
+            steps=self.steps,
+            kept_now=kept_now,
+            fraction_kept=self.fraction_kept,
+            keep=self.keep,
+            layers=self.layers,
+            masks=self.masks,
+            origin=[gate.origin for gate in self.gates],
+            gram=gram if self.rule.needs_grams else None,
+        )
+        scores = self.rule.scores(now)
+        wanted = [(layer.width,) for layer in self.layers]
+        shapes = [tuple(getattr(score, "shape", ())) for score in scores]
+        if shapes != wanted:
+            raise GumlabError(
+                f"The rule {type(self.rule).__name__} gave scores of shapes {shapes}; expected one "
+                f"number per neuron, a list of tensors of shapes {wanted}."
+            )
+        return scores
+
+    def _find_twins(self, gram: Callable[[int], SeenGram], threshold: float) -> None:
+        """Note each layer's pairs of alike neurons, by where they stood when the run began."""
+        for i, gate in enumerate(self.gates):
+            seen = gram(i)
+            places = gate.origin[seen.rows]
+            self._twins[i] = places[twin_pairs(seen.gram, threshold)]
+
+    def _chosen(self, kept_now: float) -> list[Tensor]:
+        """Masks for this step over the neurons that the run began with."""
+        scores = self._standing(self._over_all(self.scores))
         if self.twin_filter is not None:
-            scores = self._standing(demote_twins(scores, self._twins))
-        if self.method != "soft_movement":
-            return selection.select(scores, widths=self._target(scores, v))
-        return selection.above_threshold(scores, v, self.keep)
+            scores = self._standing(selection.demote_twins(scores, self._twins))
+        if self.rule.selects:
+            return self.rule.masks(scores, kept_now, self.keep)
+        return selection.select(scores, widths=self._widths_at(scores, kept_now))
 
-    def _standing(self, scores: list[Tensor]) -> list[Tensor]:
+    def _over_all(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        """Scores of the neurons there are as scores of all there were; -inf for those cut."""
+        spread = []
+        for score, gate in zip(scores, self.gates, strict=True):
+            score = score.detach()
+            if len(score) < gate.size:
+                nobody = score.new_full((gate.size,), -math.inf)
+                score = nobody.index_copy(0, gate.origin, score)
+            spread.append(score)
+        return spread
+
+    def _standing(self, scores: Sequence[Tensor]) -> list[Tensor]:
         """The scores, -inf where a removed neuron may not return."""
-        pairs = zip(scores, self.gates, strict=True)
-        return [s.masked_fill(~g.kept & self.final, -math.inf) for s, g in pairs]
+        if not self.final:
+            return list(scores)
+        pairs = zip(scores, self.original_masks, strict=True)
+        return [score.masked_fill(~mask, -math.inf) for score, mask in pairs]
 
-    def _strength(self, v: float) -> float:
-        """lambda_t. Soft movement's rises while more is kept than v_t asks, else it falls."""
-        if self.method == "soft_movement":
-            self._soft *= math.exp(20 / self.steps * math.copysign(1, self.fraction_kept - v))
-            return self._soft
-        return self.penalty * v / self.keep if self.method == "gum" else 0.0
+    def _widths_at(self, scores: Sequence[Tensor], kept_now: float) -> list[int]:
+        """How many neurons each layer keeps while the schedule keeps the fraction `kept_now`."""
+        if self.widths is not None:  # fall from the full widths to the fixed ones
+            share = (kept_now - self.keep) / (1 - self.keep) if self.keep < 1 else 0.0
+            pairs = zip(self.widths, scores, strict=True)
+            return [width + round(share * (len(score) - width)) for width, score in pairs]
+        last_step = math.ceil((self.end if self.freeze else 1) * self.steps)
+        widths = selection.layer_widths(
+            scores,
+            kept_now,
+            self.scope,
+            floor=self.floor,
+            multiple_of=self.multiple_of,
+            warn=self.step_count == last_step,
+        )
+        # rounding may ask for a neuron that is out for good: then another layer keeps one more
+        there = [int((score > -math.inf).sum()) for score in scores]
+        least = [1] * len(there)
+        return selection.apportion(widths, sum(widths), least, there, self.multiple_of)
+
+    def _put_in_force(self, masks: Sequence[Tensor]) -> None:
+        for gate, original in zip(self.gates, masks, strict=True):
+            mask = original[gate.origin]
+            self.returned += int((mask & ~gate.mask).sum())
+            gate.mask = mask
+
+    def _cut(self, optimizers: Sequence[Any]) -> None:
+        """Take the removed neurons out of the model, its optimizers, and all that has its shape."""
+        self._scores_when_cut = self.original_scores
+        indices = cut_to_gates(self.model, self.gates, optimizers)
+        self.scores = [score.detach()[i] for score, i in zip(self.scores, indices, strict=True)]
+        if self.grams is not None and self.grams.sums:
+            self.grams.cut(indices)
 
     def _freeze(self) -> None:
+        """No mask changes any more, and nothing is measured for it."""
         self.frozen = True
         for gate in self.gates:
-            gate.score = gate.watch = None
+            gate.score = None
+            gate.watch = None
         if self.grams is not None:
             self.grams.remove()
 
+    def _weight_sums(self) -> list[Tensor]:
+        return [layer.proj.weight.detach().double().sum() for layer in self.layers]
+
     def __repr__(self) -> str:
-        kept, total = self.fraction_kept, sum(g.size for g in self.gates)
+        total = sum(gate.size for gate in self.gates)
+        kept = round(self.fraction_kept * total)
         return (
             f"Pruner({self.method}, {self.scope}, step {self.step_count}/{self.steps}, keeps "
-            f"{round(kept * total):,} of {total:,} neurons ({kept:.1%}), target {self.keep:.1%})"
+            f"{kept:,} of {total:,} neurons ({self.fraction_kept:.1%}), target {self.keep:.1%})"
         )
 
 
-def _check(method: str, gradient: str, scope: str | None, keep: float, steps: int) -> None:
+def _check_is_gradual(method: str | Rule, keep: float) -> None:
+    """Raise GumlabError for a score that cuts once, which is no training-time method."""
     if method in (*scoring.SCORES, "recommended") and method not in METHODS:
         raise GumlabError(
             f"Method {method!r} cuts once, before the training: small = gumlab.prune(model, "
             f"{method!r}, tokenizer, task, keep={keep}), then gumlab.train(small, ...)."
         )
-    known = {"method": METHODS, "gradient": GRADIENTS, "scope": (*selection.SCOPES, None)}
-    for (kind, names), name in zip(known.items(), (method, gradient, scope), strict=True):
-        if name not in names:
-            raise unknown(kind, name, [k for k in names if k])
-    selection.check_keep(keep)
-    if steps < 1:
-        raise GumlabError(f"steps must be 1 or more, got {steps}.")
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON can hold it."""
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+    return value

@@ -1,4 +1,8 @@
-"""Physical removal, of a copy or of a model that trains, and the refit: one engine for all."""
+"""Neurons leave: of a copy, of the model itself, or of one that trains; and the refit.
+
+One engine: `FeedForward.places` says where a layer's neurons sit in its parameters, `cut_layer`
+leaves some of them in a live layer, `with_neurons` builds a copy that never holds the others.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,12 @@ from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, lifted
-from gumlab.scoring import Criterion, score
+from gumlab.scoring import NEED_NO_DATA, Criterion, score
 from gumlab.selection import check_masks, select
 from gumlab.tasks import Example, Task
 
 RECOMMENDED = {"method": "greedy_obs", "scope": "global"}
+CUT_PAYS_AT = 1 / 8  # of the neurons there, before a cut is worth its cost while training
 
 
 def shrink(
@@ -31,47 +36,75 @@ def shrink(
     sequential: bool = True,
     ridge: float = RIDGE,
     in_place: bool = False,
-    **options: Any,
+    split: str = "train",
+    limit: int | None = 256,
+    batch_size: int = 16,
 ) -> nn.Module:
-    """A copy of `model` with only the neurons that `masks` keep; the original is untouched.
+    """A smaller copy of a model, with only the neurons that the masks keep.
 
-    masks: one (N,) bool tensor per layer. Without refit the copy's logits equal the gated model's
-    within float tolerance. With `refit` (needs tokenizer and task) the kept neurons' outgoing
-    weights and the bias take over what the removed ones did, by least squares on the data; with
-    refit="bias" only the bias does (FLAP's compensation: the removed neurons' mean output).
-    `sequential` measures each layer behind the layers already cut. `in_place` cuts `model` itself,
-    layer by layer, and returns it: memory need hold it once (make optimizers after it).
-    options: as `collect` takes them (split, limit, batch_size). Raises GumlabError for masks that
-    do not fit, missing data, or refit="bias" where the output projection has no bias.
+    Without a refit the copy's logits equal the gated model's within float tolerance.
+
+    Parameters
+    ----------
+    model : nn.Module
+        It stays as it is, unless `in_place`.
+    masks : sequence of Tensor
+        (N,) bool per layer, over the neurons that the model has.
+    tokenizer, task
+        What the refit is measured on.
+    refit : bool or "bias"
+        True: the kept neurons' outgoing weights and the bias take over what the removed ones did,
+        by least squares on the data. "bias": only the bias does (FLAP's compensation, the removed
+        neurons' mean output).
+    sequential : bool
+        Measure each layer behind the layers already cut.
+    ridge : float
+        Of the refit, see `gumlab.gram.lifted`.
+    in_place : bool
+        Cut `model` itself, layer by layer, and return it: memory need hold it once. Make optimizers
+        after it.
+    split, limit, batch_size
+        What the refit sees of the task, as in `gumlab.collecting.collect`.
+
+    Returns
+    -------
+    nn.Module
+        Of the same class, without gates.
+
+    Raises
+    ------
+    GumlabError
+        For masks that do not fit, missing data, or refit="bias" where the output projection has no
+        bias.
     """
     layers = neurons(model)
-    masks = among_left(layers, masks)
     check_masks(masks, [layer.width for layer in layers])
-    if refit not in (False, True, "bias"):
-        raise GumlabError(f'refit must be True, False or "bias", got {refit!r}.')
-    if refit:
-        if tokenizer is None or task is None:
-            raise GumlabError(
-                "The refit is measured on data. Give them: "
-                "gumlab.shrink(model, masks, tokenizer, task, refit=True)."
-            )
-        if refit == "bias" and any(layer.proj.bias is None for layer in layers):
-            raise GumlabError(
-                f"The output projections of {type(model).__name__} have no bias to refit. "
-                "Use refit=True, which refits the outgoing weights."
-            )
+    _check_refit(model, layers, refit, tokenizer, task)
     if not refit and not in_place:
         return with_neurons(model, [mask.nonzero().flatten() for mask in masks])
-    model = model if in_place else copy.deepcopy(model)
+    if not in_place:
+        model = copy.deepcopy(model)
+        layers = neurons(model)
     remove_gates(model)
-    data = (model, tokenizer, task)
-    found = one_by_one(*data, changing=sequential, **options) if refit else [None] * len(layers)
-    for layer, mask, seen in zip(neurons(model), masks, found, strict=False):
-        mask = mask.to(layer.proj.weight.device)
-        if seen is not None:
-            refit_layer(layer, mask, seen, ridge, weights=refit != "bias")
-        cut_layer(layer, mask.nonzero().flatten())
-    agree(model)
+    if not refit or tokenizer is None or task is None:
+        for layer, mask in zip(layers, masks, strict=True):
+            cut_layer(layer, mask.nonzero().flatten())
+    else:
+        seen = one_by_one(
+            model,
+            tokenizer,
+            task,
+            split=split,
+            limit=limit,
+            batch_size=batch_size,
+            changing=sequential,
+        )
+        # not strict: that would ask for what follows the last layer, a pass that nobody needs
+        for layer, mask, statistics in zip(layers, masks, seen, strict=False):
+            mask = mask.to(layer.device)
+            refit_layer(layer, mask, statistics, ridge, weights=refit != "bias")
+            cut_layer(layer, mask.nonzero().flatten())
+    record_width(model)
     return model
 
 
@@ -82,64 +115,182 @@ def prune(
     task: Task | Sequence[Example] | None = None,
     *,
     keep: float = 0.5,
+    scope: str | None = None,
+    floor: int = 1,
+    multiple_of: int = 1,
+    widths: Sequence[int] | None = None,
+    standardise: bool = False,
+    grams: Sequence[Tensor] | None = None,
+    twin_filter: float = 0.8,
     refit: bool | str = True,
+    sequential: bool = True,
+    ridge: float = RIDGE,
+    in_place: bool = False,
     seed: int = 0,
-    **selecting: Any,
+    split: str = "train",
+    limit: int | None = 256,
+    batch_size: int = 16,
 ) -> nn.Module:
     """Score, select, refit and shrink in one call, before or without training: a smaller copy.
 
-    method: one of `gumlab.score`'s, or "recommended", which is the recipe of RECOMMENDED: greedy
-    OBS, one budget over all layers, and the refit. It is for a model that already does the task,
-    and followed by training (results/recipes.md is the evidence); a model that is still to learn
-    the task is better pruned by a `Pruner` on the way. keep and selecting: as `gumlab.select` takes
-    them. refit: as in `shrink`. Raises what those raise.
+    Parameters
+    ----------
+    model, tokenizer, task
+        The model, and the data that scores and refit are measured on.
+    method : str or callable
+        A score of `gumlab.score`, or "recommended", which is the recipe of `RECOMMENDED`: greedy
+        OBS, one budget over all layers, and the refit. It is for a model that already does the
+        task, and followed by training (results/recipes.md is the evidence, on models of a million
+        parameters); a model that is still to learn the task is better pruned by a `Pruner` on the
+        way.
+    keep, floor, multiple_of, widths, standardise, grams, twin_filter
+        As in `gumlab.select`.
+    scope : {"layer", "global"}, optional
+        As in `gumlab.select`; by default the recipe's own, else "layer".
+    refit, sequential, ridge, in_place
+        As in `shrink`.
+    seed : int
+        Of the random score.
+    split, limit, batch_size
+        The calibration, of scores and refit alike: which split, how many examples, and how many
+        sequences at a time.
+
+    Returns
+    -------
+    nn.Module
+        The smaller copy, or the model itself with `in_place`.
+
+    Raises
+    ------
+    GumlabError
+        What `score`, `select` and `shrink` raise.
     """
     if method == "recommended":
-        method, selecting = RECOMMENDED["method"], {"scope": RECOMMENDED["scope"], **selecting}
-    scores = score(model, method, tokenizer, task, seed=seed)
-    return shrink(model, select(scores, keep, **selecting), tokenizer, task, refit=refit)
+        method = RECOMMENDED["method"]
+        scope = scope or RECOMMENDED["scope"]
+    calibration: dict[str, Any] = {"split": split, "limit": limit, "batch_size": batch_size}
+    if isinstance(method, str) and method in NEED_NO_DATA:
+        scores = score(model, method, seed=seed)
+    else:
+        scores = score(model, method, tokenizer, task, **calibration)
+    masks = select(
+        scores,
+        keep,
+        scope or "layer",
+        floor=floor,
+        multiple_of=multiple_of,
+        widths=widths,
+        standardise=standardise,
+        grams=grams,
+        twin_filter=twin_filter,
+    )
+    return shrink(
+        model,
+        masks,
+        tokenizer,
+        task,
+        refit=refit,
+        sequential=sequential,
+        ridge=ridge,
+        in_place=in_place,
+        **calibration,
+    )
 
 
 def with_neurons(model: nn.Module, indices: Sequence[Tensor]) -> nn.Module:
-    """A copy of `model` whose layer l holds the neurons indices[l]; N or more is a zero neuron."""
-    new = {}
+    """A copy of a model whose layer l holds the neurons indices[l], without gates.
+
+    Parameters
+    ----------
+    model : nn.Module
+        It stays as it is.
+    indices : sequence of Tensor
+        (k,) per layer; an index of N or more gives a zero neuron (padding).
+
+    Returns
+    -------
+    nn.Module
+        The blocks are never copied at full width.
+    """
+    new: dict[nn.Parameter, nn.Parameter] = {}
     for layer, index in zip(neurons(model), indices, strict=True):
         new.update(layer.replacements(index))
-    # deepcopy takes what its memo already holds, so the blocks are never copied at full width
+    # deepcopy takes what its memo already holds
     small = copy.deepcopy(model, {id(old): parameter for old, parameter in new.items()})
     remove_gates(small)
     for layer in neurons(small):
         layer.set_sizes()
-    agree(small)
+    record_width(small)
     return small
 
 
 @torch.no_grad()
-def refit_layer(
-    layer: FeedForward, mask: Tensor, found: Statistics, ridge: float = RIDGE, weights: bool = True
-) -> None:
-    """W_S <- W_S + (G_SS + ridge)^-1 G_SR W_R, in place: S kept, R removed (mask, (N,) bool).
+def cut_layer(layer: FeedForward, index: Tensor, optimizers: Sequence[Any] = ()) -> None:
+    """Leave only some neurons in a live layer: in weights, gradients and optimizer state.
 
-    The least squares solution of H_S W_S' = H W with a ridge on the change, so that the error on
-    the data is never larger than without the refit. Where `proj` has a bias it is solved for too,
-    as a neuron that always fires 1. Without `weights` the bias alone is: FLAP's compensation
-    b <- b + (mean of h_R) W_R (An et al. 2023).
+    A parameter stays the same object, so optimizers, schedules and hooks go on holding it.
+
+    Parameters
+    ----------
+    layer : FeedForward
+        Changed in place.
+    index : Tensor
+        (k,), the neurons that stay, in order.
+    optimizers
+        Whose state of these parameters is cut with them.
     """
-    total, removed = found.total.double(), layer.outgoing()[~mask].double()
-    if not weights:
-        layer.proj.bias += (total[~mask] @ removed / found.tokens).to(layer.proj.weight.dtype)
-        return
-    left = lifted(found.gram, ridge, mask)
-    right = found.gram[mask][:, ~mask].double() @ removed  # off the diagonal there is no ridge
-    if layer.proj.bias is not None:
-        ones = total[mask][:, None]
-        count = total.new_full((1, 1), found.tokens)
-        left = torch.cat([torch.cat([left, ones], 1), torch.cat([ones.T, count], 1)])
-        right = torch.cat([right, total[~mask][None] @ removed])
-    change = torch.cholesky_solve(right, torch.linalg.cholesky(left)).to(layer.proj.weight.dtype)
-    layer.outgoing()[mask] += change[: int(mask.sum())]
-    if layer.proj.bias is not None:
-        layer.proj.bias += change[-1]
+    for parameter, axis, rows in layer.places(index):
+        shape = parameter.shape
+        weight = parameter.detach()
+        gradient = parameter.grad
+        parameter.grad = None
+        # torch keeps the node that gathers a parameter's gradient, of the old shape, until the
+        # parameter's type changes: change it for a moment
+        other_type = torch.float if parameter.dtype == torch.half else torch.half
+        parameter.data = parameter.new_empty(0, dtype=other_type)
+        parameter.data = weight.index_select(axis, rows)
+        if gradient is not None:
+            parameter.grad = gradient.index_select(axis, rows)
+        for optimizer in optimizers:
+            if parameter in optimizer.state:
+                _cut_state(optimizer.state[parameter], shape, axis, rows)
+    layer.set_sizes()
+
+
+def cut_to_gates(
+    model: nn.Module, gates: Sequence[Gate], optimizers: Sequence[Any] = ()
+) -> list[Tensor]:
+    """Leave in a model that trains only the neurons that its gates keep.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Changed in place, its gates with it.
+    gates : sequence of Gate
+        One per layer.
+    optimizers
+        Whose state is cut with the weights; see `check_optimizers`.
+
+    Returns
+    -------
+    list of Tensor
+        (k,) per layer: which of the neurons that were there stayed.
+    """
+    indices = []
+    for gate in gates:
+        index = gate.mask.nonzero().flatten()
+        cut_layer(gate.layer, index, optimizers)
+        gate.cut(index)
+        indices.append(index)
+    record_width(model)
+    return indices
+
+
+def cut_pays(gates: Sequence[Gate], last_chance: bool) -> bool:
+    """Whether enough neurons are out for a cut to be worth its cost; at the last chance, any."""
+    out = sum(int((~gate.mask).sum()) for gate in gates)
+    there = sum(len(gate.mask) for gate in gates)
+    return out > 0 if last_chance else out >= there * CUT_PAYS_AT
 
 
 def check_optimizers(layers: Sequence[FeedForward], optimizers: Sequence[Any]) -> None:
@@ -147,71 +298,123 @@ def check_optimizers(layers: Sequence[FeedForward], optimizers: Sequence[Any]) -
 
     That is: a tensor of their state has its parameter's shape, or is one number.
     """
-    held = {p for o in optimizers for group in o.param_groups for p in group["params"]}
-    for p in (p for layer in layers for p, *_ in layer.places(torch.arange(0))):
-        if p.requires_grad and p not in held:
-            raise GumlabError(
-                "With cut=True the optimizer's state is cut with the weights. Call "
-                "pruner.step(optimizer) with the optimizer of the model, or with all of them."
-            )
-        for key, value in ((k, v) for o in optimizers for k, v in o.state.get(p, {}).items()):
-            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != p.shape:
+    held = {
+        parameter
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    nobody = torch.arange(0)
+    for layer in layers:
+        for parameter, _, _ in layer.places(nobody):
+            if parameter.requires_grad and parameter not in held:
                 raise GumlabError(
-                    f"The optimizer's {key!r} of a weight {tuple(p.shape)} is {tuple(value.shape)} "
-                    "and cannot be cut with it. Use AdamW or SGD, or final=True, not cut=True."
+                    "With cut=True the optimizer's state is cut with the weights. Call "
+                    "pruner.step(optimizer) with the optimizer of the model, or with all of them."
                 )
+            for optimizer in optimizers:
+                _check_state(optimizer.state.get(parameter, {}), parameter)
 
 
-def cut_pays(gates: Sequence[Gate], last: bool) -> bool:
-    """Whether an eighth of the neurons there is out; at the last chance, whether one is."""
-    out, there = sum(int((~g.mask).sum()) for g in gates), sum(len(g.mask) for g in gates)
-    return out > 0 if last else out >= there / 8
-
-
-def cut(
-    model: nn.Module, gates: Sequence[Gate], grams: list[Tensor], optimizers: Sequence[Any]
-) -> None:
-    """Leave in a model only the neurons that its gates keep, and in their Gram sums (or [])."""
-    for i, gate in enumerate(gates):
-        index = gate.mask.nonzero().flatten()
-        cut_layer(gate.layer, index, optimizers)
-        gate.cut(index)
-        if grams:
-            grams[i] = grams[i][index][:, index]
-    agree(model)
-
-
-@torch.no_grad()
-def cut_layer(layer: FeedForward, index: Tensor, optimizers: Sequence[Any] = ()) -> None:
-    """Leave only the neurons `index` (k,) in a layer: in weights, gradients and optimizer state."""
-    for p, axis, rows in layer.places(index):
-        shape, weight, grad, p.grad = p.shape, p.detach(), p.grad, None
-        # torch keeps the node that gathers p's gradient, of the old shape, until p's type changes
-        p.data = p.new_empty(0, dtype=torch.half if p.dtype != torch.half else torch.float)
-        p.data = weight.index_select(axis, rows)
-        p.grad = None if grad is None else grad.index_select(axis, rows)
-        for state in (o.state[p] for o in optimizers if p in o.state):
-            for key, value in state.items():
-                if isinstance(value, Tensor) and value.numel() > 1 and value.shape == shape:
-                    state[key] = value.index_select(axis, rows)
-    layer.set_sizes()
-
-
-def agree(model: nn.Module) -> None:
+def record_width(model: nn.Module) -> None:
     """Make the config's width agree with the layers', where they are equal and it has one."""
     widths = {layer.width for layer in neurons(model)}
-    if len(widths) == 1 and hasattr(model.config, field := width_field(model)):
+    field = width_field(model)
+    if len(widths) == 1 and hasattr(model.config, field):
         setattr(model.config, field, widths.pop())
 
 
-def among_left(layers: Sequence[FeedForward], masks: Sequence[Tensor]) -> list[Tensor]:
-    """Masks over the neurons that a cutting `Pruner` began with as masks over those still there.
+@torch.no_grad()
+def refit_layer(
+    layer: FeedForward,
+    mask: Tensor,
+    statistics: Statistics,
+    ridge: float = RIDGE,
+    weights: bool = True,
+) -> None:
+    """W_S <- W_S + (G_SS + ridge)^-1 G_SR W_R, in place: S kept, R removed.
 
-    Masks of another length, or that keep a neuron which has left, come back as they are.
+    The least squares solution of H_S W_S' = H W with a ridge on the change, so that the error on
+    the data is never larger than without the refit. Where `proj` has a bias it is solved for too,
+    as a neuron that always fires 1.
+
+    Parameters
+    ----------
+    layer : FeedForward
+        Still whole; its outgoing weights and bias are changed.
+    mask : Tensor
+        (N,) bool, the kept set.
+    statistics : Statistics
+        Of this layer, on the data that the refit is for.
+    ridge : float
+        See `gumlab.gram.lifted`.
+    weights : bool
+        Without it only the bias changes, b <- b + (mean of h_R) W_R.
+
+    References
+    ----------
+    The bias alone: FLAP, An et al. 2023.
     """
-    masks = list(masks)
-    for i, (layer, mask) in enumerate(zip(layers, masks, strict=False)):
-        left, size = getattr(layer.proj, "neurons_left", (None, layer.width))
-        if size > layer.width and mask.shape == (size,) and mask.sum() == mask[left].sum():
-            masks[i] = mask[left]
-    return masks
+    dtype = layer.proj.weight.dtype
+    total = statistics.total.double()
+    removed_weights = layer.outgoing()[~mask].double()  # W_R, (R, D)
+    if not weights:
+        mean_output = total[~mask] @ removed_weights / statistics.tokens
+        layer.proj.bias += mean_output.to(dtype)
+        return
+    normal = lifted(statistics.gram, ridge, mask)  # G_SS with the ridge
+    off_diagonal = statistics.gram[mask][:, ~mask].double()  # G_SR has none
+    target = off_diagonal @ removed_weights
+    if layer.proj.bias is not None:
+        ones = total[mask][:, None]
+        count = total.new_full((1, 1), statistics.tokens)
+        normal = torch.cat([torch.cat([normal, ones], 1), torch.cat([ones.T, count], 1)])
+        target = torch.cat([target, total[~mask][None] @ removed_weights])
+    change = torch.cholesky_solve(target, torch.linalg.cholesky(normal)).to(dtype)
+    layer.outgoing()[mask] += change[: int(mask.sum())]
+    if layer.proj.bias is not None:
+        layer.proj.bias += change[-1]
+
+
+def _check_refit(
+    model: nn.Module,
+    layers: Sequence[FeedForward],
+    refit: bool | str,
+    tokenizer: Any,
+    task: Task | Sequence[Example] | None,
+) -> None:
+    if refit not in (False, True, "bias"):
+        raise GumlabError(f'refit must be True, False or "bias", got {refit!r}.')
+    if not refit:
+        return
+    if tokenizer is None or task is None:
+        raise GumlabError(
+            "The refit is measured on data. Give them: "
+            "gumlab.shrink(model, masks, tokenizer, task, refit=True)."
+        )
+    if refit == "bias" and any(layer.proj.bias is None for layer in layers):
+        raise GumlabError(
+            f"The output projections of {type(model).__name__} have no bias to refit. "
+            "Use refit=True, which refits the outgoing weights."
+        )
+
+
+def _is_cut_with(value: Any) -> bool:
+    """Whether an entry of an optimizer's state is a tensor with a number for every weight."""
+    return isinstance(value, Tensor) and value.numel() > 1
+
+
+def _cut_state(state: dict[str, Any], shape: torch.Size, axis: int, rows: Tensor) -> None:
+    for key, value in state.items():
+        if _is_cut_with(value) and value.shape == shape:
+            state[key] = value.index_select(axis, rows)
+
+
+def _check_state(state: dict[str, Any], parameter: nn.Parameter) -> None:
+    for key, value in state.items():
+        if _is_cut_with(value) and value.shape != parameter.shape:
+            raise GumlabError(
+                f"The optimizer's {key!r} of a weight {tuple(parameter.shape)} is "
+                f"{tuple(value.shape)} and cannot be cut with it. Use AdamW or SGD, or "
+                "final=True, not cut=True."
+            )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gumlab.errors import GumlabError, unknown
-from gumlab.gram import twin_pairs
+from gumlab.gram import TWINS_ABOVE, twin_pairs
 
 SCOPES = ("layer", "global")
 SOFT_THRESHOLD = 0.1
@@ -26,31 +26,58 @@ def select(
     widths: Sequence[int] | None = None,
     standardise: bool = False,
     grams: Sequence[Tensor] | None = None,
-    twin_filter: float = 0.8,
+    twin_filter: float = TWINS_ABOVE,
 ) -> list[Tensor]:
     """Top_v: keep exactly round(keep * N) neurons of the model, those with the highest scores.
 
-    scores: one (N,) tensor per layer, high = keep; ties go to the neuron that comes first.
-    keep: fraction in (0, 1] of all feed-forward neurons. scope: "layer" gives every layer the same
-    fraction, "global" ranks all layers' neurons together. floor: neurons that stay in every layer,
-    taken from the same total; a layer that hits it is named in a warning. multiple_of: every width
-    is a multiple of it (or the layer's whole width). widths: kept neurons by layer, instead of
-    keep and scope. grams: each layer's G, as in `redundancy(...).gram`; with them the twin filter
-    is on, which sends a neuron with a higher-scored partner at |cosine| above `twin_filter` to the
-    back of the queue.
+    Parameters
+    ----------
+    scores : sequence of Tensor
+        (N,) per layer, high = keep; ties go to the neuron that comes first.
+    keep : float
+        Fraction in (0, 1] of all feed-forward neurons.
+    scope : {"layer", "global"}
+        "layer" gives every layer the same fraction, "global" ranks all layers' neurons together.
+        A global ranking needs scores that mean the same in every layer: see Notes.
+    floor : int
+        Neurons that stay in every layer, taken from the same total; a layer that hits it is named
+        in a warning.
+    multiple_of : int
+        Every width is a multiple of it (or the layer's whole width).
+    widths : sequence of int, optional
+        Kept neurons by layer, instead of `keep` and `scope`.
+    standardise : bool
+        Give every layer's scores mean 0 and variance 1 first (as FLAP does).
+    grams : sequence of Tensor, optional
+        Each layer's G, (N, N), as in `redundancy(...).gram`. With them the twin filter is on: a
+        neuron with a higher-scored partner at |cosine| above `twin_filter` goes to the back of the
+        queue.
+    twin_filter : float
+        The twin filter's threshold.
 
-    standardise: give every layer's scores mean 0 and variance 1 first (as FLAP does). A global
-    ranking needs scores that mean the same in every layer. These do: the change of the loss
-    (movement, GUM, taylor, fisher) and what is written into the residual stream (wanda, flap, obs,
-    greedy_obs). Weights or activations alone do not (magnitude, activation_norm, minitron,
-    peak_to_peak): their scale is each layer's own. Notebook 10 shows both.
+    Returns
+    -------
+    list of Tensor
+        (N,) bool per layer.
 
-    Returns one (N,) bool tensor per layer. Raises GumlabError for values that cannot be met.
+    Raises
+    ------
+    GumlabError
+        For values that cannot be met.
 
+    Notes
+    -----
+    These scores mean the same in every layer: the change of the loss (movement, GUM, taylor,
+    fisher) and what is written into the residual stream (wanda, flap, obs, greedy_obs). Weights or
+    activations alone do not (magnitude, activation_norm, minitron, peak_to_peak): their scale is
+    each layer's own. Notebook 10 shows both.
+
+    Examples
+    --------
     >>> [m.tolist() for m in select([torch.tensor([3., 1., 2., 2.])], keep=0.5)]
     [[True, False, True, False]]
     """
-    _check_scores(scores)
+    check_scores(scores)
     if standardise:
         scores = [_standardised(s.double()) for s in scores]
     if grams is not None:
@@ -59,11 +86,24 @@ def select(
     if widths is None:
         widths = layer_widths(scores, keep, scope, floor=floor, multiple_of=multiple_of)
     check_widths(widths, [len(s) for s in scores])
-    return [top(s, w) for s, w in zip(scores, widths, strict=True)]
+    return [top(s, width) for s, width in zip(scores, widths, strict=True)]
 
 
 def top(scores: Tensor, count: int) -> Tensor:
-    """Mask (N,) of the `count` highest of the scores (N,); ties go to the lower index."""
+    """The mask of the `count` highest scores; ties go to the lower index.
+
+    Parameters
+    ----------
+    scores : Tensor
+        (N,).
+    count : int
+        How many stay.
+
+    Returns
+    -------
+    Tensor
+        (N,) bool.
+    """
     mask = torch.zeros_like(scores, dtype=torch.bool)
     mask[scores.argsort(descending=True, stable=True)[:count]] = True
     return mask
@@ -73,6 +113,18 @@ def above_threshold(scores: Sequence[Tensor], v: float, keep: float) -> list[Ten
     """Soft movement's masks: sigmoid(S_i) > tau, but at least int(keep N) + 1 neurons of a layer.
 
     tau rises from 0 to SOFT_THRESHOLD as v_t falls from 1 to keep (reference code).
+
+    Parameters
+    ----------
+    scores : sequence of Tensor
+        S, (N,) per layer.
+    v, keep : float
+        v_t, the fraction that the schedule keeps now, and the fraction at the end.
+
+    Returns
+    -------
+    list of Tensor
+        (N,) bool per layer.
     """
     tau = SOFT_THRESHOLD * (1 - v) / (1 - keep) if keep < 1 else 0.0
     return [(torch.sigmoid(s) > tau) | top(s, int(keep * len(s)) + 1) for s in scores]
@@ -87,21 +139,32 @@ def layer_widths(
     multiple_of: int = 1,
     warn: bool = True,
 ) -> list[int]:
-    """How many neurons each layer keeps under `select`: the sum is round(keep * N) exactly.
+    """How many neurons each layer keeps under `select`.
 
-    With multiple_of the sum is within one multiple of it.
+    Parameters
+    ----------
+    scores, keep, scope, floor, multiple_of
+        As in `select`.
+    warn : bool
+        Name the layers that hit the floor in a warning.
+
+    Returns
+    -------
+    list of int
+        Their sum is round(keep * N) exactly; with `multiple_of` within one multiple of it.
     """
     sizes = [len(s) for s in scores]
     total = _check_budget(sizes, keep, scope, floor, multiple_of)
     if scope == "layer":
         wanted = [n * total / sum(sizes) for n in sizes]
-        short = [layer for layer, w in enumerate(wanted) if w < floor]
+        short = [layer for layer, width in enumerate(wanted) if width < floor]
     else:  # with the floors' neurons set first, the rest of the budget goes by rank over all layers
-        free = torch.cat([s.double() for s in scores])
-        lifted = free.masked_fill(torch.cat([top(s, floor) for s in scores]), math.inf)
-        wanted = [float(m.sum()) for m in top(lifted, total).split(sizes)]
-        left = top(free, total).split(sizes) if warn else ()
-        short = [i for i, m in enumerate(left) if m.sum() < floor]
+        everywhere = torch.cat([s.double() for s in scores])
+        on_the_floor = torch.cat([top(s, floor) for s in scores])
+        floored = everywhere.masked_fill(on_the_floor, math.inf)
+        wanted = [float(mask.sum()) for mask in top(floored, total).split(sizes)]
+        without_floor = top(everywhere, total).split(sizes) if warn else ()
+        short = [layer for layer, mask in enumerate(without_floor) if mask.sum() < floor]
     if warn and short:
         warnings.warn(
             f"Top_v would leave fewer than floor={floor} neurons in layer(s) "
@@ -115,68 +178,114 @@ def layer_widths(
 def apportion(
     wanted: Sequence[float], total: int, low: Sequence[int], high: Sequence[int], unit: int = 1
 ) -> list[int]:
-    """Whole multiples of `unit` near `wanted`, between low and high, that sum nearest to total.
+    """Whole multiples of `unit` near what is wanted, within bounds, that sum nearest to a total.
 
     Rounds down, then gives the missing units to the layers that lost most by rounding.
 
+    Parameters
+    ----------
+    wanted : sequence of float
+        One per layer.
+    total : int
+        What they are to sum to.
+    low, high : sequence of int
+        The bounds, one per layer.
+    unit : int
+        Every width is a multiple of it, or a bound.
+
+    Examples
+    --------
     >>> apportion([2.5, 2.5, 2.5], 8, [1, 1, 1], [5, 5, 5])
     [3, 3, 2]
     """
-    widths = [
-        min(h, max(lo, int(w // unit) * unit)) for w, lo, h in zip(wanted, low, high, strict=True)
-    ]
+    bounds = zip(wanted, low, high, strict=True)
+    widths = [min(most, max(least, int(wish // unit) * unit)) for wish, least, most in bounds]
     while sum(widths) != total:
         step = unit if sum(widths) < total else -unit
-        gaps = [(w - x) * step for w, x in zip(wanted, widths, strict=True)]
-        moved = [
-            min(h, x + step) if step > 0 else (x - 1) // unit * unit
-            for x, h in zip(widths, high, strict=True)
-        ]
-        allowed = [i for i, x in enumerate(moved) if x != widths[i] and x >= low[i]]
-        best = max(allowed, key=lambda i: (gaps[i], -i), default=None)
+        best = _next_to_move(wanted, widths, low, high, step, unit)
         if best is None:
             break
-        after = sum(widths) + moved[best] - widths[best]
+        layer, moved = best
+        after = sum(widths) + moved - widths[layer]
         if abs(after - total) >= abs(sum(widths) - total):
             break
-        widths[best] = moved[best]
+        widths[layer] = moved
     return widths
+
+
+def _next_to_move(
+    wanted: Sequence[float],
+    widths: Sequence[int],
+    low: Sequence[int],
+    high: Sequence[int],
+    step: int,
+    unit: int,
+) -> tuple[int, int] | None:
+    """The layer that lacks most in the direction of `step`, and its new width."""
+    best = None
+    best_gap = -math.inf
+    for layer, width in enumerate(widths):
+        moved = min(high[layer], width + step) if step > 0 else (width - 1) // unit * unit
+        gap = (wanted[layer] - width) * step
+        if moved != width and moved >= low[layer] and gap > best_gap:
+            best = (layer, moved)
+            best_gap = gap
+    return best
 
 
 def demote_twins(scores: Sequence[Tensor], pairs: Sequence[Tensor]) -> list[Tensor]:
     """The twin filter: a neuron with a higher-scored partner ranks behind all that have none.
 
-    pairs: one (P, 2) tensor of `twin_pairs` per layer. Equal scores: the first is the higher. The
-    demoted neurons keep their order. What comes back are ranks over all layers, in float64.
+    Parameters
+    ----------
+    scores : sequence of Tensor
+        (N,) per layer. Of equal scores the first is the higher.
+    pairs : sequence of Tensor
+        (P, 2) per layer, as `gumlab.gram.twin_pairs` gives them.
+
+    Returns
+    -------
+    list of Tensor
+        (N,) float64 per layer: ranks over all layers, ties included, in which the demoted neurons
+        keep their order. Ranks, because sums of scores would lose digits.
     """
-    sizes = [len(s) for s in scores]  # ranks over all layers, ties included: sums lose no digit
-    _, ranks = torch.cat([s.double() for s in scores]).unique(return_inverse=True)
+    sizes = [len(s) for s in scores]
+    everywhere = torch.cat([s.double() for s in scores])
+    _, ranks = everywhere.unique(return_inverse=True)
     demoted = []
-    for s, whole, pair in zip(scores, ranks.split(sizes), pairs, strict=True):
-        one, partner = pair.unbind(1)
-        rank = s.argsort(descending=True, stable=True).argsort()
-        behind = torch.zeros_like(s, dtype=torch.bool)
-        behind[one[rank[partner] < rank[one]]] = True
-        demoted.append(whole.double() - sum(sizes) * behind)
+    for layer_scores, layer_ranks, layer_pairs in zip(
+        scores, ranks.split(sizes), pairs, strict=True
+    ):
+        neuron, partner = layer_pairs.unbind(1)
+        place = layer_scores.argsort(descending=True, stable=True).argsort()
+        behind = torch.zeros_like(layer_scores, dtype=torch.bool)
+        behind[neuron[place[partner] < place[neuron]]] = True
+        demoted.append(layer_ranks.double() - sum(sizes) * behind)
     return demoted
 
 
-def check_grams(grams: Sequence[Tensor], scores: Sequence[Tensor]) -> None:
-    """Raise GumlabError unless there is one (N, N) matrix per layer of N scores."""
-    shapes = [tuple(g.shape) for g in grams]
-    if shapes != [(len(s), len(s)) for s in scores]:
-        raise GumlabError(
-            f"The Gram matrices have shapes {shapes}, the layers {[len(s) for s in scores]} "
-            "neurons; expected one (N, N) matrix per layer, as in redundancy(...).gram."
-        )
-
-
 def schedule(step: int, steps: int, keep: float, start: float = 0.1, end: float = 0.7) -> float:
-    """v_t, the fraction kept at `step` of `steps`: 1, then cubic down to `keep`, then constant.
+    """v_t, the fraction kept at a step: 1, then cubic down to `keep`, then constant.
 
     v_t = keep + (1 - keep) m^3 with m = 1 - (t - start T) / ((end - start) T), the reference
     code's schedule (dense for 10 % of the steps, the target from 70 %).
 
+    Parameters
+    ----------
+    step, steps : int
+        t and T.
+    keep : float
+        The fraction at the end.
+    start, end : float
+        The shares of the steps at which the fall begins and ends.
+
+    Raises
+    ------
+    GumlabError
+        Unless 0 <= start < end <= 1.
+
+    Examples
+    --------
     >>> [round(schedule(t, 100, 0.2), 3) for t in (0, 10, 40, 70, 100)]
     [1.0, 1.0, 0.3, 0.2, 0.2]
     """
@@ -184,6 +293,16 @@ def schedule(step: int, steps: int, keep: float, start: float = 0.1, end: float 
         raise GumlabError(f"The schedule needs 0 <= start < end <= 1, got {start} and {end}.")
     m = 1 - (step / steps - start) / (end - start)
     return keep + (1 - keep) * min(1.0, max(0.0, m)) ** 3
+
+
+def check_grams(grams: Sequence[Tensor], scores: Sequence[Tensor]) -> None:
+    """Raise GumlabError unless there is one (N, N) matrix per layer of N scores."""
+    shapes = [tuple(gram.shape) for gram in grams]
+    if shapes != [(len(s), len(s)) for s in scores]:
+        raise GumlabError(
+            f"The Gram matrices have shapes {shapes}, the layers {[len(s) for s in scores]} "
+            "neurons; expected one (N, N) matrix per layer, as in redundancy(...).gram."
+        )
 
 
 def check_keep(keep: float) -> None:
@@ -226,7 +345,8 @@ def _standardised(s: Tensor) -> Tensor:
     return (s - s.mean()) / s.std(correction=0).clamp_min(least)
 
 
-def _check_scores(scores: Sequence[Tensor]) -> None:
+def check_scores(scores: Sequence[Tensor]) -> None:
+    """Raise GumlabError unless there is one (N,) tensor of numbers per layer."""
     if len(scores) == 0:
         raise GumlabError("There are no scores; expected one (N,) tensor per layer.")
     for layer, s in enumerate(scores):

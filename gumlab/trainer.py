@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from gumlab.errors import GumlabError
+from gumlab.io.states import load_state, save_state
 from gumlab.pruner import Pruner
-from gumlab.pruner_state import load_state, save_state
 from gumlab.removal import cut_layer
+
+STATE_FILE = "pruner.safetensors"
 
 
 class PruningCallback(TrainerCallback):
@@ -21,26 +23,44 @@ class PruningCallback(TrainerCallback):
     The pruner steps after the backward pass and the clipping, before the optimizer. Its state goes
     into each checkpoint as `pruner.safetensors` and comes back with
     `trainer.train(resume_from_checkpoint=True)`, for which model, pruner and Trainer are made
-    afresh. resume_from: the checkpoint's folder, where that is not in the Trainer's output_dir.
+    afresh.
+
+    Parameters
+    ----------
+    pruner : Pruner
+        Made for the Trainer's model and its `max_steps`.
+    resume_from : str or Path, optional
+        The folder of the checkpoint to go on from, where that is not in the Trainer's output_dir.
+
+    Raises
+    ------
+    GumlabError
+        When the training begins, for a run that does not fit the pruner.
+
+    Notes
+    -----
     Of several processes, one pruner each, all keep the same neurons; a pruner with cut=True takes
     one process. A Trainer that was killed while it saved leaves a checkpoint it cannot resume from:
     the newest that holds `pruner.safetensors`, which comes last, is whole; give it by path.
-
-    Raises GumlabError, when the training begins, for a run that does not fit the pruner.
     """
 
     def __init__(self, pruner: Pruner, resume_from: str | Path | None = None) -> None:
-        self.pruner, self.resume_from = pruner, resume_from
+        self.pruner = pruner
+        self.resume_from = resume_from
         if pruner.cut:
-            self._handle = pruner.model.register_load_state_dict_pre_hook(self._fit)
+            self._handle = pruner.model.register_load_state_dict_pre_hook(self._fit_widths)
 
-    def _fit(self, model: nn.Module, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    def _fit_widths(
+        self, model: nn.Module, weights: dict[str, Tensor], prefix: str, *_: Any
+    ) -> None:
         """Where a checkpoint of a cut model is about to be loaded, cut the layers to its widths."""
-        names = {p: prefix + name for name, p in model.named_parameters()}
+        names = {parameter: prefix + name for name, parameter in model.named_parameters()}
         for layer in self.pruner.layers:
-            weight = weights.get(names[layer.proj.weight], layer.proj.weight)
-            if weight.shape != layer.proj.weight.shape:
-                cut_layer(layer, torch.arange(weight.numel() // layer.outgoing().shape[1]))
+            present = layer.proj.weight
+            saved = weights.get(names[present], present)
+            if saved.shape != present.shape:
+                model_width = layer.outgoing().shape[1]
+                cut_layer(layer, torch.arange(saved.numel() // model_width))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Check that this run is the pruner's; where it goes on from a checkpoint, read that."""
@@ -58,17 +78,19 @@ class PruningCallback(TrainerCallback):
         if args.fp16 or args.load_best_model_at_end:
             raise GumlabError(
                 "Pruning needs fp16=False (its loss scale would reach the scores; take bf16) and "
-                "load_best_model_at_end=False (the best weights may be those of other masks)."
+                "load_best_model_at_end=False (the best weights may be those of other masks); got "
+                f"fp16={args.fp16} and load_best_model_at_end={args.load_best_model_at_end}."
             )
         if pruner.cut:
             self._handle.remove()
             if args.world_size > 1:
                 raise GumlabError(
-                    "cut=True works in one process; here are several, whose gradients are gathered "
-                    "by shape. Take final=True, and gumlab.shrink after the training."
+                    f"cut=True works in one process; here are {args.world_size}, whose gradients "
+                    "are gathered by shape. Take final=True, and gumlab.shrink after the training."
                 )
         if state.global_step:
-            load_state(pruner, self.resume_from or _folder(args, state))
+            folder = Path(self.resume_from or _checkpoint(args, state))
+            pruner.load_state_dict(load_state(folder / STATE_FILE))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One step of the pruner."""
@@ -77,11 +99,12 @@ class PruningCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the pruner's state into the checkpoint that the Trainer has just written."""
         if state.is_world_process_zero:
-            save_state(self.pruner, _folder(args, state))
+            save_state(self.pruner.state_dict(), _checkpoint(args, state) / STATE_FILE)
 
     def __repr__(self) -> str:
         return f"PruningCallback({self.pruner!r})"
 
 
-def _folder(args: Any, state: Any) -> Path:
+def _checkpoint(args: Any, state: Any) -> Path:
+    """The folder of the Trainer's checkpoint at this step."""
     return Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -116,8 +116,8 @@ def train(
             history.losses.append(loss.item())
             history.kept.append(pruner.fraction_kept if pruner else 1.0)
             if pruner is not None and record and (done + 1) % record == 0:
-                scores = [s.detach().clone() for s in pruner.scores]
-                history.frames.append(Frame(done + 1, pruner.masks, scores))
+                scores = [s.detach().clone() for s in pruner.original_scores]
+                history.frames.append(Frame(done + 1, pruner.original_masks, scores))
             bar.update()
             bar.set_postfix(loss=history.losses[-1], kept=history.kept[-1], refresh=False)
     model.eval()

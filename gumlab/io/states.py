@@ -1,0 +1,78 @@
+"""A state of tensors and plain values to one file and back: never half of it, never unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gumlab.errors import GumlabError
+
+TENSOR = "tensor"  # {"tensor": key} stands in the JSON for the tensor stored under that key
+
+
+def save_state(state: dict[str, Any], path: str | Path) -> None:
+    """Write a state: its tensors as safetensors, all else as JSON in the same file's header.
+
+    Parameters
+    ----------
+    state : dict
+        Tensors, numbers, text, None, and lists, tuples and dicts of them.
+    path : str or Path
+        The file; it appears whole or not at all.
+    """
+    path = Path(path)
+    tensors: dict[str, Tensor] = {}
+    plain = _without_tensors(state, tensors)
+    half = path.with_suffix(".half")
+    save_file(tensors, half, {"state": json.dumps(plain)})
+    half.replace(path)
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """The state that `save_state` wrote, its tensors on the CPU.
+
+    Raises
+    ------
+    GumlabError
+        Where there is no such file, or it is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            plain = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _with_tensors(plain, tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise GumlabError(
+            f"There is no whole state in {path}. Resume from a checkpoint that was saved with "
+            "PruningCallback; for one outside output_dir: PruningCallback(pruner, folder)."
+        ) from error
+
+
+def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value with each tensor replaced by its key, and moved to `tensors`."""
+    if isinstance(value, Tensor):
+        key = str(len(tensors))
+        tensors[key] = value.detach().cpu().clone().contiguous()
+        return {TENSOR: key}
+    if isinstance(value, dict):
+        # a list of pairs, since JSON would turn the keys of an optimizer's state into text
+        return {"items": [[k, _without_tensors(v, tensors)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_without_tensors(item, tensors) for item in value]
+    return value
+
+
+def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The reverse of `_without_tensors`."""
+    if isinstance(value, dict):
+        if TENSOR in value:
+            return tensors[value[TENSOR]]
+        return {key: _with_tensors(item, tensors) for key, item in value["items"]}
+    if isinstance(value, list):
+        return [_with_tensors(item, tensors) for item in value]
+    return value
