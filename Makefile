@@ -29,10 +29,10 @@ test: $(READY) ## Run the tests and every notebook under nbval, side by side (ab
 	@$(MAKE) -j2 --no-print-directory test-browser test-package test-notebooks
 
 test-package: $(READY) ## Run the tests of the package
-	$(PY) -m pytest -q --ignore tests/test_browser.py
+	$(PY) -m pytest -q --ignore tests/notebooks/test_browser.py
 
 test-browser: $(READY) ## Run every notebook in a browser, where there is one
-	$(PY) -m pytest -q tests/test_browser.py
+	$(PY) -m pytest -q tests/notebooks/test_browser.py
 
 test-notebooks: test-notebooks-0 test-notebooks-1 ## Run every notebook under nbval
 
@@ -61,7 +61,7 @@ lint: $(READY) ## Check style, types, versions in step, and that the notebooks a
 
 coverage: $(READY) ## Measure which lines of the package its tests reach (results/coverage.md)
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -q --ignore tests/test_browser.py
+	$(PY) -m coverage run -m pytest -q --ignore tests/notebooks/test_browser.py
 	$(PY) -m coverage combine -q
 	@{ printf '# Lines of the package that its tests reach\n\nMade by `make coverage`, without a GPU and a browser; in per cent.\n\n'; \
 	$(PY) -m coverage report --format=markdown; } > results/coverage.md

@@ -2,8 +2,9 @@
 
     python benchmarks/faults.py
 
-The long versions of tests/test_faults.py and its neighbours: kills, damaged files, full and
-read-only disks, hostile SQL, leaks. Each asserts what must hold, and tells how often it was tried.
+The long versions of tests/integration/test_faults.py and its neighbours: kills, damaged files,
+full and read-only disks, hostile SQL, leaks. Each asserts what must hold, and tells how often it
+was tried.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from pathlib import Path
 from grid import ROOT, made_by, markdown
 
 sys.path.insert(0, str(ROOT / "tests"))
-import conftest
+sys.path.insert(0, str(ROOT / "tests" / "integration"))
 import pytest
-import test_checkpoints_faults
+import test_checkpoint_faults
 import test_faults
 import test_study
+from helpers.models import random_masks, tiny
+from helpers.texts import word_tokenizer
 
 import gumlab as gl
 
@@ -37,7 +40,7 @@ def study(folder: Path) -> Told:
     yield "two studies at once in a folder of an odd name", rows, "each row that of one alone"
     test_faults.test_a_read_only_folder_is_known_before_the_work_and_can_be_read(base, data)
     yield "a study in a read-only folder", 1, "one sentence before the work; its table is read"
-    model, tokenizer = conftest.tiny("gpt2"), conftest.word_tokenizer()
+    model, tokenizer = tiny("gpt2"), word_tokenizer()
     try:
         test_faults.test_a_disk_that_is_really_full(base, data, model, tokenizer)
         yield "a full disk, for save and study", 2, "one sentence, nothing half-written, goes on"
@@ -46,22 +49,22 @@ def study(folder: Path) -> Told:
 
 
 def saves(folder: Path) -> Told:
-    states = test_checkpoints_faults.killed_saves(folder, 60)
+    states = test_checkpoint_faults.killed_saves(folder, 60)
     ends = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     yield "kill -9 of a save", states.total(), f"the checkpoint is whole or not there yet: {ends}"
-    model, tokenizer = conftest.tiny("gpt2"), conftest.word_tokenizer()
-    small = gl.shrink(model, conftest.random_masks(model, False))
+    model, tokenizer = tiny("gpt2"), word_tokenizer()
+    small = gl.shrink(model, random_masks(model, False))
     path = gl.save(small, tokenizer, folder / "model")
-    test_checkpoints_faults.test_a_read_only_folder_is_a_sentence_and_changes_nothing(
+    test_checkpoint_faults.test_a_read_only_folder_is_a_sentence_and_changes_nothing(
         path, model, tokenizer
     )
     yield "a save into a read-only folder", 2, "one sentence, nothing changed"
-    refused = test_checkpoints_faults.damaged(path, 200, seed=1)
+    refused = test_checkpoint_faults.damaged(path, 200, seed=1)
     yield "truncations and flipped bits", 200, f"{refused} refused, the others without effect"
 
 
 def trainer(folder: Path) -> Told:
-    told = test_checkpoints_faults.alone("test_faults", "train_under_fire", folder, 20)
+    told = test_checkpoint_faults.alone("test_faults", "train_under_fire", folder, 20)
     ends = (
         f"{told['half-written']} checkpoints half-written and refused; {told['ended']} runs ended "
     )

@@ -43,49 +43,49 @@ MUTATIONS = (
         "selection.py",
         "stable=True)[:count]] = True",
         "stable=True)[: count + 1]] = True",
-        "test_selection.py::test_fixed_widths_take_the_best_of_each_layer",
+        "unit/test_selection.py::test_fixed_widths_take_the_best_of_each_layer",
     ),
     Mutation(
         "ties are broken by keeping more",
         "selection.py",
         "mask[scores.argsort(descending=True, stable=True)[:count]] = True",
         "mask |= scores >= scores.sort(descending=True).values[count - 1]",
-        "test_selection.py::test_ties_go_to_the_first_position",
+        "unit/test_selection.py::test_ties_go_to_the_first_position",
     ),
     Mutation(
         "a global budget is spent layer by layer",
         "selection.py",
         'if scope == "layer":',
         "if scope in SCOPES:",
-        "test_selection.py::test_exactly_round_keep_n_neurons_stay[0-global]",
+        "unit/test_selection.py::test_exactly_round_keep_n_neurons_stay[0-global]",
     ),
     Mutation(
         "the schedule is one step late",
         "selection.py",
         "m = 1 - (step / steps - start)",
         "m = 1 - ((step - 1) / steps - start)",
-        "test_selection.py::test_the_schedule_by_hand",
+        "unit/test_selection.py::test_the_schedule_by_hand",
     ),
     Mutation(
         "a floor comes on top of the total",
         "selection.py",
         "return apportion(wanted, total, low, sizes, multiple_of)",
         "return apportion(wanted, total + floor, low, sizes, multiple_of)",
-        "test_selection.py::test_exactly_round_keep_n_neurons_stay[1-global]",
+        "unit/test_selection.py::test_exactly_round_keep_n_neurons_stay[1-global]",
     ),
     Mutation(
         "Conv1D is read untransposed",
         "feedforward.py",
         "return weight.T if is_conv1d(module) else weight",
         "return weight",
-        "test_feedforward.py::test_conv1d_and_linear_show_the_same_neurons",
+        "unit/test_feedforward.py::test_conv1d_and_linear_show_the_same_neurons",
     ),
     Mutation(
         "the output projection is cut along the wrong axis",
         "feedforward.py",
         "int(not is_conv1d(self.proj)), index)]",
         "int(is_conv1d(self.proj)), index)]",
-        "test_invariants.py::test_1_3_4_ties_biases_and_odd_widths_change_nothing"
+        "integration/test_invariants.py::test_1_3_4_ties_biases_and_odd_widths_change_nothing"
         "[gpt2-as-wide-as-the-model]",
     ),
     Mutation(
@@ -93,84 +93,84 @@ MUTATIONS = (
         "feedforward.py",
         "found.append((module.bias, 0, rows))",
         "found.append((module.bias, 0, torch.arange(len(rows))))",
-        "test_shrinking.py::test_the_neurons_that_stay_keep_their_order_and_weights[gpt2]",
+        "unit/test_removal.py::test_the_neurons_that_stay_keep_their_order_and_weights[gpt2]",
     ),
     Mutation(
         "the up projection of a gated block is not cut",
         "feedforward.py",
         "for module in self.fc:\n            parts",
         "for module in self.fc[:1]:\n            parts",
-        "test_invariants.py::test_1_masks_from_scores_shrink_to_what_they_gate[llama]",
+        "integration/test_invariants.py::test_1_masks_from_scores_shrink_to_what_they_gate[llama]",
     ),
     Mutation(
         "of a fused gate and up, up takes the gate's rows",
         "feedforward.py",
         "index + part * self.width",
         "index + 0 * self.width",
-        "test_invariants.py::test_1_masks_from_scores_shrink_to_what_they_gate[phi3]",
+        "integration/test_invariants.py::test_1_masks_from_scores_shrink_to_what_they_gate[phi3]",
     ),
     Mutation(
         "padding neurons are copies, not zeros",
         "feedforward.py",
         "taken.index_fill_(axis, padding, 0)",
         "taken.index_fill_(axis, padding, 1)",
-        "test_feedforward.py::test_replacements_take_neurons_and_pad_with_zeros[gpt_neo]",
+        "unit/test_feedforward.py::test_replacements_take_neurons_and_pad_with_zeros[gpt_neo]",
     ),
     Mutation(
         "padding tokens count in the Gram matrix",
         "collecting.py",
         "rows = h.flatten(0, -2)[real.flatten()].float()",
         "rows = h.flatten(0, -2).float()",
-        "test_inspection.py::test_the_gram_is_the_stacked_activations[gpt2]",
+        "unit/test_inspection.py::test_the_gram_is_the_stacked_activations[gpt2]",
     ),
     Mutation(
         "padding tokens count in the running Gram sums",
-        "gating.py",
+        "collecting.py",
         "real = mask.flatten().nonzero().flatten()",
         "real = (mask >= 0).flatten().nonzero().flatten()",
-        "test_gating.py::test_running_grams_are_exactly_the_real_tokens[gpt2]",
+        "unit/test_gating.py::test_running_grams_are_exactly_the_real_tokens[gpt2]",
     ),
     Mutation(
         "the straight-through gradient has the wrong sign",
         "gating.py",
         "product := h * grad",
         "product := -h * grad",
-        "test_gating.py::test_a_gate_passes_the_masked_gradient_to_h",
+        "unit/test_gating.py::test_a_gate_passes_the_masked_gradient_to_h",
     ),
     Mutation(
         "removed neurons count in GUM's similarity",
         "scoring.py",
         "kept = inverse * mask",
         "kept = inverse",
-        "test_scoring.py::test_mean_similarity_is_the_double_loop",
+        "unit/test_scoring.py::test_mean_similarity_is_the_double_loop",
     ),
     Mutation(
         "OBS leaves out how unique a neuron is",
         "scoring.py",
         "(squared_norm(layer) * unrebuilt(found.gram, ridge)).float()",
         "(squared_norm(layer) * found.energy).float()",
-        "test_statistics.py::test_obs_is_the_error_of_deleting_and_refitting[gpt2]",
+        "unit/test_collecting.py::test_obs_is_the_error_of_deleting_and_refitting[gpt2]",
     ),
     Mutation(
         "of two twins the higher-scored goes",
         "selection.py",
         "rank[partner] < rank[one]",
         "rank[partner] > rank[one]",
-        "test_twin_filter.py::test_of_two_twins_the_higher_stays_and_of_equal_ones_the_first",
+        "integration/test_twin_filter.py::test_of_two_twins_the_higher_stays_and_of_equal_ones_the_first",
     ),
     Mutation(
         "the refit has no ridge",
-        "collecting.py",
+        "gram.py",
         "add_(ridge * (energy.sum()",
         "add_(0 * ridge * (energy.sum()",
-        "test_statistics.py::test_the_ridge_is_of_the_neurons_that_fire",
+        "unit/test_collecting.py::test_the_ridge_is_of_the_neurons_that_fire",
     ),
     Mutation(
         "the refit takes the removed neurons for the kept",
         "removal.py",
         "found.gram[mask][:, ~mask].double() @ removed",
         "found.gram[mask][:, mask].double() @ layer.outgoing()[mask].double()",
-        "test_statistics.py::test_the_refit_is_least_squares[True]",
+        "unit/test_collecting.py::test_the_refit_is_least_squares[True]",
     ),
     Mutation(
         "tied weights come apart in the copy",
@@ -179,14 +179,14 @@ MUTATIONS = (
         "    remove_gates(small)\n"
         "    small.set_output_embeddings(copy.deepcopy(small.get_output_embeddings()))\n"
         "    for layer",
-        "test_shrinking.py::test_the_copy_shares_no_storage",
+        "unit/test_removal.py::test_the_copy_shares_no_storage",
     ),
     Mutation(
         "the prompt is learned too",
         "tasks/batches.py",
         "labels[i, start:n] = ids[i, start:n]",
         "labels[i, :n] = ids[i, :n]",
-        "test_batches.py::test_only_the_target_and_the_end_of_text_are_labelled",
+        "unit/tasks/test_batches.py::test_only_the_target_and_the_end_of_text_are_labelled",
     ),
 )
 
@@ -221,7 +221,8 @@ def outcomes(folder: Path, tests: Sequence[str]) -> dict[str, str]:
     os.waitpid(child, 0)
     found = {}
     for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():
-        name = f"{case.get('classname').removeprefix('tests.')}.py::{case.get('name')}"
+        file = case.get("classname").removeprefix("tests.").replace(".", "/")
+        name = f"{file}.py::{case.get('name')}"
         trouble = [part for part in case if part.tag in ("failure", "error", "skipped")]
         lines = [part.get("message", "").splitlines() or [part.tag] for part in trouble]
         found[name] = f"{trouble[0].tag}: {lines[0][0]}" if trouble else ""

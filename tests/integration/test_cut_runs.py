@@ -1,0 +1,257 @@
+"""A pruner that cuts ends as one that only masks: masks, losses, weights, optimizer state."""
+
+import itertools
+
+import pytest
+import torch
+from helpers.methods import CASES, METHOD_CASES, prune
+from helpers.models import hooks_of, logits_of, loss_of, neuron_weights, tiny
+from helpers.texts import make_examples, one_batch, word_tokenizer
+
+import gumlab as gl
+from gumlab.feedforward import neurons
+from gumlab.study.methods import Method, run
+from gumlab.tasks.batches import shuffled
+
+STEPS = 16
+TWINS = {"twin_filter": 0.5, "gram_every": 2}
+# the options of a case beside those of METHOD_CASES
+MORE = {"random": {}, "magnitude": TWINS, "movement-layer-gate": {"multiple_of": 4}}
+RUNS = [(case, name) for case, name in CASES if name in ("gpt2", "phi3") or case == "gum-gate"]
+
+
+def both(case, name, tokenizer, task, **options):
+    """(model, pruner, history) of the run that only masks, and of the one that cuts."""
+    found = []
+    for how in ({"final": True}, {"cut": True}):
+        model = tiny(name)
+        pruner, history = prune(
+            model, case, tokenizer, task, STEPS, **(MORE.get(case, {}) | options | how)
+        )
+        found.append((model, pruner, history))
+    return found
+
+
+def same(ours, theirs):
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def kept_of(value, dim, offset, mask):
+    """The entries of a (full) weight that belong to the kept neurons, written out by hand."""
+    return value.narrow(dim, offset, len(mask)).index_select(dim, mask.nonzero().flatten())
+
+
+def assert_kept_weights_agree(masked, cut, masks, of=lambda parameter: parameter.detach()):
+    """of: what to compare of a parameter of either model."""
+    for one, other, mask in zip(neurons(masked), neurons(cut), masks, strict=True):
+        assert other.width == int(mask.sum())
+        for (p, dim, at), (q, _, start) in zip(
+            neuron_weights(one), neuron_weights(other), strict=True
+        ):
+            want = kept_of(of(p), dim, at, mask)
+            got = of(q).narrow(dim, start, other.width)
+            torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("case", "name"), RUNS)
+def test_a_run_that_cuts_ends_as_one_that_masks(case, name, tokenizer, task):
+    (masked, by_mask, before), (cut, by_cut, after) = both(case, name, tokenizer, task)
+    assert same(by_mask.masks, by_cut.masks)
+    assert by_mask.fraction_kept == by_cut.fraction_kept < 0.6
+    assert before.kept == after.kept
+    assert after.losses == pytest.approx(before.losses, rel=1e-4)
+    assert_kept_weights_agree(masked, cut, by_cut.masks)
+    for module in (m for layer in neurons(cut) for m in (*layer.fc, layer.proj)):
+        sizes = (module.nx, module.nf) if hasattr(module, "nf") else _sizes(module)
+        assert sizes == module.weight.shape
+    batch = one_batch(cut, tokenizer, task.test)
+    gated = logits_of(masked, batch)
+    torch.testing.assert_close(logits_of(cut, batch), gated, rtol=1e-3, atol=1e-4)
+    by_cut.remove()
+    assert hooks_of(cut) == 0
+    torch.testing.assert_close(logits_of(cut, batch), gated, rtol=1e-3, atol=1e-4)
+    small = gl.shrink(cut, by_cut.masks)  # the masks are over the neurons it began with
+    torch.testing.assert_close(logits_of(small, batch), gated, rtol=1e-3, atol=1e-4)
+
+
+def _sizes(linear):
+    return linear.out_features, linear.in_features
+
+
+def by_hand(name, optimizers_of, case="gum-gate", **options):
+    """A hand-written loop that keeps each step's graph alive: (model, pruner, optimizers, cuts)."""
+    method, extra = METHOD_CASES[case]
+    model = tiny(name).train()
+    pruner = gl.Pruner(model, method, 0.4, STEPS, **(extra | options))
+    optimizers, cuts = optimizers_of(model), []
+    for batch in shuffled(model, word_tokenizer(), make_examples(12), 4, STEPS, seed=0):
+        loss = loss_of(model, batch)
+        loss.backward()
+        cuts.append(pruner.step(*optimizers))
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    return model, pruner, optimizers, cuts
+
+
+def split(model):
+    """Two optimizers: momentum for matrices, Adam for the rest."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    rest = [p for p in model.parameters() if p.ndim != 2]
+    sgd = torch.optim.SGD(matrices, lr=1e-3, momentum=0.9)
+    return (sgd, torch.optim.Adam(rest, lr=1e-3)) if rest else (sgd,)
+
+
+OPTIMIZERS = {
+    "adamw": lambda m: (torch.optim.AdamW(m.parameters(), lr=1e-2, amsgrad=True),),
+    "fused": lambda m: (torch.optim.AdamW(m.parameters(), lr=1e-2, fused=True),),
+    "foreach": lambda m: (torch.optim.Adam(m.parameters(), lr=1e-2, foreach=True),),
+    "split": split,
+}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "llama", "phi3"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_optimizers_state_is_cut_with_the_weights(optimizer, name):
+    (masked, by_mask, ours, _), (cut, by_cut, theirs, cuts) = (
+        by_hand(name, OPTIMIZERS[optimizer], **how) for how in ({"final": True}, {"cut": True})
+    )
+    assert same(by_mask.masks, by_cut.masks)
+    assert 1 < sum(cuts) < 12
+    states = {p: state for o in (*ours, *theirs) for p, state in o.state.items()}
+    keys = {k for state in states.values() for k, v in state.items() if v.numel() > 1}
+    assert keys
+    for key in keys:
+        for p, state in states.items():
+            assert key not in state or state[key].shape == p.shape
+        assert_kept_weights_agree(
+            masked, cut, by_cut.masks, lambda p, k=key: states[p].get(k, torch.zeros_like(p))
+        )
+
+
+def test_it_cuts_when_an_eighth_is_out_and_when_no_more_will_go():
+    """The masks over all neurons that began, the widths of those there, at every step."""
+    model, pruner, _, cuts = by_hand(
+        "gpt2", OPTIMIZERS["adamw"], "movement-global-neuron", cut=True, freeze=False
+    )
+    assert 1 < sum(cuts) < 12
+    assert [layer.width for layer in neurons(model)] == [int(m.sum()) for m in pruner.masks]
+    assert [len(m) for m in pruner.masks] == [len(s) for s in pruner.scores] == [24, 24]
+    assert f"keeps {round(0.4 * 48)} of 48 neurons" in repr(pruner)
+
+
+def masks_by_step(**options):
+    model = tiny("gpt2").train()
+    pruner = gl.Pruner(model, "movement", 0.5, 30, score_lr=0.5, end=0.5, freeze=False, **options)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    seen, widths = [pruner.masks], [[24, 24]]
+    for batch in shuffled(model, word_tokenizer(), make_examples(12), 4, 30, seed=0):
+        loss_of(model, batch).backward()
+        pruner.step(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append(pruner.masks)
+        widths.append([layer.width for layer in neurons(model)])
+    return seen, widths, pruner
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("unit", [1, 8])
+def test_what_is_out_stays_out_and_then_leaves(scope, unit):
+    options = {"scope": scope, "gradient": "gate", "multiple_of": unit}
+    assert masks_by_step(**options)[2].returned > 0
+    final, _, pruner = masks_by_step(**options, final=True)
+    assert pruner.returned == 0
+    for before, after in itertools.pairwise(final):
+        assert not any((b & ~a).any() for a, b in zip(before, after, strict=True))
+    seen, widths, _ = masks_by_step(**options, cut=True)
+    assert all(same(a, b) for a, b in zip(final, seen, strict=True))
+    for masks, there in zip(seen, widths, strict=True):
+        kept = [int(m.sum()) for m in masks]
+        assert all(k <= t and k % unit == 0 for k, t in zip(kept, there, strict=True))
+        assert sum(there) - sum(kept) < sum(there) / 8
+    assert sum(kept) == 24
+    assert kept == there
+
+
+def test_rounding_asks_no_neuron_back():
+    """Of 12, 12 and 4 neurons the shares are 5, 5 and 1 where 11 stay, but 4, 4 and 2 of 10."""
+    scores = [torch.rand(24, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    model = gl.shrink(tiny("gpt2", n_layer=3), gl.select(scores, widths=[12, 12, 4]))
+    returned = []
+    for final in (False, True):
+        pruner, kept = gl.Pruner(model, "random", 10 / 28, 200, final=final), []
+        for _ in range(200):
+            pruner.step()
+            kept.append([int(m.sum()) for m in pruner.masks])
+        assert [5, 5, 1] in kept
+        assert sum(kept[-1]) == 10
+        returned.append(pruner.returned)
+    assert returned[0] > 0 == returned[1]
+
+
+def test_distilled_it_ends_as_masked_too(tokenizer, task):
+    losses = []
+    for how in ({"final": True}, {"cut": True}):
+        model, teacher = tiny("gpt2"), tiny("gpt2", seed=1)
+        pruner = gl.Pruner(model, "movement", 0.4, STEPS, **how)
+        options = {"steps": STEPS, "batch_size": 4, "progress": False, "record": 4}
+        history = gl.train(model, tokenizer, task, pruner=pruner, teacher=teacher, **options)
+        losses.append(history.losses)
+        assert all(len(x) == 24 for f in history.frames for x in (*f.masks, *f.scores))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_loss_that_breaks_after_a_cut_leaves_the_last_good_weights(gpt2, tokenizer, task):
+    """Copies are kept from every fifth step; this cut falls between two."""
+    pruner, layer = gl.Pruner(gpt2, "movement", 0.4, 100, cut=True), neurons(gpt2)[0]
+    gpt2.lm_head.register_forward_hook(
+        lambda m, x, y: y * (float("nan") if layer.width < 24 else 1.0)
+    )
+    with pytest.raises(gl.GumlabError, match=r"it had after step 14\."):
+        gl.train(gpt2, tokenizer, task, steps=100, pruner=pruner, batch_size=4, progress=False)
+    assert layer.width < 24
+    assert all(p.isfinite().all() for p in gpt2.parameters())
+
+
+def test_without_its_optimizer_it_says_so(gpt2, tokenizer, examples):
+    pruner = gl.Pruner(gpt2, "movement", 0.4, STEPS, cut=True)
+    loss_of(gpt2, one_batch(gpt2, tokenizer, examples)).backward()
+    other = torch.optim.AdamW(tiny("gpt2").parameters())
+    for optimizers in ((), (other,)):
+        with pytest.raises(gl.GumlabError, match=r"Call pruner.step\(optimizer\) with the"):
+            pruner.step(*optimizers)
+    assert pruner.step_count == 0
+    factored = torch.optim.Adafactor(gpt2.parameters())
+    factored.step()
+    with pytest.raises(gl.GumlabError, match=r"'row_var' of a weight \(16, 24\).* cannot be cut"):
+        pruner.step(factored)
+    assert [layer.width for layer in neurons(gpt2)] == [24, 24]
+
+
+def test_what_was_cut_is_saved_and_pruned_again(gpt2, tokenizer, task, tmp_path):
+    pruner, _ = prune(gpt2, "movement-layer-neuron", tokenizer, task, 10, cut=True, widths=[9, 9])
+    masks = pruner.masks
+    pruner.remove()
+    assert gpt2.config.n_inner == 9
+    gl.save(gpt2, tokenizer, tmp_path / "small")
+    loaded, _ = gl.load(str(tmp_path / "small"), device="cpu")
+    batch = one_batch(gpt2, tokenizer, task.test)
+    torch.testing.assert_close(logits_of(loaded, batch), logits_of(gpt2, batch))
+    with pytest.raises(gl.GumlabError, match=r"masks have shapes \[\(24,\), \(24,\)\]"):
+        gl.shrink(gpt2, [~mask for mask in masks])  # those are gone
+    assert len(gl.shrink(gpt2, masks).state_dict()) == len(gpt2.state_dict())
+    again = gl.Pruner(gpt2, "random", 0.5, 10)
+    assert [len(m) for m in again.masks] == [9, 9]
+    with pytest.raises(gl.GumlabError, match="masks have shapes"):
+        gl.shrink(gpt2, masks)  # another run has begun
+
+
+def test_a_row_of_a_study_can_cut(tokenizer, task):
+    rows = [
+        run(tiny("gpt2"), tokenizer, task, Method("m", "gum", how), keep=0.4, steps=10).row
+        for how in ({"final": True}, {"cut": True})
+    ]
+    for key in ("widths", "neurons", "parameters"):
+        assert rows[0][key] == rows[1][key]
+    assert rows[1]["loss"] == pytest.approx(rows[0]["loss"], rel=1e-4)

@@ -1,0 +1,200 @@
+"""Every notebook in JupyterLab in a real browser: run from top to bottom, its explorers moved.
+
+Needs Debian's chromium and playwright (extra `test`). GUMLAB_BROWSER=required, as in .ci/run, makes
+a missing browser a failure instead of a skip. GUMLAB_SCREENSHOTS=FOLDER keeps a picture of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+NOTEBOOKS = sorted(p.name for p in (ROOT / "notebooks").glob("*.ipynb"))
+CHROMIUM = shutil.which("chromium")
+MISSING = [
+    name for name, found in (("chromium", CHROMIUM), ("playwright", find_spec("playwright")))
+    if not found
+]  # fmt: skip
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+RUN_ALL = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
+SHUT_DOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
+STATE = """() => {
+  const found = {errors: [], unrun: 0, explorers: []};
+  const cells = window.jupyterapp.shell.currentWidget.content.model.cells;
+  for (let i = 0; i < cells.length; i++) {
+    const cell = cells.get(i);
+    if (cell.type !== 'code') continue;
+    const skipped = (cell.getMetadata('tags') || []).includes('skip-execution');
+    if (cell.executionCount == null && !skipped) found.unrun += 1;
+    if (cell.sharedModel.source.trim().endsWith('explorer')) found.explorers.push(i);
+    for (let k = 0; k < cell.outputs.length; k++) {
+      const output = cell.outputs.get(k).toJSON();
+      if (output.output_type === 'error') found.errors.push(output.ename + ': ' + output.evalue);
+    }
+  }
+  return found;
+}"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(MISSING) and os.environ.get("GUMLAB_BROWSER") != "required",
+        reason=f"needs {' and '.join(MISSING)}: apt install chromium, pip install playwright",
+    ),
+    pytest.mark.filterwarnings("default::ResourceWarning"),  # of playwright's own pipes
+]
+
+
+@contextlib.contextmanager
+def served(folder, *command, **environment):
+    """The address of a Jupyter server that was started with this command, and answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *command, "--no-browser", f"--port={port}"],
+            env=os.environ | environment | {"HF_HUB_OFFLINE": "1"},
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        for _ in range(120):
+            time.sleep(1)
+            if server.poll() is not None:
+                pytest.fail(f"{command[0]} stopped:\n{(folder / 'log').read_text()[-2000:]}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+                break
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab that serves a copy of the notebooks."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    # all cells stay in the page, so that a test finds them
+    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    command = (
+        "jupyter", "lab", "--allow-root", "--IdentityProvider.token=",
+        "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={folder / 'notebooks'}",
+    )  # fmt: skip
+    with served(folder, *command, JUPYTERLAB_SETTINGS_DIR=str(folder / "settings")) as address:
+        yield f"{address}/lab"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def opened(browser, lab, notebook, width=1300):
+    """A page with the notebook open and its stored outputs drawn."""
+    page = browser.new_page(viewport={"width": width, "height": 1000})
+    workspace = uuid.uuid4().hex  # a new one, or JupyterLab opens the last page's notebooks too
+    page.goto(f"{lab}/workspaces/{workspace}/tree/{notebook}", timeout=120_000)
+    page.wait_for_selector(".jp-Notebook .jp-MarkdownOutput", timeout=120_000)
+    page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel != null",
+        timeout=120_000,
+    )
+    return page
+
+
+def explorer_in(page, cell):
+    """The output area of an explorer's cell, on the screen."""
+    area = page.locator(".jp-Cell").nth(cell).locator(".jp-OutputArea")
+    area.scroll_into_view_if_needed()
+    return area
+
+
+def shown(area):
+    """Picture and sentence of a live explorer."""
+    return area.locator("img").first.get_attribute("src"), area.locator("p").last.inner_text()
+
+
+def changes(page, area, move) -> tuple[str, str]:
+    """What an explorer shows after a move; fails where picture or sentence stay as they were."""
+    before = shown(area)
+    move()
+    for _ in range(150):
+        page.wait_for_timeout(100)
+        after = shown(area)
+        if after[0] != before[0] and after[1] != before[1] and "computing" not in after[1]:
+            return after
+    pytest.fail(f"nothing changed within 15 s; the sentence is still: {after[1]}")
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_a_notebook_runs_and_its_explorers_answer(browser, lab, notebook):
+    page = opened(browser, lab, notebook)
+    for cell in page.evaluate(STATE)["explorers"]:
+        assert explorer_in(page, cell).locator("img").count() == 1  # before any run
+    page.evaluate(RUN_ALL)
+    state = page.evaluate(STATE)
+    assert state["errors"] == []
+    assert state["unrun"] == 0
+    for cell in state["explorers"]:
+        area = explorer_in(page, cell)
+        area.locator("p[role=status]").wait_for(timeout=30_000)
+        handle = area.locator(".noUi-handle").first
+        handle.focus()
+        changes(page, area, lambda: page.keyboard.press("ArrowRight"))
+        box = area.locator(".noUi-base").first.bounding_box()
+        spot = box["x"] + 0.85 * box["width"], box["y"] + box["height"] / 2
+        changes(page, area, lambda spot=spot: page.mouse.click(*spot))
+        if folder := os.environ.get("GUMLAB_SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / f"{notebook}-{cell}.png")
+    page.evaluate(SHUT_DOWN)
+    page.close()
+
+
+def test_a_narrow_screen_shows_the_whole_picture(browser, lab):
+    page = opened(browser, lab, NOTEBOOKS[0], width=480)
+    (cell,) = page.evaluate(STATE)["explorers"]
+    page.evaluate(RUN_ALL)
+    area = explorer_in(page, cell)
+    area.locator("p[role=status]").wait_for(timeout=30_000)
+    picture, room = area.locator("img").first.bounding_box(), area.bounding_box()
+    assert picture["x"] + picture["width"] <= room["x"] + room["width"] + 1
+    page.close()
+
+
+def test_the_page_of_all_explorers_answers_under_voila(browser, tmp_path):
+    with served(tmp_path, "voila", str(ROOT / "notebooks/app/explorers.ipynb")) as address:
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.goto(address, timeout=120_000)
+        for tab in ("remove", "twins"):
+            page.get_by_text(tab, exact=True).click(timeout=120_000)
+            area = page.locator(".widget-tab-contents > :not(.lm-mod-hidden)").last
+            area.locator("p[role=status]").wait_for(timeout=60_000)
+            area.locator(".noUi-handle").first.focus()
+            changes(page, area, lambda: page.keyboard.press("ArrowRight"))
+            if folder := os.environ.get("GUMLAB_SCREENSHOTS"):
+                page.screenshot(path=Path(folder) / f"voila-{tab}.png")
+        page.close()

@@ -1,0 +1,97 @@
+"""The nbval guard of notebooks/conftest.py, on small hand-made notebooks under real nbval."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+from helpers import ROOT
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+CONFTEST = ROOT / "notebooks" / "conftest.py"
+
+
+def printed(text: str) -> list:
+    return [new_output("stream", name="stdout", text=text)]
+
+
+def cell(source: str, outputs: list | None = None, *, checked: bool = False):
+    metadata = {"tags": ["nbval-check-output"]} if checked else {}
+    count = None if outputs is None and checked else 1
+    return new_code_cell(source, outputs=outputs or [], execution_count=count, metadata=metadata)
+
+
+def picture() -> list:
+    return [new_output("display_data", data={"image/png": "iVBORw0KGgo="})]
+
+
+NOTEBOOKS = {  # nbval alone passes "empty" and "picture"
+    "good": [cell("x = 2"), cell("print(x)", printed("2\n"), checked=True)],
+    "empty": [cell("print(1)", checked=True), cell("1")],
+    "picture": [cell("x = 1", picture(), checked=True)],
+    "wrong": [cell("print(1)", printed("2\n"), checked=True)],
+    "broken": [cell("1 / 0"), cell("1"), cell("print(1)", printed("1\n"), checked=True)],
+    "kernel": [cell("1"), cell("2")],
+}
+
+
+def run_nbval(folder: Path, names: list[str]) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+    """pytest's exit status, and for each notebook the (outcome, message) of its cells."""
+    shutil.copy(CONFTEST, folder)
+    (folder / "pytest.ini").write_text("[pytest]\n")  # this folder is the root, not the project
+    for name in names:
+        nb = new_notebook(cells=NOTEBOOKS[name])
+        kernel = "elsewhere" if name == "kernel" else "python3"
+        nb.metadata.kernelspec = {"name": kernel, "display_name": kernel, "language": "python"}
+        nbformat.write(nb, folder / f"{name}.ipynb")
+    options = ["--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "--color=no"]
+    command = [sys.executable, "-m", "pytest", *options, "--junitxml=report.xml", "."]
+    code = subprocess.run(command, cwd=folder, capture_output=True, timeout=120).returncode
+    found: dict[str, list[tuple[str, str]]] = {name: [] for name in names}
+    for case in ElementTree.parse(folder / "report.xml").iter("testcase"):
+        name = case.get("classname").removesuffix(".ipynb")
+        outcome = next((c for c in case if c.tag in ("failure", "error", "skipped")), None)
+        message = "" if outcome is None else f"{outcome.get('message')} {outcome.text}"
+        found[name].append(("passed" if outcome is None else outcome.tag, message))
+    return code, found
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory) -> dict[str, list[tuple[str, str]]]:
+    code, found = run_nbval(tmp_path_factory.mktemp("bad"), [n for n in NOTEBOOKS if n != "good"])
+    assert code == 1
+    return found
+
+
+def test_a_good_notebook_passes(tmp_path):
+    code, found = run_nbval(tmp_path, ["good"])
+    assert code == 0
+    assert [outcome for outcome, _ in found["good"]] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize("name", ["empty", "picture"])
+def test_a_checked_cell_needs_stored_output(bad, name):
+    outcome, message = bad[name][0]
+    assert outcome == "error"
+    assert f"{name}.ipynb, code cell 0: tagged nbval-check-output, but no output" in message
+
+
+def test_a_wrong_stored_output_fails(bad):
+    outcome, message = bad["wrong"][0]
+    assert outcome == "failure"
+    assert "Cell outputs differ" in message
+
+
+def test_a_failing_cell_stops_its_notebook(bad):
+    assert [outcome for outcome, _ in bad["broken"]] == ["failure", "skipped", "skipped"]
+    assert "an earlier cell failed (cell 0 of broken.ipynb)" in bad["broken"][1][1]
+
+
+def test_the_kernelspec_must_be_python3(bad):
+    assert [outcome for outcome, _ in bad["kernel"]] == ["error", "skipped"]
+    assert "kernelspec must be python3, not elsewhere" in bad["kernel"][0][1]

@@ -1,0 +1,63 @@
+"""A score that is broken on purpose must make the notebooks fail; and one strict run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+BREAK = """
+import gumlab.scoring as s
+right = s.WEIGHT_SCORES["magnitude"]
+s.magnitude = s.WEIGHT_SCORES["magnitude"] = lambda layer: -right(layer)
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def nbval(folder: Path, name: str, *options: str, start: str = "") -> subprocess.CompletedProcess:
+    """Run one notebook under nbval in a folder of its own, its kernel beginning with `start`."""
+    (folder / "notebooks").mkdir()
+    for file in (name, "conftest.py"):
+        shutil.copy(NOTEBOOKS / file, folder / "notebooks")
+    (folder / "pytest.ini").write_text("[pytest]\n")  # this folder is the root, not the project
+    profile = folder / "ipython" / "profile_default" / "startup"
+    profile.mkdir(parents=True)
+    (profile / "00.py").write_text(start)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--nbval-current-env",
+        "-p",
+        "no:cacheprovider",
+    ]
+    return subprocess.run(
+        [*command, *options, f"notebooks/{name}"],
+        cwd=folder,
+        env=os.environ | {"IPYTHONDIR": str(folder / "ipython")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_broken_score_fails_the_notebook_that_teaches_it(tmp_path):
+    done = nbval(tmp_path, "04_magnitude.ipynb", "--nbval-lax", "--exitfirst", start=BREAK)
+    assert done.returncode == 1, done.stdout[-2000:]
+    assert "assert torch.allclose(mine, gl.score(base, " in done.stdout
+    assert "AssertionError" in done.stdout
+
+
+def test_the_notebook_about_models_prints_the_same_under_a_strict_run(tmp_path):
+    done = nbval(tmp_path, "01_a_gpt_you_can_look_inside.ipynb", "--nbval")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
