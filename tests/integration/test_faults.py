@@ -55,7 +55,8 @@ def train_under_fire(work: Path, kills: int) -> None:
     from safetensors.torch import load_file
     from test_trainer import made, trainer
 
-    from gumlab.pruner_state import FILE, save_state
+    from gumlab.io.states import save_state
+    from gumlab.trainer import STATE_FILE
 
     tokenizer, draw, fallen = word_tokenizer(), random.Random(0), work / "fallen"
     fork = multiprocessing.get_context("fork")
@@ -73,18 +74,18 @@ def train_under_fire(work: Path, kills: int) -> None:
                 run.train(resume_from_checkpoint=last and str(last))
                 break
             except Exception as error:  # Hugging Face's or ours, for a folder that is not whole
-                if last is None or (last / FILE).exists():
+                if last is None or (last / STATE_FILE).exists():
                     raise
                 shutil.rmtree(last)
                 with fallen.open("a") as log:
                     log.write(f"{type(error).__name__}\n")
-        save_state(pruner, folder)
+        save_state(pruner.state_dict(), folder / STATE_FILE)
 
     made("gum")  # what a run imports; it runs in children, so that no fork inherits a thread's lock
     first = fork.Process(target=go, args=(work / "whole",))
     first.start()
     first.join()
-    wanted = load_file(work / "whole" / FILE)
+    wanted = load_file(work / "whole" / STATE_FILE)
     done, ended, folder = 0, 0, work / "killed"
     while done < kills or folder.exists():
         child = fork.Process(target=go, args=(folder,))
@@ -99,7 +100,7 @@ def train_under_fire(work: Path, kills: int) -> None:
         if child.exitcode == -signal.SIGKILL:
             done += 1
             continue
-        found = load_file(folder / FILE)
+        found = load_file(folder / STATE_FILE)
         assert found.keys() == wanted.keys()
         for name in wanted.keys() - {"generator"}:  # which frozen masks have no more use for
             torch.testing.assert_close(found[name], wanted[name], msg=name)

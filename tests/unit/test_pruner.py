@@ -90,8 +90,11 @@ def test_a_removed_neuron_hears_nothing_with_the_neuron_gradient(gpt2, tokenizer
         gpt2, "movement", 0.5, 10, gradient="neuron", start=0.0, end=0.1, freeze=False
     )
     given = []
-    move = pruner._optimizer.step
-    pruner._optimizer.step = lambda: (given.append([s.grad.clone() for s in pruner.scores]), move())
+    move = pruner.rule._optimizer.step
+    pruner.rule._optimizer.step = lambda: (
+        given.append([s.grad.clone() for s in pruner.scores]),
+        move(),
+    )
     for batch in shuffled(gpt2, tokenizer, make_examples(12), 4, 6, seed=0):
         masks = pruner.masks
         loss_of(gpt2.train(), batch).backward()
@@ -150,7 +153,7 @@ def copies_kept(tokenizer, task, seed, lambda_gum):
         lr=1e-4,
         seed=seed,
     )
-    return sum(int(m[11:].sum()) for m in pruner.masks), pruner._factors
+    return sum(int(m[11:].sum()) for m in pruner.masks), pruner.rule.factors
 
 
 def test_gum_asks_for_unique_neurons(tokenizer, task):
@@ -183,7 +186,7 @@ def score_gradients(tokenizer, step, steps, **options):
     for score in pruner.scores:
         score.data = torch.linspace(-1, 1, len(score))
     given = []
-    pruner._optimizer.step = lambda: given.extend(s.grad.clone() for s in pruner.scores)
+    pruner.rule._optimizer.step = lambda: given.extend(s.grad.clone() for s in pruner.scores)
     loss_of(model.train(), one_batch(model, tokenizer, make_examples(8))).backward()
     pruner.step()
     return given, pruner
@@ -215,7 +218,7 @@ def test_gum_uses_the_factors_from_the_next_step_on(tokenizer):
     flat, _ = score_gradients(tokenizer, penalty=0.4, lambda_gum=0.0, **options)
     for a, b in zip(first, flat, strict=True):
         torch.testing.assert_close(a, b)
-    for factor, gram in zip(pruner._factors, pruner.grams.sums, strict=True):
+    for factor, gram in zip(pruner.rule.factors, pruner.grams.sums, strict=True):
         torch.testing.assert_close(factor, gum_factor(mean_similarity(gram, torch.ones(24)), 2.0))
         assert (factor > 1).all()
 
@@ -226,7 +229,7 @@ def test_the_rate_of_the_scores_warms_up_and_falls(gpt2, tokenizer):
     for batch in shuffled(gpt2, tokenizer, make_examples(12), 4, 20, seed=0):
         loss_of(gpt2.train(), batch).backward()
         pruner.step()
-        rates.append(pruner._optimizer.param_groups[0]["lr"])
+        rates.append(pruner.rule._optimizer.param_groups[0]["lr"])
     expected = [0.01, 0.02, *(0.02 * (20 - t) / 18 for t in range(3, 21))]
     assert rates == pytest.approx(expected)
 
