@@ -1,35 +1,67 @@
 """What a neuron is worth to its model: sensitivity, uniqueness, reconstructability, twins.
 
-Everything comes from the Gram matrix G and the sensitivity of one pass (`statistics.collect`).
+Everything comes from the Gram matrix G and the sensitivity of one pass (`collecting.collect`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import Statistics, collect
-from gumlab.feedforward import FeedForward, neurons
+from gumlab.feedforward import neurons
 from gumlab.gating import kept_by_gates
-from gumlab.gram import RIDGE, TWINS_ABOVE, cosine, effective_rank, lifted, nearest, unrebuilt
+from gumlab.gram import (
+    RIDGE,
+    TWINS_ABOVE,
+    cosine,
+    effective_rank,
+    lifted,
+    nearest,
+    unrebuilt,
+)
 from gumlab.scoring import squared_norm
 from gumlab.tasks import Example, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
 class Redundancy:
-    """One figure per neuron, lists of (N,) tensors by layer, and figures of the whole model.
+    """What every neuron is worth: lists by layer of one number per neuron, and sums of the model.
 
-    energy: G_ii, the sum over tokens of h_i^2. max_cosine: signed cosine with the twin.
-    reconstructability: R2, the share of a neuron's energy that the best combination of the other
-    neurons of its layer rebuilds; exact_uniqueness is 1 - R2. obs: ||w_i||^2 / [G^-1]_ii, the
-    layer's output error after deleting the neuron and refitting the rest. It is how much the neuron
-    is used, ||w_i||^2 G_ii, times how unique it is, 1 - R2. effective_rank: one number per layer.
-    kept: what a gated model's masks keep; figures of the whole model are over the kept neurons.
+    Attributes
+    ----------
+    sensitivity : list of Tensor
+        (N,): mean over sequences of |sum over the neuron's weights of w dL/dw|.
+    max_cosine : list of Tensor
+        (N,): signed cosine with the twin.
+    twin : list of Tensor
+        (N,): the neuron of the layer with the largest |cosine|.
+    unique : list of Tensor
+        (N,) bool: no later neuron of the layer at cosine 0.8 or more; dead ones are not unique.
+    dead : list of Tensor
+        (N,) bool: never fired.
+    reconstructability : list of Tensor
+        (N,): R2, the share of a neuron's energy that the best combination of the other neurons of
+        its layer rebuilds.
+    obs : list of Tensor
+        (N,): ||w_i||^2 / [G^-1]_ii, the layer's output error after deleting the neuron and
+        refitting the rest. It is how much the neuron is used, ||w_i||^2 G_ii, times how unique it
+        is, 1 - R2.
+    effective_rank : list of float
+        One number per layer.
+    kept : list of Tensor
+        (N,) bool: what a gated model's masks keep. Numbers of the whole model are over these.
+    gram : list of Tensor
+        G, (N, N).
+    tokens : int
+        How many tokens were seen.
     """
 
     sensitivity: list[Tensor]
@@ -46,49 +78,52 @@ class Redundancy:
 
     @property
     def energy(self) -> list[Tensor]:
-        """G_ii of every neuron."""
+        """G_ii of every neuron, the sum over tokens of h_i^2."""
         return [gram.diagonal() for gram in self.gram]
 
     @property
     def exact_uniqueness(self) -> list[Tensor]:
         """1 - R2 of every neuron."""
-        return [1 - r for r in self.reconstructability]
+        return [1 - r2 for r2 in self.reconstructability]
 
     @property
     def uniqueness(self) -> float:
         """Share of neurons without a later neuron of their layer at cosine 0.8 or more."""
-        return self._share(self.unique)
+        return self._mean_over_kept(self.unique)
 
     @property
     def mean_sensitivity(self) -> float:
         """Mean over the kept neurons."""
-        return self._share(self.sensitivity)
+        return self._mean_over_kept(self.sensitivity)
 
     def rebuilt(self, above: float = 0.9) -> float:
         """Share of neurons with R2 above a bound."""
-        return self._share([r > above for r in self.reconstructability])
+        return self._mean_over_kept([r2 > above for r2 in self.reconstructability])
 
-    def _share(self, values: list[Tensor]) -> float:
-        return float(torch.cat(values)[torch.cat(self.kept)].float().mean())
+    def _mean_over_kept(self, values: list[Tensor]) -> float:
+        kept = torch.cat(self.kept)
+        return float(torch.cat(values)[kept].float().mean())
 
-    def table(self) -> Any:
-        """A pandas DataFrame, one row per layer, over the kept neurons."""
+    def table(self) -> pd.DataFrame:
+        """A row per layer, over the kept neurons."""
         import pandas as pd
 
-        def mean(values: list[Tensor]) -> list[float]:
-            return [float(v[k].float().mean()) for v, k in zip(values, self.kept, strict=True)]
+        def by_layer(values: list[Tensor]) -> list[float]:
+            pairs = zip(values, self.kept, strict=True)
+            return [float(value[kept].float().mean()) for value, kept in pairs]
 
+        dead_and_kept = [dead & kept for dead, kept in zip(self.dead, self.kept, strict=True)]
         return pd.DataFrame(
             {
                 "layer": range(len(self.unique)),
-                "neurons": [int(k.sum()) for k in self.kept],
-                "uniqueness": mean(self.unique),
-                "dead": [int((d & k).sum()) for d, k in zip(self.dead, self.kept, strict=True)],
-                "R2 > 0.9": mean([r > 0.9 for r in self.reconstructability]),
-                "R2 > 0.99": mean([r > 0.99 for r in self.reconstructability]),
+                "neurons": [int(kept.sum()) for kept in self.kept],
+                "uniqueness": by_layer(self.unique),
+                "dead": [int(dead.sum()) for dead in dead_and_kept],
+                "R2 > 0.9": by_layer([r2 > 0.9 for r2 in self.reconstructability]),
+                "R2 > 0.99": by_layer([r2 > 0.99 for r2 in self.reconstructability]),
                 "effective_rank": self.effective_rank,
-                "sensitivity": mean(self.sensitivity),
-                "mean_max_cosine": mean([c.abs() for c in self.max_cosine]),
+                "sensitivity": by_layer(self.sensitivity),
+                "mean_max_cosine": by_layer([c.abs() for c in self.max_cosine]),
             }
         )
 
@@ -107,53 +142,101 @@ def redundancy(
     batch_size: int = 16,
     ridge: float = RIDGE,
 ) -> Redundancy:
-    """Measure every neuron on the first `limit` examples of a split (the paper: the training set).
+    """Measure every neuron of a dense, gated or shrunk model on examples of a task.
 
-    Works on dense, gated and shrunk models. The figures do not depend on the batch size. ridge: of
-    the mean energy of the neurons that fire, added to G's diagonal before it is inverted, so that
-    twins, dead neurons and fewer tokens than neurons give finite figures.
+    What comes back does not depend on the batch size.
+
+    Parameters
+    ----------
+    model, tokenizer
+        The model stays as it is.
+    task : Task or sequence of Example
+        The paper measures on the training set.
+    split, limit, batch_size
+        Which split, how many of its first examples (None: all), how many sequences at a time.
+    ridge : float
+        Of the mean energy of the neurons that fire, added to G's diagonal before it is inverted, so
+        that twins, dead neurons and fewer tokens than neurons give finite numbers.
+
+    Returns
+    -------
+    Redundancy
+        Lists by layer, and `table()`.
+
+    Raises
+    ------
+    GumlabError
+        Where there are no examples, or the memory runs out.
     """
-    found = collect(
+    statistics = collect(
         model, tokenizer, task, split=split, limit=limit, batch_size=batch_size, gradients=True
     )
-    rows = [_figures(layer, f, ridge) for layer, f in zip(neurons(model), found, strict=True)]
-    return Redundancy(
-        sensitivity=[f.sensitivity for f in found],
-        dead=[f.dead for f in found],
+    report = Redundancy(
+        sensitivity=[layer.sensitivity for layer in statistics],
+        max_cosine=[],
+        twin=[],
+        unique=[],
+        dead=[layer.dead for layer in statistics],
+        reconstructability=[],
+        obs=[],
+        effective_rank=[],
         kept=kept_by_gates(model),
-        gram=[f.gram for f in found],
-        tokens=found[0].tokens,
-        **{name: [row[name] for row in rows] for name in rows[0]},
+        gram=[layer.gram for layer in statistics],
+        tokens=statistics[0].tokens,
     )
-
-
-def _figures(layer: FeedForward, found: Statistics, ridge: float) -> dict[str, Any]:
-    """What one layer's Gram matrix says; large matrices go before the next layer's are made."""
-    cosines, rest = cosine(found.gram), unrebuilt(found.gram, ridge)
-    max_cosine, twin = nearest(cosines)
-    return {
-        "max_cosine": max_cosine,
-        "twin": twin,
-        "unique": unique(cosines),
-        "reconstructability": reconstructability(found, ridge, rest),
-        "obs": (squared_norm(layer) * rest).float(),
-        "effective_rank": effective_rank(found.gram),
-    }
+    for block, layer in zip(neurons(model), statistics, strict=True):
+        cosines = cosine(layer.gram)
+        max_cosine, twin = nearest(cosines)
+        report.max_cosine.append(max_cosine)
+        report.twin.append(twin)
+        report.unique.append(unique(cosines))
+        del cosines  # a large matrix goes before the next one is made
+        rest = unrebuilt(layer.gram, ridge)
+        report.reconstructability.append(reconstructability(layer, ridge, rest))
+        report.obs.append((squared_norm(block) * rest).float())
+        report.effective_rank.append(effective_rank(layer.gram))
+    return report
 
 
 def reconstructability(
-    found: Statistics, ridge: float = RIDGE, rest: Tensor | None = None
+    statistics: Statistics, ridge: float = RIDGE, rest: Tensor | None = None
 ) -> Tensor:
-    """R2_i = 1 - 1 / (G_ii [G^-1]_ii), (N,), G with the ridge; 0 for dead neurons.
+    """R2_i = 1 - 1 / (G_ii [G^-1]_ii), G with the ridge; 0 for dead neurons.
 
-    rest: 1 / [G^-1]_ii (`unrebuilt`), where it is at hand.
+    Parameters
+    ----------
+    statistics : Statistics
+        Of one layer.
+    ridge : float
+        See `gumlab.gram.lifted`.
+    rest : Tensor, optional
+        1 / [G^-1]_ii, (N,), as `gumlab.gram.unrebuilt` gives it, where it is at hand.
+
+    Returns
+    -------
+    Tensor
+        (N,) float32.
     """
-    rest = unrebuilt(found.gram, ridge) if rest is None else rest
-    r2 = 1 - rest / lifted(found.gram, ridge).diagonal()
-    return torch.where(found.dead, 0.0, r2).float()
+    if rest is None:
+        rest = unrebuilt(statistics.gram, ridge)
+    r2 = 1 - rest / lifted(statistics.gram, ridge).diagonal()
+    return torch.where(statistics.dead, 0.0, r2).float()
 
 
 def unique(cosines: Tensor, threshold: float = TWINS_ABOVE) -> Tensor:
-    """True for neurons with no later neuron j > i at cosine >= threshold; dead ones are False."""
+    """True for neurons with no later neuron j > i at cosine >= threshold; dead ones are False.
+
+    Parameters
+    ----------
+    cosines : Tensor
+        (N, N), as `gumlab.gram.cosine` gives it.
+    threshold : float
+        The paper's is 0.8.
+
+    Returns
+    -------
+    Tensor
+        (N,) bool.
+    """
     has_later = (cosines >= threshold).triu(diagonal=1).any(1)
     return ~has_later & (cosines.diagonal() > 0)

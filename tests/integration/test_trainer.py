@@ -10,8 +10,8 @@ from helpers.texts import make_examples, word_tokenizer
 
 import gumlab as gl
 from gumlab.io.states import load_state, save_state
-from gumlab.trainer import STATE_FILE
 from gumlab.tasks.batches import shuffled
+from gumlab.trainer import STATE_FILE
 from gumlab.training import learning_rate
 
 pytest.importorskip("accelerate", reason="the Trainer needs accelerate: pip install gumlab[train]")
