@@ -42,12 +42,36 @@ def evaluate(
 ) -> dict[str, float]:
     """Loss (mean per target token), perplexity, and the task's metric on generated texts.
 
-    limit: the first examples used for the loss (default all). generated: the first examples that
-    are generated for the metric (None: all, 0: none, which leaves the metric out), greedily or by
-    beam search. Running text is scored as a whole (`text_loss`) in windows of the context, each
-    `stride` tokens after the one before (default: half the context); both are in the result. A
-    split that is not there is an error; a task without a test split is evaluated on validation,
-    with a warning. Prompts that had to be cut are counted in a warning.
+    Parameters
+    ----------
+    model, tokenizer, task
+        The model comes back in the mode it was in.
+    split : str
+        A task without a test split is evaluated on validation, with a warning.
+    limit : int, optional
+        How many of the first examples are used for the loss; by default all.
+    generated : int, optional
+        How many of the first examples are generated for the metric; None: all, 0: none, which
+        leaves the metric out.
+    batch_size : int
+        Sequences at a time.
+    beams : int
+        1 is greedy, more is beam search.
+    stride : int, optional
+        Of running text, which is scored as a whole (`text_loss`): tokens from one window to the
+        next; by default half the context.
+
+    Returns
+    -------
+    dict
+        "loss" in nats, "perplexity", and the metric's columns; of running text also "context" and
+        "stride".
+
+    Raises
+    ------
+    GumlabError
+        For a split that is not there, an unknown metric, or a stride without running text. Prompts
+        that had to be cut are counted in a warning.
     """
     if split == "test" and not task.test and task.validation:
         split = "validation"
@@ -72,9 +96,26 @@ def evaluate(
 def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:
     """Windows over running text that predict every token but the very first, and each once.
 
-    A window has `context` tokens and begins `stride` after the one before. The first predicts all
-    of its own, a later one those past the window before it: each from at least context - stride
-    others. Raises GumlabError for a stride that would leave a token without one.
+    The first predicts all of its own, a later one those past the window before it: each from at
+    least context - stride others.
+
+    Parameters
+    ----------
+    ids : sequence of int
+        The text's tokens.
+    context : int
+        Tokens of a window.
+    stride : int
+        Tokens from the start of one window to that of the next.
+
+    Returns
+    -------
+    list of (token ids, how many of them are not to be predicted)
+
+    Raises
+    ------
+    GumlabError
+        For a stride that would leave a token without a window.
     """
     if not 1 <= stride < context:
         raise GumlabError(f"stride must be 1 to {context - 1}, less than a window; got {stride}.")
@@ -94,8 +135,18 @@ def text_loss(
     """Loss and perplexity of running text as one stream of tokens, and the context and stride.
 
     Every token but the first is predicted once, from those before it in its window of `context`
-    tokens (the model's, at most BLOCK; see `windows`); no end of text is added. The figures depend
+    tokens (the model's, at most BLOCK; see `windows`); no end of text is added. The numbers depend
     on the tokenizer, the context and the stride, and not on the batch size.
+
+    Parameters
+    ----------
+    model, tokenizer, examples, batch_size, stride
+        As in `evaluate`.
+
+    Returns
+    -------
+    dict
+        "loss" in nats per token, "perplexity", "context" and "stride" in tokens.
     """
     context = min(context_length(model), BLOCK)
     stride = context // 2 if stride is None else stride
@@ -115,7 +166,8 @@ def mean_target_loss(
 
 @torch.no_grad()
 def _mean_loss(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> float:
-    total = count = 0.0
+    total = 0.0
+    count = 0.0
     with evaluating(model):
         for batch in batches:
             labels = batch.pop("labels")
@@ -133,51 +185,93 @@ def generate(
     *,
     beams: int = 1,
 ) -> list[str]:
-    """What the model writes after each prompt, greedily (or by beam search), end of text excluded.
+    """What the model writes after each prompt, end of text excluded.
 
     At most 1.5 x the longest reference is generated; after a prompt that leaves less room, the
-    largest quarter of the context that fits. Prompts longer than 3/4 of it are cut from the left,
-    and a warning counts them. Padding is on the left; a text does not depend on its batch.
+    largest quarter of the context that fits. Padding is on the left; a text does not depend on its
+    batch.
+
+    Parameters
+    ----------
+    model, tokenizer
+        The model comes back in the mode it was in.
+    examples : sequence of Example
+        With prompts. Those longer than 3/4 of the context are cut from the left, and a warning
+        counts them.
+    batch_size : int
+        Prompts at a time.
+    beams : int
+        1 is greedy, more is beam search.
+
+    Returns
+    -------
+    list of str
+        One text per example, in order.
+
+    Raises
+    ------
+    GumlabError
+        Where there are no prompts.
     """
     if not examples or not all(e.prompt for e in examples):
         what = "Running text has no prompts" if examples else "There are no prompts"
         raise GumlabError(f"{what} to generate from; expected one or more.")
+    context = context_length(model)
+    rooms = _rooms(tokenizer, examples, context)
     prompts = tokens_of(tokenizer, [e.prompt for e in examples], True)
-    answers = tokens_of(tokenizer, [" " + r for e in examples for r in e.references])
-    wanted, context = int(1.5 * max(map(len, answers))) + 2, context_length(model)
-    rooms = sorted({min(wanted, k * context // 4) for k in (1, 2, 3)}, reverse=True)
     longest = context - rooms[-1]
-    if cut := sum(len(p) > longest for p in prompts):
+    too_long = sum(len(prompt) > longest for prompt in prompts)
+    if too_long:
         warnings.warn(
-            f"{cut} of {len(prompts)} prompts are longer than {longest} tokens; they were cut from "
-            "the left to leave room for what is generated.",
+            f"{too_long} of {len(prompts)} prompts are longer than {longest} tokens; they were cut "
+            "from the left to leave room for what is generated.",
             stacklevel=2,
         )
-    prompts = [p[-longest:] for p in prompts]
-    room = [next(r for r in rooms if len(p) + r <= context) for p in prompts]
-    pad, texts = tokenizer.pad_token_id, [""] * len(examples)
-    pad = tokenizer.eos_token_id if pad is None else pad  # masked, so any token serves
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    for most in rooms:
-        group = [i for i in order if room[i] == most]
+    prompts = [prompt[-longest:] for prompt in prompts]
+    room_of = [next(r for r in rooms if len(prompt) + r <= context) for prompt in prompts]
+    longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    texts = [""] * len(examples)
+    for room in rooms:
+        group = [i for i in longest_first if room_of[i] == room]
         for start in range(0, len(group), batch_size):
             chosen = group[start : start + batch_size]
-            rows, size = [prompts[i] for i in chosen], len(prompts[chosen[0]])
-            ids = torch.tensor([[pad] * (size - len(p)) + p for p in rows], device=model.device)
-            mask = torch.tensor([[0] * (size - len(p)) + [1] * len(p) for p in rows])
-            with evaluating(model):
-                out = model.generate(
-                    input_ids=ids,
-                    attention_mask=mask.to(ids.device),
-                    max_new_tokens=most,
-                    do_sample=False,
-                    num_beams=beams,
-                    pad_token_id=pad,
-                    eos_token_id=tokenizer.eos_token_id,
-                )
-            for i, tokens in zip(chosen, out[:, size:], strict=True):
-                texts[i] = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            answers = _answers(model, tokenizer, [prompts[i] for i in chosen], room, beams)
+            for i, answer in zip(chosen, answers, strict=True):
+                texts[i] = answer
     return texts
+
+
+def _rooms(tokenizer: Any, examples: Sequence[Example], context: int) -> list[int]:
+    """How many tokens may be generated, largest first: what is wanted, or a quarter that fits."""
+    references = [" " + reference for e in examples for reference in e.references]
+    longest_reference = max(map(len, tokens_of(tokenizer, references)))
+    wanted = int(1.5 * longest_reference) + 2
+    return sorted({min(wanted, quarters * context // 4) for quarters in (1, 2, 3)}, reverse=True)
+
+
+def _answers(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[list[int]], room: int, beams: int
+) -> list[str]:
+    """What the model writes after prompts of one batch, longest first."""
+    size = len(prompts[0])
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        pad = tokenizer.eos_token_id  # masked, so any token serves
+    rows = [[pad] * (size - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (size - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    with evaluating(model):
+        written = model.generate(
+            input_ids=torch.tensor(rows, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            max_new_tokens=room,
+            do_sample=False,
+            num_beams=beams,
+            pad_token_id=pad,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    return [
+        tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in written[:, size:]
+    ]
 
 
 def bleu(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
@@ -185,9 +279,9 @@ def bleu(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float
     import sacrebleu
 
     most = max(len(e.references) for e in examples)
-    columns: list[list[Any]] = [
-        [e.references[k] if k < len(e.references) else None for e in examples] for k in range(most)
-    ]
+    columns: list[list[Any]] = []  # the first reference of every example, the second, ...
+    for k in range(most):
+        columns.append([e.references[k] if k < len(e.references) else None for e in examples])
     return {"bleu": sacrebleu.corpus_bleu(list(outputs), columns).score}
 
 
@@ -201,7 +295,7 @@ def rouge(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, floa
     return {kind: 100 * sum(s[kind].fmeasure for s in scores) / len(scores) for kind in kinds}
 
 
-def sql(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+def sql_accuracy(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """Exact match and execution accuracy (the same rows on every database), 0 to 100."""
     from gumlab.tasks.sql import exact_match, same_result
 
@@ -211,15 +305,14 @@ def sql(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]
     return {"execution": 100 * same / len(pairs), "exact_match": 100 * exact / len(pairs)}
 
 
-def logical_form(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
+def logical_form_accuracy(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:
     """Same logical form (see `tasks.wikisql`), and, where every example has its table filled,
     execution accuracy: queries of the form that get the target's rows; 0 to 100."""
-    from gumlab.tasks.wikisql import executes_alike
-    from gumlab.tasks.wikisql import logical_form as form
+    from gumlab.tasks.wikisql import executes_alike, logical_form
 
     pairs = list(zip(outputs, examples, strict=True))
     # a target is of the form, so None (text that is not) is never equal to it
-    same = {"logical_form": sum(form(o) == form(e.target) for o, e in pairs)}
+    same = {"logical_form": sum(logical_form(o) == logical_form(e.target) for o, e in pairs)}
     if all(e.databases for e in examples):
         same["execution"] = sum(executes_alike(o, e) for o, e in pairs)
     return {name: 100 * count / len(pairs) for name, count in same.items()}
@@ -228,9 +321,14 @@ def logical_form(outputs: Sequence[str], examples: Sequence[Example]) -> dict[st
 METRICS: dict[str, Callable[[Sequence[str], Sequence[Example]], dict[str, float]]] = {
     "bleu": bleu,
     "rouge": rouge,
-    "sql": sql,
-    "logical_form": logical_form,
+    "sql": sql_accuracy,
+    "logical_form": logical_form_accuracy,
 }
 # of every metric, the column that tables show
-MAIN_METRIC = {"bleu": "bleu", "rouge": "rougeL", "sql": "execution"}
-MAIN_METRIC |= {name: name for name in ("logical_form", "perplexity")}
+MAIN_METRIC = {
+    "bleu": "bleu",
+    "rouge": "rougeL",
+    "sql": "execution",
+    "logical_form": "logical_form",
+    "perplexity": "perplexity",
+}

@@ -17,20 +17,49 @@ from gumlab.errors import GumlabError
 from gumlab.feedforward import is_linear, neurons
 from gumlab.tasks.batches import context_length, evaluating, memory_guard
 
+WARM_UP_TURNS = 3
 
-def measure(model: nn.Module, *, latency: bool = True, **options: Any) -> dict[str, Any]:
-    """Parameters, neurons, widths, bytes and FLOPs per token; with `latency`, all of `compare`.
+
+def measure(
+    model: nn.Module,
+    *,
+    latency: bool = True,
+    batches: Sequence[int] = (1, 8),
+    tokens: int = 128,
+    decoded: int = 16,
+    repeats: int = 12,
+) -> dict[str, Any]:
+    """What a model costs.
 
     FLOPs are two per weight of every linear map; attention's own products are left out.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Read only.
+    latency : bool
+        Also time it: all of `compare`.
+    batches, tokens, decoded, repeats
+        As in `compare`.
+
+    Returns
+    -------
+    dict
+        "parameters", "neurons", "widths" by layer, "bytes" of the weights, "flops_per_token"; with
+        `latency` what `compare` adds.
     """
     if latency:
-        return compare({"model": model}, **options)["model"]
+        models = {"model": model}
+        costs = compare(models, batches=batches, tokens=tokens, decoded=decoded, repeats=repeats)
+        return costs["model"]
+    widths = [layer.width for layer in neurons(model)]
+    linear_maps = [module for module in model.modules() if is_linear(module)]
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "neurons": sum(layer.width for layer in neurons(model)),
-        "widths": [layer.width for layer in neurons(model)],
+        "neurons": sum(widths),
+        "widths": widths,
         "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "flops_per_token": sum(2 * m.weight.numel() for m in model.modules() if is_linear(m)),
+        "flops_per_token": sum(2 * module.weight.numel() for module in linear_maps),
     }
 
 
@@ -42,71 +71,132 @@ def compare(
     decoded: int = 16,
     repeats: int = 12,
 ) -> dict[str, dict[str, Any]]:
-    """`measure` of several models, timed in turns: {name: figures}.
+    """`measure` of several models, timed in turns.
 
-    Adds "speed", a row for each batch size: medians and quartiles of prefill_ms and
-    decode_tokens_per_s (see `turns`), and peak_bytes, the weights and the most that the tensors of
-    one turn took beside them (by torch's allocator: what libraries take for themselves is left
-    out). latency_ms is the prefill at the first batch size. Raises GumlabError for numbers below 1
-    (repeats: 2) and for a batch that does not fit into memory.
+    Parameters
+    ----------
+    models : mapping of str to nn.Module
+        By the names they get in the result.
+    batches : sequence of int
+        Batch sizes.
+    tokens, decoded : int
+        Tokens of a prompt, and tokens written after it.
+    repeats : int
+        Timed turns of each model, 2 or more.
+
+    Returns
+    -------
+    dict
+        {name: costs}. To the costs of `measure` it adds "speed", a row for each batch size: medians
+        and quartiles of prefill_ms and decode_tokens_per_s (see `turns`), and peak_bytes, the
+        weights and the most that the tensors of one turn took beside them (by torch's allocator:
+        what libraries take for themselves is left out). latency_ms is the prefill at the first
+        batch size.
+
+    Raises
+    ------
+    GumlabError
+        For numbers below 1 (repeats: 2), and for a batch that does not fit into memory.
     """
     if not batches or min(*batches, tokens, decoded, repeats - 1) < 1:
         raise GumlabError(
             "batches, tokens and decoded must be 1 or more and repeats 2 or more, got "
             f"{list(batches)}, {tokens}, {decoded} and {repeats}."
         )
-    found = {name: measure(model, latency=False) | {"speed": []} for name, model in models.items()}
+    costs = {name: measure(model, latency=False) for name, model in models.items()}
+    for row in costs.values():
+        row["speed"] = []
     for batch in batches:
         with memory_guard(batch):
-            seen = turns(models, batch=batch, tokens=tokens, decoded=decoded, repeats=repeats)
+            timed = turns(models, batch=batch, tokens=tokens, decoded=decoded, repeats=repeats)
             for name, model in models.items():
-                read, prefill, decode = zip(*seen[name], strict=True)
-                row = {"batch": batch, "tokens": read[0], **_spread("prefill_ms", prefill)}
-                row |= _spread("decode_tokens_per_s", decode)
-                row["peak_bytes"] = _peak(model, batch, tokens, decoded)
-                found[name]["speed"].append(row)
-    for row in found.values():
+                read, prefill, decode = zip(*timed[name], strict=True)
+                speed = {
+                    "batch": batch,
+                    "tokens": read[0],
+                    **_spread("prefill_ms", prefill),
+                    **_spread("decode_tokens_per_s", decode),
+                    "peak_bytes": _peak(model, batch, tokens, decoded),
+                }
+                costs[name]["speed"].append(speed)
+    for row in costs.values():
         row["latency_ms"] = row["speed"][0]["prefill_ms"]
-    return found
+    return costs
 
 
 def latencies(
     models: Mapping[str, nn.Module], *, batch: int = 1, tokens: int = 128, repeats: int = 20
 ) -> dict[str, float]:
-    """Median milliseconds of a forward pass of (batch, tokens) for each model, in turns."""
-    seen = turns(models, batch=batch, tokens=tokens, decoded=0, repeats=repeats)
-    return {name: statistics.median(turn[1] for turn in made) for name, made in seen.items()}
+    """Median milliseconds of a forward pass of (batch, tokens) for each model, in turns.
+
+    Parameters
+    ----------
+    models, batch, tokens, repeats
+        As in `turns`.
+
+    Returns
+    -------
+    dict
+        {name: milliseconds}.
+    """
+    timed = turns(models, batch=batch, tokens=tokens, decoded=0, repeats=repeats)
+    return {
+        name: statistics.median(milliseconds for _, milliseconds, _ in rows)
+        for name, rows in timed.items()
+    }
 
 
 def turns(
     models: Mapping[str, nn.Module], *, batch: int, tokens: int, decoded: int, repeats: int
 ) -> dict[str, list[tuple[int, float, float]]]:
-    """(prompt tokens, milliseconds of the prefill, tokens decoded per second) of each turn.
+    """Let models read and write in turns, and time each turn.
 
-    Each model reads `batch` random prompts of `tokens` (fewer where the context is short), then
-    writes `decoded` tokens to each, one a step, with its KV cache. In eval mode; the first turns
-    are not counted. The models take turns, in an order drawn anew each time, so that a busy moment
-    of the machine falls on all of them: turn i of one model belongs to turn i of the others.
+    The order is drawn anew each time, so that a busy moment of the machine falls on all of them:
+    turn i of one model belongs to turn i of the others. In eval mode; the first turns, which warm
+    up, are not counted.
+
+    Parameters
+    ----------
+    models : mapping of str to nn.Module
+        By name.
+    batch, tokens, decoded : int
+        Each model reads `batch` random prompts of `tokens` (fewer where the context is short), then
+        writes `decoded` tokens to each, one a step, with its KV cache.
+    repeats : int
+        Counted turns of each model.
+
+    Returns
+    -------
+    dict
+        {name: rows}, a row a turn: prompt tokens, milliseconds of the prefill, tokens decoded per
+        second.
     """
-    seen: dict[str, list[tuple[int, float, float]]] = {name: [] for name in models}
-    order, draw = list(models), random.Random(0)
-    for turn in range(repeats + 3):  # the first three turns warm up
+    timed: dict[str, list[tuple[int, float, float]]] = {name: [] for name in models}
+    order = list(models)
+    draw = random.Random(0)
+    for turn in range(WARM_UP_TURNS + repeats):
         draw.shuffle(order)
         for name in order:
-            done = _turn(models[name], batch, tokens, decoded)
-            if turn >= 3:
-                seen[name].append(done)
-    return seen
+            row = _turn(models[name], batch, tokens, decoded)
+            if turn >= WARM_UP_TURNS:
+                timed[name].append(row)
+    return timed
 
 
 def why_little(dense: Mapping[str, Any], small: Mapping[str, Any]) -> str | None:
     """In words, why decoding at the first batch size gains little; None where it gains.
 
-    dense, small: two models' figures from one `compare`. Little is less than half of what is saved
-    of the FLOPs and with them of the weights read: so most of the time is spent on neither.
+    Little is less than half of what is saved of the FLOPs and with them of the weights read: so
+    most of the time is spent on neither.
+
+    Parameters
+    ----------
+    dense, small : mapping
+        Two models' costs from one `compare`.
     """
     saved = 1 - small["flops_per_token"] / dense["flops_per_token"]
-    before, after = dense["speed"][0], small["speed"][0]
+    before = dense["speed"][0]
+    after = small["speed"][0]
     gained = 1 - before["decode_tokens_per_s"] / after["decode_tokens_per_s"]  # of the time
     if saved <= 0 or gained >= saved / 2:
         return None
@@ -120,11 +210,12 @@ def why_little(dense: Mapping[str, Any], small: Mapping[str, Any]) -> str | None
 
 @torch.no_grad()
 def _turn(model: nn.Module, batch: int, tokens: int, decoded: int) -> tuple[int, float, float]:
-    decoded = min(decoded, context_length(model) // 2)
-    size = (batch, min(tokens, context_length(model) - decoded))
-    ids = torch.randint(
-        0, model.config.vocab_size, size, generator=torch.Generator().manual_seed(0)
-    )
+    """One turn's row; see `turns`."""
+    context = context_length(model)
+    decoded = min(decoded, context // 2)
+    size = (batch, min(tokens, context - decoded))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, model.config.vocab_size, size, generator=generator)
     ids = ids.to(next(model.parameters()).device)
     with evaluating(model):
         began = _now(ids)
@@ -140,7 +231,8 @@ def _turn(model: nn.Module, batch: int, tokens: int, decoded: int) -> tuple[int,
 def _peak(model: nn.Module, *turn: int) -> int:
     """Bytes of the weights and of the tensors alive at once in a turn."""
     weights = sum(t.nbytes for t in itertools.chain(model.parameters(), model.buffers()))
-    if (device := next(model.parameters()).device).type == "cuda":
+    device = next(model.parameters()).device
+    if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         _turn(model, *turn)

@@ -22,24 +22,45 @@ PRECISIONS = ("bf16", "fp32")
 
 
 class Frame(NamedTuple):
-    """Who stayed after a step, and by which scores: a (N,) tensor of each kind per layer."""
+    """Which neurons stayed after a step, and by which scores.
+
+    masks: (N,) bool per layer, scores: (N,) per layer, over the neurons that the run began with.
+    """
 
     step: int
     masks: list[Tensor]
     scores: list[Tensor]
 
+    @classmethod
+    def of(cls, pruner: Pruner) -> Frame:
+        """Where a pruner stands now."""
+        scores = [score.detach().clone() for score in pruner.original_scores]
+        return cls(pruner.step_count, pruner.original_masks, scores)
+
 
 @dataclass
 class History:
-    """What a run did: the loss and the fraction of neurons kept at each step, and its seconds.
+    """What a run did.
 
-    frames: what `gumlab.explore.replay` shows, where `train` was asked to `record`.
+    Attributes
+    ----------
+    losses, kept : list of float
+        The loss, and the fraction of neurons kept, at each step.
+    seconds : float
+        Of the whole run.
+    frames : list of Frame
+        What `gumlab.explore.replay` shows, where `train` was asked to `record`.
     """
 
     losses: list[float] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
     seconds: float = 0.0
     frames: list[Frame] = field(default_factory=list)
+
+    def add(self, loss: float, pruner: Pruner | None) -> None:
+        """Note one step."""
+        self.losses.append(loss)
+        self.kept.append(pruner.fraction_kept if pruner else 1.0)
 
     def __repr__(self) -> str:
         if not self.losses:
@@ -71,15 +92,49 @@ def train(
     precision: str | None = None,
     progress: bool = True,
 ) -> History:
-    """Fine-tune `model` in place, pruning along the way if a `pruner` is given.
+    """Fine-tune a model in place, pruning along the way if a pruner is given.
 
-    AdamW, gradients clipped to norm `clip`, learning rate warmed up over 10 % of the steps, then
-    linear to 0. With a `teacher` the loss is ce_weight * CE + kd_weight * T^2 KL(teacher ||
-    student), both the mean over target tokens; without one it is CE. record: keep the pruner's
-    masks and scores in the history every so many steps. precision: "bf16" (autocast: weights, loss
-    and scores stay float32) or "fp32"; default bf16 on a GPU that has it, else fp32. Raises
-    GumlabError when the loss or its gradient is not finite: the model then holds the last weights
-    known to be good (a copy is kept from every twentieth of the run).
+    Parameters
+    ----------
+    model, tokenizer
+        The model ends in eval mode.
+    task : Task or sequence of Example
+        Of a task the training examples.
+    steps : int
+        Optimizer steps.
+    pruner : Pruner, optional
+        A fresh one, made for this model and as many steps.
+    teacher : nn.Module, optional
+        With it the loss is ce_weight * CE + kd_weight * T^2 KL(teacher || student), both the mean
+        over target tokens; without it CE.
+    batch_size : int
+        Sequences a step.
+    lr, weight_decay, clip : float
+        AdamW's learning rate, warmed up over 10 % of the steps, then linear to 0; its weight decay;
+        the norm that gradients are clipped to.
+    ce_weight, kd_weight, temperature : float
+        Of the distillation.
+    seed : int
+        Of the order of the examples.
+    record : int, optional
+        Keep the pruner's masks and scores in the history every so many steps.
+    precision : {"bf16", "fp32"}, optional
+        "bf16" is autocast: weights, loss and scores stay float32. By default bf16 on a GPU that has
+        it, else the model's own.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    History
+        Losses, fractions kept, seconds.
+
+    Raises
+    ------
+    GumlabError
+        For a pruner of another run; and where the loss or its gradient is not finite: the model
+        then holds the last weights known to be good (a copy is kept from every twentieth of the
+        run).
     """
     if pruner is not None and (pruner.steps != steps or pruner.step_count):
         raise GumlabError(
@@ -87,10 +142,17 @@ def train(
             f"run has {steps}. Make a fresh one: Pruner(model, ..., steps={steps})."
         )
     examples = task.split("train") if isinstance(task, Task) else task
-    autocast, fuse = in_precision(model, precision), next(model.parameters()).is_cuda or None
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=fuse)
+    autocast = in_precision(model, precision)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=lr,
+        weight_decay=weight_decay,
+        fused=next(model.parameters()).is_cuda or None,
+    )
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
-    history, good, began = History(), _Copy(model, 0), time.perf_counter()
+    history = History()
+    good = _Copy(model, step=0)
+    began = time.perf_counter()
     model.train()
     bar = tqdm(total=steps, disable=not progress, unit="step", leave=False)
     with bar, memory_guard(batch_size):
@@ -107,17 +169,15 @@ def train(
             done = len(history.losses)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 raise good.restored(model, f"{loss.item()} at step {done + 1} of {steps}", lr)
-            cut = pruner is not None and pruner.step(optimizer)
-            if cut or done % max(1, steps // 20) == 0:
-                good = _Copy(model, done)
+            neurons_left = pruner is not None and pruner.step(optimizer)
+            if neurons_left or done % max(1, steps // 20) == 0:
+                good = _Copy(model, step=done)
             optimizer.step()
             rate.step()
             optimizer.zero_grad(set_to_none=True)
-            history.losses.append(loss.item())
-            history.kept.append(pruner.fraction_kept if pruner else 1.0)
+            history.add(loss.item(), pruner)
             if pruner is not None and record and (done + 1) % record == 0:
-                scores = [s.detach().clone() for s in pruner.original_scores]
-                history.frames.append(Frame(done + 1, pruner.original_masks, scores))
+                history.frames.append(Frame.of(pruner))
             bar.update()
             bar.set_postfix(loss=history.losses[-1], kept=history.kept[-1], refresh=False)
     model.eval()
@@ -126,7 +186,20 @@ def train(
 
 
 def in_precision(model: nn.Module, precision: str | None) -> AbstractContextManager[Any]:
-    """The context in which `train` computes the loss; the backward pass follows by itself."""
+    """The context in which `train` computes the loss; the backward pass follows by itself.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its weights' type and device decide, where `precision` does not.
+    precision : {"bf16", "fp32"}, optional
+        As in `train`.
+
+    Raises
+    ------
+    GumlabError
+        For another precision, and for a float16 model, of which AdamW makes NaN.
+    """
     if precision not in (None, *PRECISIONS):
         raise unknown("precision", precision, PRECISIONS)
     weight = next(model.parameters())
@@ -143,7 +216,8 @@ class _Copy:
     """A model's weights as they were after `step` steps."""
 
     def __init__(self, model: nn.Module, step: int) -> None:
-        self.step, self.weights = step, [p.detach().clone() for p in model.parameters()]
+        self.step = step
+        self.weights = [p.detach().clone() for p in model.parameters()]
 
     @torch.no_grad()
     def restored(self, model: nn.Module, loss: str, lr: float) -> GumlabError:
@@ -159,13 +233,25 @@ class _Copy:
 
 
 def learning_rate(step: int, steps: int, warm_up: float = 0.1) -> float:
-    """The factor on the learning rate before step `step` (from 0): linear up, then linear to 0."""
+    """The factor on the learning rate before a step (from 0): linear up, then linear to 0.
+
+    >>> [learning_rate(t, 20) for t in (0, 1, 2, 11, 19)]
+    [0.5, 1.0, 1.0, 0.5, 0.05555555555555555]
+    """
     rise = max(1, round(warm_up * steps))
     return min((step + 1) / rise, (steps - step) / max(1, steps - rise))
 
 
 def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy over the target tokens. logits (B, T, V), labels (B, T)."""
+    """Mean cross entropy over the target tokens, in nats.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (B, T, V).
+    labels : Tensor
+        (B, T); IGNORED where a token is not a target.
+    """
     return token_losses(logits, labels).sum() / (labels[:, 1:] != IGNORED).sum()
 
 
@@ -176,6 +262,23 @@ def distillation(
 
     The teacher runs in eval mode, without gradient. The reference code sums over tokens and
     divides by the batch size; the mean keeps both terms on the scale of the cross entropy.
+
+    Parameters
+    ----------
+    teacher : nn.Module
+        Of the student's vocabulary.
+    batch : dict
+        "input_ids" and "attention_mask", (B, T) each.
+    logits : Tensor
+        The student's, (B, T, V).
+    labels : Tensor
+        (B, T).
+    temperature : float
+        T, above 0.
+
+    References
+    ----------
+    Hinton, Vinyals, Dean 2015.
     """
     if not math.isfinite(temperature) or temperature <= 0:
         raise GumlabError(f"temperature must be a positive number, got {temperature}.")
