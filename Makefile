@@ -55,6 +55,7 @@ lint: $(READY) ## Check style, types, versions in step, and that the notebooks a
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
+	$(BIN)/lint-imports
 	$(PY) tools/check_in_step.py
 	$(PY) tools/run_notebooks.py --check
 	$(PY) tools/update_readme.py --check
