@@ -7,13 +7,14 @@ import hashlib
 import inspect
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gumlab.errors import GumlabError, unknown
 from gumlab.pruner import Pruner
+from gumlab.rules import METHODS, options_of, rule_of
 from gumlab.selection import check_keep, select
 from gumlab.study.methods import Method, named
 from gumlab.tasks import BUILT_IN, REAL
@@ -22,11 +23,21 @@ from gumlab.training import train
 _REQUIRED = {"model", "task", "method"}
 _DEFAULTS = {"keep": 0.25, "seed": 0, "steps": 300}
 _OF_DISTILLING = ("ce_weight", "kd_weight", "temperature")  # options of `train` with a teacher
-# what `run` gives to `train`, `Pruner` and `select` itself; the rest of their options may vary
-_TRAINING_OPTIONS = {*inspect.signature(train).parameters} - {
-    *("model", "tokenizer", "task", "steps", "pruner", "teacher", "seed", "record", "progress")
-}
-_GIVEN_BY_RUN = {"model", "method", "keep", "steps", "seed", "scores"}
+
+
+def _options(function: Callable[..., Any], *given: str) -> set[str]:
+    """The options of a function that a grid may vary: those that `run` does not give it itself."""
+    parameters = inspect.signature(function).parameters.values()
+    named_ones = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    return named_ones - {*given}
+
+
+_TRAINING_OPTIONS = _options(
+    train, "model", "tokenizer", "task", "steps", "pruner", "teacher", "seed", "record", "progress"
+)
+_SELECT_OPTIONS = _options(select, "scores", "keep")
+_PRUNER_OPTIONS = _options(Pruner, "model", "method", "keep", "steps", "seed")
+_RULE_OPTIONS = {option for method in METHODS for option in options_of(method)}
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,10 @@ class Cell:
         )
 
 
+_CELL_FIELDS = {f.name for f in dataclasses.fields(Cell)}
+_GRID_KEYS = (_CELL_FIELDS - {"distilled", "training"}) | {"distil"}
+
+
 def expand(grid: Mapping[str, Any] | Sequence[Mapping[str, Any] | Cell]) -> list[Cell]:
     """The cells of a grid, or of a list of grids and cells: every combination, none twice.
 
@@ -148,19 +163,23 @@ def _cell(given: Mapping[str, Any]) -> Cell:
     settings["model"] = str(settings["model"])
     settings["task"] = str(settings["task"])
     settings["distilled"] = settings.pop("distil", False)
-    fields = {f.name for f in dataclasses.fields(Cell)}
-    own = {key: value for key, value in settings.items() if key in fields}
-    own["training"] = {k: value for k, value in settings.items() if k in _TRAINING_OPTIONS}
-    options = {
-        key: value
-        for key, value in settings.items()
-        if key not in fields and key not in _TRAINING_OPTIONS
-    }
-    own["method"] = _method(own["method"], own["steps"], options)
-    if own["task"] not in BUILT_IN + REAL and not Path(own["task"]).expanduser().exists():
-        raise unknown("task", own["task"], (*BUILT_IN, *REAL, "or the path of your own"))
-    check_keep(own["keep"])
-    return Cell(**own)
+    fields = {}
+    training = {}
+    options = {}
+    for key, value in settings.items():
+        if key in _CELL_FIELDS:
+            fields[key] = value
+        elif key in _TRAINING_OPTIONS:
+            training[key] = value
+        else:
+            options[key] = value
+    fields["training"] = training
+    fields["method"] = _method(fields["method"], fields["steps"], options)
+    task = fields["task"]
+    if task not in BUILT_IN + REAL and not Path(task).expanduser().exists():
+        raise unknown("task", task, (*BUILT_IN, *REAL, "or the path of your own"))
+    check_keep(fields["keep"])
+    return Cell(**fields)
 
 
 def _method(given: str | Method, steps: int, options: Mapping[str, Any]) -> Method:
@@ -172,11 +191,19 @@ def _method(given: str | Method, steps: int, options: Mapping[str, Any]) -> Meth
         method = replace(given, label=label, options={**given.options, **options})
     else:
         method = given
-    possible = {*inspect.signature(select if method.one_shot else Pruner).parameters}
-    for option in method.options:
-        if option not in possible - _GIVEN_BY_RUN:
-            raise unknown("setting", option, sorted(possible | _TRAINING_OPTIONS))
+    _check_options(method)
     return method
+
+
+def _check_options(method: Method) -> None:
+    """Raise GumlabError for an option that what does the method's work does not take."""
+    possible = _SELECT_OPTIONS if method.one_shot else _PRUNER_OPTIONS | _RULE_OPTIONS
+    for option in method.options:
+        if option not in possible:
+            raise unknown("setting", option, sorted(possible | _TRAINING_OPTIONS | _GRID_KEYS))
+    if not method.one_shot and method.name is not None:
+        own = {key: value for key, value in method.options.items() if key in _RULE_OPTIONS}
+        rule_of(str(method.name), own)  # raises for one that belongs to another method
 
 
 def as_text(value: Any) -> str:
