@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from gumlab.study.runs import Cell, Study
+from gumlab.study import Cell, Study
 
 ROOT = Path(__file__).parents[1]
 MADE_WITH = ["gumlab", "torch", "transformers", "machine", "threads"]  # `made_by` says it once

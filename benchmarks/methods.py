@@ -24,7 +24,7 @@ CONTROL = "random at GUM's widths"
 
 def methods(task: str) -> list[Any]:
     """The rows of the table: the paper's methods, a control, and the other gradient."""
-    from gumlab.study.runs import PAPER_METHODS, Method
+    from gumlab.study import PAPER_METHODS, Method
 
     chosen = [*PAPER_METHODS, Method("GUM, lambda_gum = 0", "gum", {"lambda_gum": 0.0})]
     if task == "restaurants":
@@ -36,7 +36,7 @@ def methods(task: str) -> list[Any]:
 
 def trials() -> list[Any]:
     """Four settings for each method that has knobs, the same number for each."""
-    from gumlab.study.runs import Method
+    from gumlab.study import Method
 
     both = ("gate", "neuron")
     grid = {
@@ -58,7 +58,7 @@ def trials() -> list[Any]:
 
 def waves(task: str) -> list[list[Job]]:
     """First what needs nothing, then what needs GUM's widths or the dense run as teacher."""
-    from gumlab.study.runs import Method
+    from gumlab.study import Method
 
     def job(method: Any, seed: int, **more: Any) -> Job:
         return Job(BASE, task, method, KEEP, seed, STEPS, **more)
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true")
     args = parser.parse_args()
     import gumlab as gl
-    from gumlab.study.runs import metric_of
+    from gumlab.study import metric_of
 
     todo = waves(args.task)
     if args.tune:

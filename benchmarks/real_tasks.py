@@ -30,7 +30,7 @@ TRAIN, VALIDATION, GENERATED = 40_000, 200, 100  # examples, drawn once by a fix
 
 def methods() -> list[Any]:
     """The dense control, the recommended recipe, GUM, and random as the honest baseline."""
-    from gumlab.study.runs import RECOMMENDED_METHOD, Method
+    from gumlab.study import RECOMMENDED_METHOD, Method
 
     return [Method("dense"), RECOMMENDED_METHOD, Method("GUM", "gum"), Method("random", "random")]
 
@@ -74,7 +74,7 @@ def perform(name: str, task: Any, method: Any, seed: int, folder: Path) -> dict[
     """One run's row, from its file where it is there; the file appears whole or not at all."""
     import gumlab as gl
     from gumlab.evaluation import generate, mean_target_loss
-    from gumlab.study.runs import run
+    from gumlab.study import run
 
     path = folder / f"{name}-{method.label}-{seed}.json"
     if path.exists():

@@ -32,7 +32,7 @@ MAIN = ("random", "GUM", FILTER, GREEDY, LATE)
 
 def recipes() -> dict[str, Any]:
     """The recipes that need no other run, by label."""
-    from gumlab.study.runs import Method
+    from gumlab.study import Method
 
     chosen = [
         Method("random", "random"),
@@ -50,7 +50,7 @@ def recipes() -> dict[str, Any]:
 
 def trials() -> list[Any]:
     """Four settings for each new recipe with knobs; those of plain L1 and GUM are in methods.py."""
-    from gumlab.study.runs import Method
+    from gumlab.study import Method
 
     found = [
         Method(f"{FILTER} at {t}", "gum", {"lambda_gum": 0.0, "twin_filter": t})
@@ -79,7 +79,7 @@ def waves(tasks: tuple[str, ...]) -> list[list[Job]]:
     With 10 % kept every recipe, and some distilled; with 25 % the main ones, with 50 and 5 % fewer.
     For e2e the main ones also from a base that was trained for e2e before (`one_shot.base_of`).
     """
-    from gumlab.study.runs import Method
+    from gumlab.study import Method
 
     chosen = recipes()
     early = Method(CONTROL, "random", one_shot=True)

@@ -19,9 +19,9 @@ import pandas as pd
 from grid import MADE_WITH, ROOT, made_by, markdown
 
 import gumlab as gl
+from gumlab.study import PAPER_METHODS, RECOMMENDED_METHOD, Method, Study
 from gumlab.study.intervals import half_interval, verdict
 from gumlab.study.paper import STUDY as CSV
-from gumlab.study.runs import PAPER_METHODS, RECOMMENDED_METHOD, Method, Study
 
 FOLDER = ROOT / "runs" / "study"
 METHODS = (*PAPER_METHODS[1:], RECOMMENDED_METHOD)

@@ -62,7 +62,7 @@ def on_kept_alone(gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def methods() -> list[Any]:
-    from gumlab.study.runs import Method
+    from gumlab.study import Method
 
     everywhere, filtered = {"scope": "global"}, {"twin_filter": 0.8}
     plain = {"lambda_gum": 0.0}
@@ -123,7 +123,7 @@ def more_columns(done: Any, job: Job) -> dict[str, Any]:
 
 
 def waves() -> list[list[Job]]:
-    from gumlab.study.runs import Method
+    from gumlab.study import Method
 
     cells = [(base, *SETTINGS[base], seed) for base in SETTINGS for seed in SEEDS]
 

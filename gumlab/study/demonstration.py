@@ -14,8 +14,20 @@ from gumlab.io.loading import load
 from gumlab.io.saving import save
 from gumlab.measurement import latencies
 from gumlab.selection import check_keep
-from gumlab.study.runs import PAPER_METHODS, RECOMMENDED_METHOD, Method, metric_of, run
+from gumlab.study.methods import PAPER_METHODS, RECOMMENDED_METHOD, Method, metric_of, run
 from gumlab.tasks import Task
+
+# how the numbers of a column are printed, where it is not as `readable` prints any number
+_FORMATS = {
+    "keep": "{:.1%}",
+    "parameters_kept": "{:.1%}",
+    "bleu": "{:.1f}",
+    "rougeL": "{:.1f}",
+    "execution": "{:.1f}",
+    "sensitivity": "{:.2e}",
+    "speedup": "{:.2f} x",
+    "train_seconds": "{:.0f}",
+}
 
 
 def demo(
@@ -30,10 +42,33 @@ def demo(
     methods: Sequence[Method] = (*PAPER_METHODS, RECOMMENDED_METHOD),
     say: Callable[[str], Any] = print,
 ) -> pd.DataFrame:
-    """Prune `model` on `task` with each method; write table.csv, figure.png and the checkpoints.
+    """Prune a model on a task with each method; write table.csv, figure.png and the checkpoints.
 
-    The first method must be the dense run: the others' latency is given against it. Returns the
-    table. Raises GumlabError before any work where keep cannot be met or `out` not written to.
+    Parameters
+    ----------
+    model : str
+        What `gumlab.load` loads.
+    task : Task
+        What it is trained and measured on.
+    out : Path
+        The folder of the results; it is made where there is none.
+    keep, steps, seed, generated
+        As in `gumlab.study.run`; steps 1 or more.
+    methods : sequence of Method
+        The first must be the dense run: the others' latency is given against it.
+    say : callable
+        Is told of each run as it begins.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per method, as `gumlab.study.run` gives it, and speedup: the dense run's time of a
+        forward pass over the method's.
+
+    Raises
+    ------
+    GumlabError
+        Before any work where keep cannot be met or `out` not written to.
     """
     check_keep(keep)
     if steps < 1:
@@ -45,25 +80,35 @@ def demo(
         raise GumlabError(
             f"Cannot write to {out}: {error.strerror}. Choose another folder."
         ) from error
-    options: dict[str, Any] = {"keep": keep, "steps": steps, "seed": seed, "generated": generated}
-    rows, models = [], {}
-    for i, method in enumerate(methods, 1):
-        say(f"[{i}/{len(methods)}] {method.label}: {steps} steps")
-        done = run(base, tokenizer, task, method, **options)
+
+    rows = []
+    models = {}
+    for number, method in enumerate(methods, start=1):
+        say(f"[{number}/{len(methods)}] {method.label}: {steps} steps")
+        done = run(
+            base,
+            tokenizer,
+            task,
+            method,
+            keep=keep,
+            steps=steps,
+            seed=seed,
+            generated=generated,
+        )
         rows.append(done.row)
         models[method.label] = done.model
     milliseconds = latencies(models)
-    dense = milliseconds[methods[0].label]
+    dense_milliseconds = milliseconds[methods[0].label]
     for row in rows:
-        row["speedup"] = dense / milliseconds[row["method"]]
-    table = pd.DataFrame(rows)
+        row["speedup"] = dense_milliseconds / milliseconds[row["method"]]
+
     metric = metric_of(task)
-    for method, (_, row) in zip(methods, table.iterrows(), strict=True):
-        notes = {
-            k: readable(k, row[k])
-            for k in ("keep", "parameters_kept", "loss", metric, "uniqueness")
-        }
-        save(models[method.label], tokenizer, out / folder_name(method.label), notes=notes)
+    noted = ("keep", "parameters_kept", "loss", metric, "uniqueness")
+    for row in rows:
+        notes = {column: readable(column, row[column]) for column in noted}
+        label = row["method"]
+        save(models[label], tokenizer, out / folder_name(label), notes=notes)
+    table = pd.DataFrame(rows)
     table.to_csv(out / "table.csv", index=False)
     method_bars(table, metric).figure.savefig(out / "figure.png", dpi=150)
     return table
@@ -72,6 +117,8 @@ def demo(
 def folder_name(label: str) -> str:
     """A method's label as a folder name.
 
+    Examples
+    --------
     >>> folder_name("movement, local")
     'movement-local'
     """
@@ -79,21 +126,38 @@ def folder_name(label: str) -> str:
 
 
 def readable(column: str, value: Any) -> str:
-    """A table's value as text: fractions in per cent, losses with three digits."""
-    if column in ("keep", "parameters_kept"):
-        return f"{value:.1%}"
+    """A table's value as text: fractions in per cent, losses with three digits, 1,024.
+
+    Examples
+    --------
+    >>> readable("keep", 0.25), readable("loss", 0.51234), readable("neurons", 1024)
+    ('25.0%', '0.512', '1,024')
+    """
+    if column in _FORMATS:
+        return _FORMATS[column].format(value)
     if isinstance(value, float):
-        return (
-            f"{value:.1f}"
-            if column in ("bleu", "rougeL", "execution", "seconds")
-            else f"{value:.3f}"
-        )
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return f"{value:.3f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
 
 
 def as_text(table: pd.DataFrame, metric: str) -> str:
-    """The table as a person reads it in a terminal."""
-    columns = {
+    """The table of `demo` as a person reads it in a terminal.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        What `demo` returned.
+    metric : str
+        The column of the task's metric: `gumlab.study.metric_of`.
+
+    Returns
+    -------
+    str
+        A line per method under a head.
+    """
+    heads = {
         "method": "method",
         "keep": "kept",
         "neurons": "neurons",
@@ -106,10 +170,7 @@ def as_text(table: pd.DataFrame, metric: str) -> str:
         "speedup": "speed",
         "train_seconds": "seconds",
     }
-    shown = table[list(columns)].copy().astype(object)
-    for column in columns:
-        shown[column] = [readable(column, v) for v in table[column]]
-    shown["sensitivity"] = [f"{v:.2e}" for v in table["sensitivity"]]
-    shown["speedup"] = [f"{v:.2f} x" for v in table["speedup"]]
-    shown["train_seconds"] = [f"{v:.0f}" for v in table["train_seconds"]]
-    return shown.rename(columns=columns).to_string(index=False)
+    printed = {
+        head: [readable(column, value) for value in table[column]] for column, head in heads.items()
+    }
+    return pd.DataFrame(printed).to_string(index=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, unknown
 from gumlab.evaluation import MAIN_METRIC, evaluate
@@ -24,15 +24,30 @@ from gumlab.selection import check_keep, select
 from gumlab.tasks import Example, Task
 from gumlab.training import History, train
 
+_CALIBRATION_EXAMPLES = 256
+_OWN_FIELDS = ("one_shot", "refit", "cut_at")  # options of `named` that are a Method's own fields
+
 
 @dataclass(frozen=True)
 class Method:
-    """A method as it appears in a table: its label, a Pruner's method (None: dense) and options.
+    """A method as it appears in a table: its label, and what it does.
 
-    one_shot: the name is a score's or a criterion of your own (`gumlab.score`), the options are
-    those of `select`, and the model is cut once: after the share `cut_at` of the steps, which train
-    the whole model, and before the others. Both parts have their own warm-up and decay. refit: as
-    in `shrink`; None: only if one_shot.
+    Parameters
+    ----------
+    label : str
+        What tables and file names call it.
+    name : str or callable, optional
+        A `Pruner`'s method, or where `one_shot` a score or a criterion of your own, as
+        `gumlab.score` takes it; None trains without pruning (a dense run).
+    options : mapping
+        Those of `Pruner`, or where `one_shot` those of `gumlab.select`.
+    one_shot : bool
+        Cut the model once, by a score, instead of pruning it on the way.
+    refit : bool or "bias", optional
+        As in `gumlab.shrink`; None: only if `one_shot`.
+    cut_at : float
+        When a one-shot method cuts, as a share of the steps: those before it train the whole model,
+        the others the smaller one. Both parts have a warm-up and a decay of their own.
     """
 
     label: str
@@ -60,30 +75,65 @@ RECOMMENDED_METHOD = Method(
 def named(name: str, steps: int, **options: Any) -> Method:
     """The method of a name, as `gumlab prune` and a study's grid give it.
 
-    name: "dense", "recommended", a learned method, or a score; random and magnitude prune on the
-    way where there are steps to train, and every other score cuts before them. options: those of
-    `Method`, `Pruner` or `select`; the label shows them. Raises GumlabError for an unknown name.
+    Parameters
+    ----------
+    name : str
+        "dense", "recommended", a learned method, or a score. Random and magnitude prune on the way
+        where there are steps to train; every other score cuts before them.
+    steps : int
+        Training steps of the run.
+    **options
+        one_shot, refit and cut_at of `Method`, and options of `Pruner` or `gumlab.select`. The
+        label shows all of them in the order given.
+
+    Returns
+    -------
+    Method
+        A dense one has no options.
+
+    Raises
+    ------
+    GumlabError
+        For an unknown name.
     """
-    label = ", ".join([name, *(f"{key} {value}" for key, value in options.items())])
-    fields = {key: options.pop(key) for key in ("one_shot", "refit", "cut_at") if key in options}
     if name == "dense":
-        return Method(name)
+        return Method("dense")
+    label = ", ".join([name, *(f"{key} {value}" for key, value in options.items())])
+    own_fields = {key: value for key, value in options.items() if key in _OWN_FIELDS}
+    its_options = {key: value for key, value in options.items() if key not in _OWN_FIELDS}
     if name == "recommended":
-        name, options = RECOMMENDED["method"], {**RECOMMENDED_METHOD.options, **options}
+        name = RECOMMENDED["method"]
+        its_options = {**RECOMMENDED_METHOD.options, **its_options}
     elif name not in SCORES + LEARNED:
         raise unknown("method", name, ("dense", "recommended", *SCORES, *LEARNED))
     gradual = name in LEARNED or (steps > 0 and name in ("random", "magnitude"))
-    return Method(label, name, options, **{"one_shot": not gradual, **fields})
+    own_fields.setdefault("one_shot", not gradual)
+    return Method(label, name, its_options, **own_fields)
 
 
 @dataclass
 class Run:
-    """The shrunk model of one run, its figures, its training's history, and who stayed."""
+    """What one run left.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The shrunk model, in evaluation mode.
+    row : dict
+        Its figures, as `run` describes them.
+    history : History
+        Of the training; of a one-shot method with `cut_at`, of the part after the cut, with the
+        seconds of both.
+    masks : list of Tensor or None
+        (N,) bool per layer, the neurons that stayed; None of a dense run.
+    pruner : Pruner or None
+        The pruner of a method that prunes on the way.
+    """
 
     model: nn.Module
     row: dict[str, Any]
-    history: Any
-    masks: list[Any] | None
+    history: History
+    masks: list[Tensor] | None
     pruner: Pruner | None = None
 
 
@@ -104,62 +154,150 @@ def run(
 ) -> Run:
     """Prune a copy of `base` on `task` with one method while it trains, shrink it, and measure it.
 
-    The row holds method, keep, neurons and parameters left (with the fraction), loss, the task's
-    metrics on `split` (default: test where there is one), sensitivity and uniqueness on training
-    examples, and the seconds of the training.
-    Every method gets the same steps, batches and dropout (by seed) and optimiser. Scores and refits
-    see `calibration`, by default 256 training examples drawn by the seed. Raises GumlabError for a
-    keep, steps or options that cannot be.
+    Every method gets the same steps, batches and dropout (by seed) and optimiser.
+
+    Parameters
+    ----------
+    base : nn.Module
+        The model to start from; it stays as it is.
+    tokenizer, task
+        Its tokenizer and the task that it is trained and measured on.
+    method : Method
+        What is done to it.
+    keep : float
+        Fraction in (0, 1] of all feed-forward neurons that stay; a dense run keeps all.
+    steps : int
+        Training steps, on the way to the cut or around it; 0: none.
+    seed : int
+        Of the batches, the dropout, random scores and the calibration examples.
+    teacher : nn.Module, optional
+        A model to distil from, as in `gumlab.train`.
+    split : str, optional
+        What loss and metrics are measured on; by default test where there is one, else validation.
+    generated : int, optional
+        The first examples that are generated for the task's metric; None: all, 0: none.
+    calibration : Task or sequence of Example, optional
+        What scores and refits see; by default 256 training examples drawn by the seed.
+    **training
+        Further options of `gumlab.train`: batch_size, lr and others.
+
+    Returns
+    -------
+    Run
+        Its row holds method, distilled, seed and split; keep, neurons and parameters left (with the
+        fraction); loss, perplexity and the task's metrics on the split; sensitivity and uniqueness
+        on training examples; the widths; the seconds of training, of cutting, and of everything.
+
+    Raises
+    ------
+    GumlabError
+        For a keep, steps or options that cannot be.
     """
     check_keep(keep)
     if steps < 0:
         raise GumlabError(f"steps must be 0 or more, got {steps}.")
     began = time.perf_counter()
     torch.manual_seed(seed)
-    training = {"teacher": teacher, **training}
-    split = split or ("test" if task.test else "validation")
-    model, masks = copy.deepcopy(base), None
-    pruner, before, history = None, History(), History()
-    refit = method.one_shot if method.refit is None else method.refit
-    seen = calibration
-    if seen is None:
-        seen = random.Random(seed).sample(task.train, min(256, len(task.train)))
-    if method.one_shot and method.name is not None:
-        if first := round(method.cut_at * steps):
-            before = train(model, tokenizer, task, steps=first, seed=seed + 1000, **training)
-        scores = score(model, method.name, tokenizer, seen, seed=seed)
-        masks = select(scores, keep, **method.options)
-        model = shrink(model, masks, tokenizer, seen, refit=refit)
-    elif method.name is not None:
-        pruner = Pruner(model, str(method.name), keep, steps, seed=seed, **method.options)
-    steps -= len(before.losses)
-    if steps:
-        history = train(model, tokenizer, task, steps=steps, pruner=pruner, seed=seed, **training)
-    history.seconds += before.seconds
-    if pruner is not None:
-        masks = pruner.masks
-        pruner.remove()
-        model = shrink(model, masks, tokenizer, seen, refit=refit)
-    cut = time.perf_counter() - began - history.seconds
-    row = {"method": method.label, "distilled": teacher is not None, "seed": seed, "split": split}
-    row |= _sizes(model, base) | evaluate(model, tokenizer, task, split, generated=generated)
-    report = redundancy(model, tokenizer, task, batch_size=training.get("batch_size", 16))
-    row |= {"sensitivity": report.mean_sensitivity, "uniqueness": report.uniqueness}
-    row |= {
+    if split is None:
+        split = "test" if task.test else "validation"
+    if calibration is None:
+        count = min(_CALIBRATION_EXAMPLES, len(task.train))
+        calibration = random.Random(seed).sample(task.train, count)
+    model, history, masks, pruner = _pruned_and_trained(
+        copy.deepcopy(base),
+        tokenizer,
+        task,
+        method,
+        calibration,
+        keep=keep,
+        steps=steps,
+        seed=seed,
+        training={"teacher": teacher, **training},
+    )
+    cut_seconds = time.perf_counter() - began - history.seconds
+
+    row = {
+        "method": method.label,
+        "distilled": teacher is not None,
+        "seed": seed,
+        "split": split,
+        **_sizes(model, base),
+        **evaluate(model, tokenizer, task, split, generated=generated),
+        **_redundancy(model, tokenizer, task, training.get("batch_size", 16)),
         "widths": [layer.width for layer in neurons(model)],
         "train_seconds": history.seconds,
-        "cut_seconds": cut,
+        "cut_seconds": cut_seconds,
         "seconds": time.perf_counter() - began,
     }
     return Run(model.eval(), row, history, masks, pruner)
 
 
+def _pruned_and_trained(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task,
+    method: Method,
+    calibration: Task | Sequence[Example],
+    *,
+    keep: float,
+    steps: int,
+    seed: int,
+    training: Mapping[str, Any],
+) -> tuple[nn.Module, History, list[Tensor] | None, Pruner | None]:
+    """The smaller model, its history, who stayed, and the pruner: see `Run`."""
+    refit = method.one_shot if method.refit is None else method.refit
+    criterion = method.name if method.one_shot else None
+    steps_before = 0 if criterion is None else round(method.cut_at * steps)
+    steps_after = steps - steps_before
+    before = History()
+    after = History()
+    masks = None
+    pruner = None
+
+    if steps_before:
+        before = train(model, tokenizer, task, steps=steps_before, seed=seed + 1000, **training)
+    if criterion is not None:
+        scores = score(model, criterion, tokenizer, calibration, seed=seed)
+        masks = select(scores, keep, **method.options)
+        model = shrink(model, masks, tokenizer, calibration, refit=refit)
+    elif method.name is not None:
+        pruner = Pruner(model, str(method.name), keep, steps, seed=seed, **method.options)
+    if steps_after:
+        after = train(
+            model, tokenizer, task, steps=steps_after, pruner=pruner, seed=seed, **training
+        )
+    if pruner is not None:
+        masks = pruner.masks
+        pruner.remove()
+        model = shrink(model, masks, tokenizer, calibration, refit=refit)
+    after.seconds += before.seconds
+    return model, after, masks, pruner
+
+
 def _sizes(model: nn.Module, base: nn.Module) -> dict[str, Any]:
     """What is left of a model, in neurons and parameters."""
-    left, of = (sum(layer.width for layer in neurons(m)) for m in (model, base))
-    size, full = (sum(p.numel() for p in m.parameters()) for m in (model, base))
-    sizes = {"parameters": size, "parameters_kept": size / full}
-    return {"keep": left / of, "neurons": left, **sizes}
+    neurons_left = _neuron_count(model)
+    parameters_left = _parameter_count(model)
+    return {
+        "keep": neurons_left / _neuron_count(base),
+        "neurons": neurons_left,
+        "parameters": parameters_left,
+        "parameters_kept": parameters_left / _parameter_count(base),
+    }
+
+
+def _neuron_count(model: nn.Module) -> int:
+    return sum(layer.width for layer in neurons(model))
+
+
+def _parameter_count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _redundancy(model: nn.Module, tokenizer: Any, task: Task, batch_size: int) -> dict[str, float]:
+    """The paper's two figures of a model, on training examples."""
+    report = redundancy(model, tokenizer, task, batch_size=batch_size)
+    return {"sensitivity": report.mean_sensitivity, "uniqueness": report.uniqueness}
 
 
 def pruned(
@@ -167,27 +305,73 @@ def pruned(
     method: str,
     task: Task,
     *,
+    steps: int,
+    keep: float = 0.25,
+    seed: int = 0,
     teacher: str | None = None,
     scope: str | None = None,
     refit: bool | None = None,
-    steps: int,
-    **options: Any,
+    split: str | None = None,
+    generated: int | None = 200,
+    **training: Any,
 ) -> tuple[nn.Module, Any, dict[str, Any]]:
-    """(smaller model, tokenizer, its row): `run` by names, calibrated as `gumlab.prune` is.
+    """`run` by names, calibrated as `gumlab.prune` is.
 
-    teacher: the name of a model with the same tokens. scope, refit: None for the method's own.
-    options: as `run` takes them. Raises what `load`, `named` and `run` raise.
+    Parameters
+    ----------
+    name, method, teacher : str
+        What `gumlab.load` loads, what `named` names, and a model with the same tokens to distil
+        from.
+    task, steps, keep, seed, split, generated, **training
+        As in `run`.
+    scope, refit
+        As in `gumlab.select` and `gumlab.shrink`; None for the method's own.
+
+    Returns
+    -------
+    tuple
+        The smaller model, its tokenizer, and its row, which also names model, task, steps and
+        teacher.
+
+    Raises
+    ------
+    GumlabError
+        What `load`, `named` and `run` raise, and for a teacher with other tokens.
     """
     base, tokenizer = load(name)
+    teacher_model = None
     if teacher is not None:
-        options["teacher"], its_tokenizer = load(teacher)
-        if its_tokenizer.get_vocab() != tokenizer.get_vocab():
+        teacher_model, teacher_tokenizer = load(teacher)
+        if teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise GumlabError(f"{teacher} has other tokens than {name}; choose another teacher.")
-    asked: dict[str, Any] = {"scope": scope, "refit": refit}
-    chosen = named(method, steps, **{k: v for k, v in asked.items() if v is not None})
-    done = run(base, tokenizer, task, chosen, steps=steps, calibration=task, **options)
-    about = {"model": name, "task": task.name, "steps": steps}
-    return done.model, tokenizer, about | done.row | {"method": method, "teacher": teacher}
+    options: dict[str, Any] = {}
+    if scope is not None:
+        options["scope"] = scope
+    if refit is not None:
+        options["refit"] = refit
+    done = run(
+        base,
+        tokenizer,
+        task,
+        named(method, steps, **options),
+        keep=keep,
+        steps=steps,
+        seed=seed,
+        teacher=teacher_model,
+        split=split,
+        generated=generated,
+        calibration=task,
+        **training,
+    )
+    row = {
+        "model": name,
+        "task": task.name,
+        "steps": steps,
+        **done.row,
+        "method": method,
+        "teacher": teacher,
+    }
+    return done.model, tokenizer, row
 
 
 def metric_of(task: Task) -> str:

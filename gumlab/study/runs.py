@@ -25,37 +25,57 @@ from gumlab.errors import GumlabError
 from gumlab.io.loading import load
 from gumlab.io.saving import save
 from gumlab.study.grid import Cell, as_text, expand
-from gumlab.study.methods import (
-    PAPER_METHODS,
-    RECOMMENDED_METHOD,
-    Method,
-    Run,
-    metric_of,
-    named,
-    run,
-)
-from gumlab.study.workers import following, workers
-from gumlab.tasks import REAL, load_task
-
-__all__ = [
-    "PAPER_METHODS", "RECOMMENDED_METHOD", "Cell", "Method", "Run", "Study", "metric_of", "named",
-    "run",
-]  # fmt: skip
+from gumlab.study.methods import Run, run
+from gumlab.study.workers import progress_bar, worker_pool
+from gumlab.tasks import REAL, Task, load_task
 
 
 class Study:
     """A grid of runs in a folder, one JSON file each.
 
-        gumlab.Study({"model": "tiny-gpt-neo", "task": ["restaurants"], "method": ["random", "gum"],
-                      "keep": [0.5, 0.25], "distil": [False, True], "seed": range(3),
-                      "steps": 200}, "runs").run(jobs=2).table()
+    A run's file is named by its content, and appears whole or not at all, so that a study that was
+    killed goes on where it was, a grid can grow, and two studies may work in one folder (at worst
+    both do the same run).
 
-    grid: see `expand`. folder: a run's file is named by its content, and appears whole or not at
-    all, so that a study that was killed goes on where it was, a grid can grow, and two studies may
-    work in one folder (at worst both do the same run). data_dir: the folder of a real task's files,
-    or {task: folder}. checkpoints: also keep every shrunk model; dense ones that teach stay anyway.
-    extra: more columns, from the finished `Run` and its `Cell`. Raises GumlabError for a grid that
-    cannot be, or a folder that cannot be written to.
+    Parameters
+    ----------
+    grid : mapping, or sequence of mappings and cells
+        See `gumlab.study.grid.expand`. The dense runs that teach are added.
+    folder : str or Path
+        Where the runs are stored; it is made where there is none.
+    data_dir : str, Path or mapping, optional
+        The folder of a real task's files, or {task: folder}.
+    checkpoints : bool
+        Also keep every shrunk model; dense ones that teach stay anyway.
+    extra : callable, optional
+        `extra(run, cell)` gives more columns, from the finished `Run` and its `Cell`.
+
+    Attributes
+    ----------
+    cells : list of Cell
+        The runs, none twice; those that teach come first.
+    folder : Path
+        The folder, absolute.
+
+    Raises
+    ------
+    GumlabError
+        For a grid that cannot be, or a folder that cannot be written to.
+
+    Examples
+    --------
+    A grid of 24 runs and the dense ones, by two processes::
+
+        grid = {
+            "model": "tiny-gpt-neo",
+            "task": ["restaurants"],
+            "method": ["random", "gum"],
+            "keep": [0.5, 0.25],
+            "distil": [False, True],
+            "seed": range(3),
+            "steps": 200,
+        }
+        gumlab.Study(grid, "runs").run(jobs=2).table()
     """
 
     def __init__(
@@ -67,55 +87,61 @@ class Study:
         checkpoints: bool = False,
         extra: Callable[[Run, Cell], dict[str, Any]] | None = None,
     ) -> None:
-        self.folder, self.checkpoints, self.extra = Path(folder).absolute(), checkpoints, extra
-        self.data_dir = data_dir if isinstance(data_dir, Mapping) else dict.fromkeys(REAL, data_dir)
+        self.folder = Path(folder).absolute()
+        self.checkpoints = checkpoints
+        self.extra = extra
+        if not isinstance(data_dir, Mapping):
+            data_dir = dict.fromkeys(REAL, data_dir)
+        self.data_dir = data_dir
         cells = expand(grid)
-        cells = [*(c.dense for c in cells if c.distilled), *cells]
-        self.cells = list({self.path(c): c for c in cells}.values())
+        teachers = [cell.dense for cell in cells if cell.distilled]
+        self.cells = list({self.path(cell): cell for cell in [*teachers, *cells]}.values())
         for cell in self.cells:
-            list(self._needs(cell))  # raises now for widths of a run that is not in the grid
+            self._needs(cell)  # raises now for widths of a run that is not in the grid
         with _storing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, cell: Cell) -> Path:
-        """Where a run's row is stored; its checkpoint is the folder without the ending."""
+        """Where a run's row is stored."""
         return self.folder / f"{cell.name}.json"
 
     def checkpoint(self, cell: Cell) -> Path:
-        """Where a run's model is stored."""
+        """Where a run's model is stored, if it is."""
         return self.folder / cell.name
 
     def run(
         self, jobs: int | None = None, retry: bool = False, threads: int | None = None
     ) -> Study:
-        """Do every run that is not there yet, and show how many, and the time left; returns self.
+        """Do every run that is not there yet, and show how many, and the time left.
 
-        jobs: processes on this machine, which share its GPUs and, unless `threads` says how many
-        each has, its threads; None: one, or what joblib.parallel_config says: with backend="ray"
-        the runs go to a Ray cluster (workers must see the folder), one GPU a run where it has any.
-        A run that fails leaves its error as its row; with `retry` such runs are done again. The
-        runs of a killed worker go to another. Raises GumlabError after Ctrl-C, where a row cannot
-        be stored, or where workers die and nothing gets done.
+        A run that fails leaves its error as its row. The runs of a killed worker go to another.
+
+        Parameters
+        ----------
+        jobs : int, optional
+            Processes on this machine, which share its GPUs and threads. None: one, or what
+            `joblib.parallel_config` says: with backend="ray" the runs go to a Ray cluster (its
+            workers must see the folder), one GPU a run where it has any.
+        retry : bool
+            Do runs that failed again.
+        threads : int, optional
+            Of each process, instead of its share.
+
+        Returns
+        -------
+        Study
+            Itself.
+
+        Raises
+        ------
+        GumlabError
+            After Ctrl-C, where a row cannot be stored, or where workers die and nothing gets done.
         """
-        with _storing(self.folder):
-            for cell in self.cells if retry else ():
-                if "error" in (stored(self.path(cell)) or {}):
-                    self.path(cell).unlink()
+        if retry:
+            self._forget_failures()
         try:
-            with following(len(self.cells), self._done):
-                done, idle = self._done(), 0
-                while ready := self._ready():
-                    with _storing(self.folder), tempfile.TemporaryFile(dir=self.folder):
-                        pass  # known before the work
-                    error, before, done = self._do(ready, jobs, threads), done, self._done()
-                    if isinstance(error, GumlabError):
-                        raise error
-                    idle = idle + 1 if error and done == before else 0
-                    if idle == 3:
-                        raise GumlabError(
-                            "Three times in a row workers died and no run got done; the last said: "
-                            f"{error}. If the memory ran out, try fewer jobs; run() goes on."
-                        ) from error
+            with progress_bar(len(self.cells), self._done):
+                self._do_all(jobs, threads)
         except KeyboardInterrupt:
             raise GumlabError(
                 f"Stopped after {self._done()} of {len(self.cells)} runs; run() goes on from there."
@@ -123,68 +149,135 @@ class Study:
         return self
 
     def table(self) -> pd.DataFrame:
-        """A row for each run that is done, in the grid's order, at any time, also while it runs.
+        """The rows of the runs that are done, at any time, also while others work.
 
-        keep: the fraction of neurons left; asked: that of the grid; error: why a run failed.
+        Returns
+        -------
+        pandas.DataFrame
+            A row per run, in the grid's order: its settings, and what `gumlab.study.run` measured.
+            keep is the fraction of neurons left, asked that of the grid; error says why a run
+            failed.
         """
-        rows = (stored(self.path(cell)) for cell in self.cells)
+        rows = [self._row(cell) for cell in self.cells]
         return pd.DataFrame([row for row in rows if row is not None])
 
     def save(self, path: str | Path | None = None) -> Path:
-        """Write the table as Parquet, by default to table.parquet in the folder; its path."""
+        """Write the table as Parquet.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            By default table.parquet in the study's folder.
+
+        Returns
+        -------
+        Path
+            Where it was written.
+        """
         path = Path(path) if path else self.folder / "table.parquet"
-        fresh = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-        self.table().to_parquet(fresh)
-        os.replace(fresh, path)
+        with _appearing_whole(path) as unfinished:
+            self.table().to_parquet(unfinished)
         return path
 
     def __repr__(self) -> str:
-        failed = sum("error" in (stored(self.path(cell)) or {}) for cell in self.cells)
+        failed = sum(self._failed(cell) for cell in self.cells)
         done = f"{self._done()} of {len(self.cells)} runs done, {failed} of them failed"
         return f"Study({done}; {self.folder.name})"
+
+    def _row(self, cell: Cell) -> dict[str, Any] | None:
+        """A run's row; None where there is none, or a damaged one, which is then done again."""
+        try:
+            return json.loads(self.path(cell).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _failed(self, cell: Cell) -> bool:
+        return "error" in (self._row(cell) or {})
 
     def _done(self) -> int:
         return sum(self.path(cell).exists() for cell in self.cells)
 
-    def _needs(self, cell: Cell) -> Iterator[Cell]:
-        """The runs that must come before this one."""
+    def _needs(self, cell: Cell) -> list[Cell]:
+        """The runs that must come before this one: its teacher, and that whose widths it takes."""
+        needs = []
         if cell.distilled:
-            yield cell.dense
+            needs.append(cell.dense)
         if cell.widths_of is not None:
-            for other in self.cells:
-                alike = replace(cell, method=other.method, widths_of=None)
-                if other.method.label == cell.widths_of and self.path(alike) == self.path(other):
-                    yield other
-                    return
-            raise GumlabError(
-                f"{cell.method.label!r} takes its widths from {cell.widths_of!r}, which the grid "
-                "does not hold with the same model, task, keep, seed and steps; add it."
-            )
+            needs.append(self._source_of_widths(cell))
+        return needs
+
+    def _source_of_widths(self, cell: Cell) -> Cell:
+        """The run of the method `cell.widths_of`, all else equal."""
+        for other in self.cells:
+            alike = replace(cell, method=other.method, widths_of=None)
+            if other.method.label == cell.widths_of and self.path(alike) == self.path(other):
+                return other
+        raise GumlabError(
+            f"{cell.method.label!r} takes its widths from {cell.widths_of!r}, which the grid "
+            "does not hold with the same model, task, keep, seed and steps; add it."
+        )
+
+    def _forget_failures(self) -> None:
+        with _storing(self.folder):
+            for cell in self.cells:
+                if self._failed(cell):
+                    self.path(cell).unlink()
+
+    def _do_all(self, jobs: int | None, threads: int | None) -> None:
+        """Do what is ready, round by round, until nothing is left to do."""
+        done = self._done()
+        rounds_in_vain = 0
+        ready = self._ready()
+        while ready:
+            with _storing(self.folder), tempfile.TemporaryFile(dir=self.folder):
+                pass  # a folder that takes no files is known before the work
+            error = self._do(ready, jobs, threads)
+            if isinstance(error, GumlabError):
+                raise error
+            done_before = done
+            done = self._done()
+            if error is not None and done == done_before:
+                rounds_in_vain += 1
+            else:
+                rounds_in_vain = 0
+            if rounds_in_vain == 3:
+                raise GumlabError(
+                    "Three times in a row workers died and no run got done; the last said: "
+                    f"{error}. If the memory ran out, try fewer jobs; run() goes on."
+                ) from error
+            ready = self._ready()
 
     def _ready(self) -> list[Cell]:
         """What is to be done, and needs nothing that is to be done."""
-        todo = {self.path(c): c for c in self.cells if stored(self.path(c)) is None}
-        for cell in [c for c in todo.values() if c.distilled]:  # the row may be there without model
-            row, model = stored(self.path(cell.dense)), self.checkpoint(cell.dense)
-            if "error" not in (row or {}) and not (model / "config.json").exists():
-                todo[self.path(cell.dense)] = cell.dense
-        return [c for c in todo.values() if not any(self.path(n) in todo for n in self._needs(c))]
+        to_do = {self.path(cell): cell for cell in self.cells if self._row(cell) is None}
+        pupils = [cell for cell in to_do.values() if cell.distilled]
+        for teacher in [cell.dense for cell in pupils]:
+            has_model = (self.checkpoint(teacher) / "config.json").exists()
+            if not has_model and not self._failed(teacher):  # its row may be there all the same
+                to_do[self.path(teacher)] = teacher
+        return [
+            cell
+            for cell in to_do.values()
+            if not any(self.path(needed) in to_do for needed in self._needs(cell))
+        ]
 
     def _do(self, ready: list[Cell], jobs: int | None, threads: int | None) -> Exception | None:
         """Give the runs to workers; what went wrong where one was killed or could not write."""
-        parallel, share = workers(jobs)
-        gpus, threads = torch.cuda.device_count() if share else 0, threads or share
+        pool, threads_of_each = worker_pool(jobs)
+        # on a cluster and in one process the device is found by `load`
+        gpus = torch.cuda.device_count() if threads_of_each else 0
+        calls = []
+        for i, cell in enumerate(ready):
+            device = f"cuda:{i % gpus}" if gpus else None
+            calls.append(joblib.delayed(self._perform)(cell, threads or threads_of_each, device))
         try:
-            parallel(
-                joblib.delayed(self._perform)(cell, threads, f"cuda:{i % gpus}" if gpus else None)
-                for i, cell in enumerate(ready)
-            )
+            pool(calls)
         except Exception as error:  # what the other workers did is in their files
             return error
         return None
 
     def _perform(self, cell: Cell, threads: int | None, device: str | None) -> None:
-        """Do one run; an error is the run's result too."""
+        """Do one run and store its row; an error is the run's result too."""
         if threads:
             torch.set_num_threads(threads)
         row = {
@@ -201,42 +294,57 @@ class Study:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                row |= self._measured(cell, device)
+                row.update(self._measured(cell, device))
         except Exception as error:
             row["error"] = f"{type(error).__name__}: {error}"
+        row.update(
+            gumlab=gumlab.__version__,
+            torch=str(torch.__version__),
+            transformers=transformers.__version__,
+            machine=f"{platform.system()} {platform.machine()}",
+            threads=torch.get_num_threads(),
+        )
         path = self.path(cell)
-        fresh = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-        versions = {m.__name__: str(m.__version__) for m in (gumlab, torch, transformers)}
-        machine = f"{platform.system()} {platform.machine()}"
-        row |= {**versions, "machine": machine, "threads": torch.get_num_threads()}
-        with _storing(path):
-            try:
-                fresh.write_text(json.dumps(row, default=as_text), encoding="utf-8")
-                os.replace(fresh, path)
-            finally:
-                fresh.unlink(missing_ok=True)
+        with _storing(path), _appearing_whole(path) as unfinished:
+            unfinished.write_text(json.dumps(row, default=as_text), encoding="utf-8")
 
     def _measured(self, cell: Cell, device: str | None) -> dict[str, Any]:
         """The row of a run, as `run` gives it, and its checkpoint where one is asked for."""
-        for need in self._needs(cell):
-            if "error" in (stored(self.path(need)) or {}):
-                raise GumlabError(f"It needs the run {self.path(need).name}, which failed.")
+        for needed in self._needs(cell):
+            if self._failed(needed):
+                raise GumlabError(f"It needs the run {self.path(needed).name}, which failed.")
         base, tokenizer = load(cell.model, device=device)
-        task, method = _load_task(cell.task, self.data_dir.get(cell.task)), cell.method
-        teacher = load(self.checkpoint(cell.dense), device=device)[0] if cell.distilled else None
+        task = _load_task(cell.task, self.data_dir.get(cell.task))
+        teacher = None
+        if cell.distilled:
+            teacher, _ = load(self.checkpoint(cell.dense), device=device)
+        method = cell.method
         if cell.widths_of is not None:
-            source = [n for n in self._needs(cell) if n.method.label == cell.widths_of][-1]
-            widths = (stored(self.path(source)) or {})["widths"]
+            widths = (self._row(self._source_of_widths(cell)) or {})["widths"]
             method = replace(method, options={**method.options, "widths": widths})
         done = run(
-            base, tokenizer, task, method, keep=cell.keep, steps=cell.steps, seed=cell.seed,
-            teacher=teacher, split=cell.split, generated=cell.generated, progress=False,
+            base,
+            tokenizer,
+            task,
+            method,
+            keep=cell.keep,
+            steps=cell.steps,
+            seed=cell.seed,
+            teacher=teacher,
+            split=cell.split,
+            generated=cell.generated,
+            progress=False,
             **cell.training,
-        )  # fmt: skip
-        teaches = any(c.distilled and self.path(c.dense) == self.path(cell) for c in self.cells)
-        if self.checkpoints or teaches:
+        )
+        if self.checkpoints or self._teaches(cell):
             save(done.model, tokenizer, self.checkpoint(cell))
-        return done.row | (self.extra(done, cell) if self.extra else {})
+        more = self.extra(done, cell) if self.extra else {}
+        return {**done.row, **more}
+
+    def _teaches(self, cell: Cell) -> bool:
+        """Whether a distilled run of the study needs this one's model."""
+        taught_by = {self.path(pupil.dense) for pupil in self.cells if pupil.distilled}
+        return self.path(cell) in taught_by
 
 
 @contextmanager
@@ -251,12 +359,17 @@ def _storing(path: Path) -> Iterator[None]:
         ) from error
 
 
-_load_task = functools.lru_cache(maxsize=4)(load_task)  # one worker does many runs of a task
-
-
-def stored(path: Path) -> dict[str, Any] | None:
-    """A run's row; None where there is none, or a damaged one, which is then done again."""
+@contextmanager
+def _appearing_whole(path: Path) -> Iterator[Path]:
+    """A path to write to, beside `path`, where the file appears at the end, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@functools.lru_cache(maxsize=4)  # one worker does many runs of a task
+def _load_task(name: str, data_dir: str | Path | None) -> Task:
+    return load_task(name, data_dir)

@@ -10,34 +10,66 @@ import joblib
 from tqdm.auto import tqdm
 
 
-def workers(jobs: int | None) -> tuple[joblib.Parallel, int | None]:
-    """What does the calls, and the threads of each of them where they share this machine.
+def worker_pool(jobs: int | None) -> tuple[joblib.Parallel, int | None]:
+    """What does the calls, and the threads of each where several share this machine.
 
-    jobs: None for what joblib.parallel_config says. On a Ray cluster with GPUs each call gets one.
+    Parameters
+    ----------
+    jobs : int, optional
+        Processes; None: what `joblib.parallel_config` says, and one where it says nothing.
+
+    Returns
+    -------
+    pool : joblib.Parallel
+        It starts a call when a worker is free. On a Ray cluster with GPUs each call gets one.
+    threads : int or None
+        This machine's, divided by the processes; None for one process, and on a cluster.
     """
-    backend, default = joblib.parallel.get_active_backend()
-    local, jobs = type(backend).__module__.startswith("joblib."), default if jobs is None else jobs
-    if not local and getattr(backend, "ray_remote_args", ()) is None:
-        import ray
-
-        if not ray.is_initialized():
-            ray.init()  # a cluster at RAY_ADDRESS, or this machine
-        if gpus := int(ray.cluster_resources().get("GPU", 0)):
-            backend.ray_remote_args, jobs = {"num_gpus": 1}, gpus
-    count = joblib.effective_n_jobs(jobs) if local else 1
-    threads = max(1, joblib.cpu_count() // count) if count > 1 else None
+    backend, configured_jobs = joblib.parallel.get_active_backend()
+    if jobs is None:
+        jobs = configured_jobs
+    threads = None
+    if type(backend).__module__.startswith("joblib."):  # on this machine
+        processes = joblib.effective_n_jobs(jobs)
+        if processes > 1:
+            threads = max(1, joblib.cpu_count() // processes)
+    elif getattr(backend, "ray_remote_args", ()) is None:  # Ray's, and nobody gave it options
+        gpus = _cluster_gpus()
+        if gpus:
+            backend.ray_remote_args = {"num_gpus": 1}
+            jobs = gpus
     return joblib.Parallel(n_jobs=jobs, batch_size=1, pre_dispatch="n_jobs"), threads
 
 
+def _cluster_gpus() -> int:
+    """The GPUs of the Ray cluster: that at RAY_ADDRESS, or this machine."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init()
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
 @contextmanager
-def following(total: int, done: Callable[[], int]) -> Iterator[None]:
-    """A bar that follows a count, whoever raises it: other processes, or a cluster."""
+def progress_bar(total: int, done: Callable[[], int]) -> Iterator[None]:
+    """A bar that follows a count, whoever raises it: other processes, or a cluster.
+
+    Parameters
+    ----------
+    total : int
+        What the count ends at.
+    done : callable
+        Gives the count; asked twice a second, from a thread of its own.
+    """
     over = threading.Event()
     with tqdm(total=total, initial=done(), unit="run") as bar:
 
+        def catch_up() -> None:
+            bar.update(done() - bar.n)
+
         def follow() -> None:
             while not over.wait(0.5):
-                bar.update(done() - bar.n)
+                catch_up()
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
@@ -46,4 +78,4 @@ def following(total: int, done: Callable[[], int]) -> Iterator[None]:
         finally:
             over.set()
             thread.join()
-            bar.update(done() - bar.n)
+            catch_up()

@@ -10,8 +10,8 @@ import pytest
 
 import gumlab as gl
 from gumlab.evaluation import mean_target_loss
+from gumlab.study import PAPER_METHODS
 from gumlab.study.demonstration import as_text, demo
-from gumlab.study.runs import PAPER_METHODS
 from gumlab.tasks import Task
 
 

@@ -38,7 +38,7 @@ from test_checkpoint_faults import alone, contents
 from test_study import FEW, base, data, figures  # noqa: F401, base and data are fixtures
 
 import gumlab as gl
-from gumlab.study.runs import Study
+from gumlab.study import Study
 from gumlab.tasks import sql
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 import gumlab as gl
 from gumlab.feedforward import neurons
 from gumlab.scoring import SCORES
-from gumlab.study.runs import PAPER_METHODS, run
+from gumlab.study import PAPER_METHODS, run
 
 
 @pytest.mark.parametrize(("case", "model"), CASES, indirect=["model"])

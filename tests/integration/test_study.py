@@ -18,9 +18,9 @@ from helpers.models import tiny
 from helpers.texts import make_examples, word_tokenizer
 
 import gumlab as gl
+from gumlab.study import Method, Study
 from gumlab.study import runs as study
 from gumlab.study.grid import expand
-from gumlab.study.runs import Method, Study
 
 TIMED = ["seconds", "train_seconds", "cut_seconds"]
 FEW = {"steps": 2, "batch_size": 4, "generated": 0, "keep": 0.5}

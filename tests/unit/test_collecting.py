@@ -29,7 +29,7 @@ from gumlab.gram import lifted, unrebuilt
 from gumlab.inspection import reconstructability
 from gumlab.removal import refit_layer
 from gumlab.scoring import DATA_SCORES, greedy_obs, obs
-from gumlab.study.runs import Method, run
+from gumlab.study import Method, run
 from gumlab.tasks import Task
 
 TINY_RIDGE = 1e-12
