@@ -150,7 +150,7 @@ def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict[str
 
     Returns
     -------
-    dict of str to torch.Tensor
+    dict of str to Tensor
         "input_ids", "attention_mask" and "labels", (B, T) each. The labels of what is not to be
         predicted, and of padding, are IGNORED.
     """
@@ -177,7 +177,7 @@ def batches(
 
     Parameters
     ----------
-    model : torch.nn.Module
+    model : nn.Module
         Gives the context and the device.
     tokenizer : transformers.PreTrainedTokenizerBase
     examples : sequence of Example
@@ -186,7 +186,7 @@ def batches(
 
     Yields
     ------
-    dict of str to torch.Tensor
+    dict of str to Tensor
         As `collate` makes them, on the model's device.
 
     Raises
@@ -212,7 +212,7 @@ def shuffled(
 
     Parameters
     ----------
-    model : torch.nn.Module
+    model : nn.Module
         Gives the context and the device.
     tokenizer : transformers.PreTrainedTokenizerBase
     examples : sequence of Example
@@ -225,7 +225,7 @@ def shuffled(
 
     Yields
     ------
-    dict of str to torch.Tensor
+    dict of str to Tensor
         As `collate` makes them, on the model's device.
 
     Raises
@@ -284,14 +284,14 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
     Parameters
     ----------
-    logits : torch.Tensor
+    logits : Tensor
         (B, T, V): what the model says at each position of the next token.
-    labels : torch.Tensor
+    labels : Tensor
         (B, T): the tokens, or IGNORED.
 
     Returns
     -------
-    torch.Tensor
+    Tensor
         (B, T - 1) of float32; 0 where the label is ignored.
     """
     predictions = logits[:, :-1].float()  # (B, T - 1, V)

@@ -14,6 +14,7 @@ tables.json.
 from __future__ import annotations
 
 import random
+from collections.abc import Container
 from itertools import combinations, product
 from typing import Any, NamedTuple
 
@@ -154,16 +155,32 @@ def _fill(table: str, number: int) -> Database:
 
 def _combinations(table: str) -> list[Combination]:
     """Everything that can be asked about a table."""
+    return [*_selections(table), *_rankings(table), *_groups(table), *_aggregates(table)]
+
+
+def _columns(table: str, kind: Container[str]) -> list[str]:
+    """The table's columns of text (TEXTS) or of numbers (NUMBERS)."""
+    return [column for column in SCHEMAS[table].split() if column in kind]
+
+
+def _shared_texts(table: str) -> list[str]:
+    """The columns of text in which values come back: not the first, which names the row."""
+    texts = _columns(table, TEXTS)
+    return texts[1:] or texts
+
+
+def _selections(table: str) -> list[Combination]:
+    """Columns, or the number of rows, under every condition that is not about those columns."""
     columns = SCHEMAS[table].split()
-    texts = [column for column in columns if column in TEXTS]
-    numbers = [column for column in columns if column in NUMBERS]
-    shared = texts[1:] or texts  # columns of text in which values come back
+    numbers = _columns(table, NUMBERS)
+    shared = _shared_texts(table)
+    naming_column = _columns(table, TEXTS)[0]
+    by_name = [] if naming_column in shared else [Condition(text=naming_column)]
     by_text = [Condition(text=column) for column in shared]
     by_number = [Condition("", *pair) for pair in product(numbers, ">=<")]
     by_both = [Condition(*triple) for triple in product(shared, numbers, "><")]
-    by_name = [] if texts[0] in shared else [Condition(text=texts[0])]
     simple = [*by_text, *by_number]
-    asked: list[Combination] = []
+    asked = []
     for first in columns:
         for condition in [*by_name, *simple, *by_both]:
             if first not in condition:
@@ -174,20 +191,36 @@ def _combinations(table: str) -> list[Combination]:
                 asked.append(Combination(table, "two", first, second, condition=condition))
     for condition in [*simple, *by_both]:
         asked.append(Combination(table, "count", condition=condition))
-    for first, number in product(texts, numbers):
+    return asked
+
+
+def _rankings(table: str) -> list[Combination]:
+    """The first of the rows sorted by a number, or the first few."""
+    asked = []
+    for first, number in product(_columns(table, TEXTS), _columns(table, NUMBERS)):
         for head, way in product(("top", "tops"), ("DESC", "ASC")):
             asked.append(Combination(table, head, first, number=number, way=way))
-    for head, first in product(("all", "per"), shared):
-        asked.append(Combination(table, head, first))
-    for aggregate, number in product(AGGREGATES, numbers):
-        if (aggregate, number) == ("SUM", "year"):  # nobody asks for it
+    return asked
+
+
+def _groups(table: str) -> list[Combination]:
+    """The different values of a column, or how many rows each has."""
+    heads_and_columns = product(("all", "per"), _shared_texts(table))
+    return [Combination(table, head, first) for head, first in heads_and_columns]
+
+
+def _aggregates(table: str) -> list[Combination]:
+    """An aggregate of a column of numbers: of all rows, of one value's rows, by value."""
+    shared = _shared_texts(table)
+    conditions = [Condition(), *(Condition(text=column) for column in shared)]
+    asked = []
+    for way, number in product(AGGREGATES, _columns(table, NUMBERS)):
+        if (way, number) == ("SUM", "year"):  # nobody asks for it
             continue
-        for condition in [Condition(), *by_text]:
-            asked.append(
-                Combination(table, "agg", number=number, way=aggregate, condition=condition)
-            )
+        for condition in conditions:
+            asked.append(Combination(table, "agg", number=number, way=way, condition=condition))
         for first in shared:
-            asked.append(Combination(table, "agg_per", first, number=number, way=aggregate))
+            asked.append(Combination(table, "agg_per", first, number=number, way=way))
     return asked
 
 
