@@ -184,8 +184,8 @@ MUTATIONS = (
     Mutation(
         "the prompt is learned too",
         "tasks/batches.py",
-        "labels[i, start:n] = ids[i, start:n]",
-        "labels[i, :n] = ids[i, :n]",
+        "labels[i, start:end] = input_ids[i, start:end]",
+        "labels[i, :end] = input_ids[i, :end]",
         "unit/tasks/test_batches.py::test_only_the_target_and_the_end_of_text_are_labelled",
     ),
 )

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.io.loading import RECORD, load_folder, load_tokenizer, read_config, verify
+from gumlab.io.loading import load_folder, load_tokenizer, read_config
+from gumlab.io.record import RECORD, verify
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 FOREIGN = {".gguf": "llama.cpp", ".h5": "TensorFlow", ".msgpack": "Flax", ".onnx": "ONNX"}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 INDEX = "model.safetensors.index.json"
+LARGEST_PLAUSIBLE = 1e6  # no training leads to a larger number, a flipped bit does
 VERDICTS = {
     ("gumlab", "transformers"): "Plain transformers and gumlab.load load it.",
     ("gumlab",): "Only gumlab.load loads it: transformers does not build unequal widths.",
@@ -36,10 +40,25 @@ class Finding:
 
 @dataclass
 class Report:
-    """What `doctor` found. layout: widths are "equal", "unequal" or "zero-padded".
+    """What `doctor` found.
 
-    in_use: neurons by layer that are not all zero. loads_with: those of "gumlab" and
-    "transformers" that load the folder without unpickling.
+    Attributes
+    ----------
+    folder : str
+    architecture : str, optional
+        The model's class.
+    dtype : str, optional
+        That of most of the numbers.
+    widths : list of int
+        Neurons by layer.
+    in_use : list of int
+        Neurons by layer that are not all zero.
+    layout : {"equal", "unequal", "zero-padded"}, optional
+        Of the widths.
+    loads_with : list of {"gumlab", "transformers"}
+        Those that load the folder, without unpickling.
+    findings : list of Finding
+        In the order of the checks, the verdict last.
     """
 
     folder: str
@@ -51,18 +70,35 @@ class Report:
     loads_with: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
-    def say(self, good: bool, text: str) -> None:
+    def add(self, good: bool, text: str) -> None:
+        """Add a finding."""
         self.findings.append(Finding(good, text))
 
     def __repr__(self) -> str:
-        return "\n".join(f"{'[OK]  ' if f.good else '[FAIL]'} {f.text}" for f in self.findings)
+        lines = []
+        for finding in self.findings:
+            mark = "[OK]  " if finding.good else "[FAIL]"
+            lines.append(f"{mark} {finding.text}")
+        return "\n".join(lines)
 
 
 def doctor(folder: str | Path) -> Report:
     """Say what is in any folder and what can load it, one sentence per finding.
 
-    The whole model is loaded once on the CPU, to be sure. Raises GumlabError where `folder` is not
-    a folder that can be read.
+    Parameters
+    ----------
+    folder : str or Path
+        Nothing in it is changed. The whole model is loaded once on the CPU, to be sure.
+
+    Returns
+    -------
+    Report
+        It prints as a list of findings.
+
+    Raises
+    ------
+    GumlabError
+        If `folder` is not a folder that can be read.
     """
     from transformers.utils import logging
 
@@ -70,102 +106,142 @@ def doctor(folder: str | Path) -> Report:
     folder = Path(folder)
     report = Report(str(folder))
     try:
-        names = sorted(p.name for p in folder.iterdir())
+        names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise GumlabError(
             f"{folder} cannot be looked into ({error.strerror}). Give the path of a folder, such "
             "as the one that holds config.json and model.safetensors."
         ) from error
     if not names:
-        report.say(False, "The folder is empty.")
+        report.add(False, "The folder is empty.")
         return report
-    _strangers(names, report)
-    sound = _checksums(folder, report)
-    config, whole = _config(folder, report), _weights(folder, report)
-    tokenizer = _tokenizer(folder, report)
-    if config and whole:
-        _model(folder, config, tokenizer if sound else None, report)
-    report.say(bool(report.loads_with), VERDICTS[tuple(report.loads_with)])
+    _check_foreign_files(names, report)
+    is_as_saved = _check_record(folder, report)
+    settings = _check_config(folder, report)
+    are_whole = _check_weights(folder, report)
+    tokenizer = _check_tokenizer(folder, report)
+    if settings is not None and are_whole:
+        model = _load(folder, report)
+        if model is not None:
+            if is_as_saved and tokenizer is not None:
+                report.loads_with.append("gumlab")
+            if "per_layer_config" not in settings or _loads_plainly(folder):
+                report.loads_with.append("transformers")
+            by_layer = "per_layer_config" in settings
+            _describe(model, tokenizer if is_as_saved else None, by_layer, report)
+    report.add(bool(report.loads_with), VERDICTS[tuple(report.loads_with)])
     return report
 
 
-def _strangers(names: list[str], report: Report) -> None:
+def _check_foreign_files(names: list[str], report: Report) -> None:
     """Files that gumlab does not read."""
-    if pickles := [n for n in names if Path(n).suffix in PICKLES]:
-        report.say(
-            any(n.endswith(".safetensors") for n in names),  # beside safetensors they do no harm
+    pickles = [name for name in names if Path(name).suffix in PICKLES]
+    if pickles:
+        are_harmless = any(name.endswith(".safetensors") for name in names)  # nobody needs them
+        report.add(
+            are_harmless,
             f"Pickled, so opening could run code: {', '.join(pickles)}; gumlab never opens these.",
         )
     for name in names:
-        if kind := FOREIGN.get(Path(name).suffix):
-            report.say(False, f"{name} is a file of {kind}, which gumlab does not read.")
+        program = FOREIGN.get(Path(name).suffix)
+        if program is not None:
+            report.add(False, f"{name} is a file of {program}, which gumlab does not read.")
 
 
-def _checksums(folder: Path, report: Report) -> bool:
+def _check_record(folder: Path, report: Report) -> bool:
     """False if files are not as gumlab saved them, so that gumlab.load refuses the folder."""
     try:
-        known = verify(folder)
-        report.say(True, f"{'Every file has its' if known else 'There is no'} checksum ({RECORD}).")
-        return True
+        has_record = verify(folder)
     except GumlabError as error:
-        report.say(False, str(error))
+        report.add(False, str(error))
         return False
+    if has_record:
+        report.add(True, f"Every file has its checksum ({RECORD}).")
+    else:
+        report.add(True, f"There is no checksum ({RECORD}).")
+    return True
 
 
-def _config(folder: Path, report: Report) -> dict[str, Any] | None:
-    """config.json, if it names a language model that transformers builds."""
+def _check_config(folder: Path, report: Report) -> dict[str, Any] | None:
+    """The settings of config.json, if it names a language model that transformers builds."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
-        config = read_config(folder)
+        settings = read_config(folder)
     except (GumlabError, OSError) as error:
-        inside = sorted(p.name for p in folder.iterdir() if (p / "config.json").is_file())
-        hint = f" Did you mean {' or '.join(str(folder / n) for n in inside)}?" if inside else ""
-        report.say(False, f"{error}{hint}")
+        inside = sorted(path for path in folder.iterdir() if (path / "config.json").is_file())
+        hint = f" Did you mean {' or '.join(str(path) for path in inside)}?" if inside else ""
+        report.add(False, f"{error}{hint}")
         return None
-    kind = config.get("model_type")
-    if str(kind) in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return config
-    report.say(
-        False,
-        f"config.json names the model type {kind!r}, which is no causal language model that this "
-        "transformers knows; code that comes with a model is never run.",
-    )
-    return None
+    kind = settings.get("model_type")
+    if str(kind) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        report.add(
+            False,
+            f"config.json names the model type {kind!r}, which is no causal language model that "
+            "this transformers knows; code that comes with a model is never run.",
+        )
+        return None
+    return settings
 
 
-def _weights(folder: Path, report: Report) -> bool:
+class _Census:
+    """What the tensors of a folder hold."""
+
+    def __init__(self) -> None:
+        self.count_by_kind = Counter[str]()  # numbers, by safetensors' name of their dtype
+        self.not_finite: list[str] = []  # names of tensors with NaN or infinity
+        self.largest = (0.0, "")  # absolute value, and the name of its tensor
+
+    def add(self, name: str, kind: str, tensor: Tensor) -> None:
+        """Count one tensor."""
+        self.count_by_kind[kind] += tensor.numel()
+        if kind in DTYPES and tensor.numel():
+            largest_here = float(tensor.abs().max().nan_to_num(0))
+            self.largest = max(self.largest, (largest_here, name))
+            if not tensor.isfinite().all():
+                self.not_finite.append(name)
+
+
+def _check_weights(folder: Path, report: Report) -> bool:
     """Read every safetensors file: shards, headers, bounds, numbers; True if all are whole."""
-    files = sorted(folder.glob("*.safetensors"))
-    problems = [] if files else ["No safetensors weights are here, the only kind gumlab reads."]
-    kinds, bad, largest = Counter[str](), [], (0.0, "")
-    for path in files:
+    paths = sorted(folder.glob("*.safetensors"))
+    problems = []
+    if not paths:
+        problems.append("No safetensors weights are here, the only kind gumlab reads.")
+    census = _Census()
+    for path in paths:
         try:
             for name, kind, tensor in _tensors(path):
-                kinds[kind] += tensor.numel()
-                if kind in DTYPES and tensor.numel():
-                    largest = max(largest, (float(tensor.abs().max().nan_to_num(0)), name))
-                    bad += [] if tensor.isfinite().all() else [name]
+                census.add(name, kind, tensor)
         except Exception as error:  # a flipped bit can turn a header into anything
             problems.append(f"{path.name} {_reason(path, error)}.")
     problems += _missing_shards(folder)
     for problem in problems:
-        report.say(False, problem)
-    if problems or not kinds:
+        report.add(False, problem)
+    if problems or not census.count_by_kind:
         return False
-    kind = kinds.most_common(1)[0][0]
-    report.dtype = DTYPES.get(kind, kind)
-    text = f"{kinds.total():,} numbers ({report.dtype}) in {len(files)} safetensors file(s)"
-    report.say(True, f"{text}: headers and the bounds of every tensor are right.")
-    if bad:
-        report.say(False, f"NaN or infinity in {len(bad)} tensor(s), such as {bad[0]}: of no use.")
+    most_common_kind, _ = census.count_by_kind.most_common(1)[0]
+    report.dtype = DTYPES.get(most_common_kind, most_common_kind)
+    report.add(
+        True,
+        f"{census.count_by_kind.total():,} numbers ({report.dtype}) in {len(paths)} safetensors "
+        "file(s): headers and the bounds of every tensor are right.",
+    )
+    if census.not_finite:
+        report.add(
+            False,
+            f"NaN or infinity in {len(census.not_finite)} tensor(s), such as "
+            f"{census.not_finite[0]}: of no use.",
+        )
     else:
-        text = f"No NaN or infinity; the largest is {largest[0]:.3g}, in {largest[1]}."
-        report.say(largest[0] < 1e6, text)  # no training leads there, a flipped bit does
+        value, name = census.largest
+        report.add(
+            value < LARGEST_PLAUSIBLE, f"No NaN or infinity; the largest is {value:.3g}, in {name}."
+        )
     return True
 
 
-def _tensors(path: Path) -> Any:
+def _tensors(path: Path) -> Iterator[tuple[str, str, Tensor]]:
     """(name, safetensors' name of the dtype, tensor) one after the other."""
     from safetensors import safe_open
 
@@ -181,80 +257,111 @@ def _reason(path: Path, error: Exception) -> str:
             start = file.read(8)
     except OSError as refused:
         return f"cannot be read ({refused.strerror})"
-    size, header = path.stat().st_size, int.from_bytes(start, "little")
     if start == b"version ":
         return "is a pointer of Git LFS, not the weights: run `git lfs pull`"
-    if size < 8 or header > size - 8:
+    file_size = path.stat().st_size
+    header_size = int.from_bytes(start, "little")
+    if file_size < 8 or header_size > file_size - 8:
         return "has no readable header: it was cut off early, or is no safetensors file"
     if "incomplete metadata" in str(error).lower():
-        return f"was cut off or changed: its {size:,} bytes are not the size that its header gives"
+        return (
+            f"was cut off or changed: its {file_size:,} bytes are not the size that its header "
+            "gives"
+        )
     return f"has a damaged header ({str(error).splitlines()[0]})"
 
 
 def _missing_shards(folder: Path) -> list[str]:
     """A sentence about the shards that the index asks for and the folder lacks."""
-    if not (folder / INDEX).exists():
+    path = folder / INDEX
+    if not path.exists():
         return []
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = json.loads(path.read_text(encoding="utf-8"))
         shards = sorted(set(index["weight_map"].values()))
-        gone = [name for name in shards if not (folder / name).is_file()]
+        missing = [name for name in shards if not (folder / name).is_file()]
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return [f"{INDEX} is damaged: it has no readable weight_map."]
-    text = f"{len(gone)} of the {len(shards)} shards that {INDEX} names are missing"
-    return [f"{text}: {', '.join(gone)}."] if gone else []
+    if not missing:
+        return []
+    return [
+        f"{len(missing)} of the {len(shards)} shards that {INDEX} names are missing: "
+        f"{', '.join(missing)}."
+    ]
 
 
-def _tokenizer(folder: Path, report: Report) -> Any:
+def _check_tokenizer(folder: Path, report: Report) -> Any:
+    """The tokenizer, if there is one that can be read."""
     try:
         tokenizer = load_tokenizer(folder)
     except GumlabError as error:
-        report.say(False, str(error))
+        report.add(False, str(error))
         return None
-    report.say(True, f"The tokenizer has {len(tokenizer):,} tokens.")
+    report.add(True, f"The tokenizer has {len(tokenizer):,} tokens.")
     return tokenizer
 
 
-def _model(folder: Path, config: dict[str, Any], tokenizer: Any, report: Report) -> None:
-    """Load it, look at its widths, and try plain transformers where that may differ."""
+def _load(folder: Path, report: Report) -> nn.Module | None:
+    """The model, if it loads."""
+    dtype = getattr(torch, report.dtype or "", torch.float32)
     try:
-        model = load_folder(folder, getattr(torch, report.dtype or "", torch.float32))
-        if tokenizer is not None:
-            report.loads_with.append("gumlab")
-        if "per_layer_config" not in config or _loads_plainly(folder):
-            report.loads_with.append("transformers")
-        report.architecture = type(model).__name__
+        return load_folder(folder, dtype)
+    except GumlabError as error:
+        report.add(False, str(error))
+        return None
+
+
+def _loads_plainly(folder: Path) -> bool:
+    """Whether transformers loads the folder by itself; tried."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
+    except Exception:  # whatever it is, it does not load
+        return False
+    return True
+
+
+def _describe(model: nn.Module, tokenizer: Any, by_layer: bool, report: Report) -> None:
+    """What the model is, layer by layer, and whether the tokenizer fits it."""
+    report.architecture = type(model).__name__
+    try:
         layers = neurons(model)
     except GumlabError as error:
-        report.say(False, str(error))
+        report.add(False, str(error))
         return
     report.widths = [layer.width for layer in layers]
     report.in_use = [layer.width - _zero_neurons(layer) for layer in layers]
-    widths, in_use = (", ".join(map(str, w)) for w in (report.widths, report.in_use))
-    text = f"{report.architecture} with {widths} feed-forward neurons by layer"
     if report.widths != report.in_use:
         report.layout = "zero-padded"
-        text += f": zero-padded, {in_use} in use"
+        layout = f"zero-padded, {_listed(report.in_use)} in use"
     else:
         report.layout = "equal" if len(set(report.widths)) == 1 else "unequal"
-        text += f": {report.layout} widths"
-    report.say(True, text + (" (per_layer_config)." if "per_layer_config" in config else "."))
+        layout = f"{report.layout} widths"
+    schema = " (per_layer_config)" if by_layer else ""
+    report.add(
+        True,
+        f"{report.architecture} with {_listed(report.widths)} feed-forward neurons by layer: "
+        f"{layout}{schema}.",
+    )
     vocabulary = model.get_input_embeddings().num_embeddings
     if tokenizer is not None and len(tokenizer) > vocabulary:
-        text = f"The tokenizer has more tokens than the model's embedding ({vocabulary:,}): "
-        report.say(False, text + "they do not belong together.")
+        report.add(
+            False,
+            f"The tokenizer has more tokens ({len(tokenizer):,}) than the model's embedding "
+            f"({vocabulary:,}): they do not belong together.",
+        )
 
 
 def _zero_neurons(layer: FeedForward) -> int:
     """How many of a layer's neurons are zero in every weight and bias, as padding is."""
-    parts = [layer.incoming(), layer.outgoing(), layer.incoming_bias()]
-    return int((~torch.cat([p for p in parts if p is not None], 1).any(1)).sum())
+    numbers = [layer.incoming(), layer.outgoing()]  # (N, D) or wider
+    bias = layer.incoming_bias()
+    if bias is not None:
+        numbers.append(bias)
+    is_zero = ~torch.cat(numbers, dim=1).any(dim=1)  # (N,)
+    return int(is_zero.sum())
 
 
-def _loads_plainly(folder: Path) -> bool:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        return bool(AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True))
-    except Exception:  # whatever it is, it does not load
-        return False
+def _listed(widths: list[int]) -> str:
+    return ", ".join(str(width) for width in widths)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import ctypes
 import glob
@@ -20,8 +19,14 @@ from torch import nn
 
 from gumlab.errors import GumlabError
 from gumlab.feedforward import neurons, width_field
-from gumlab.io.loading import RECORD, checksums
+from gumlab.io.card import model_card
+from gumlab.io.record import CARD, write_record
 from gumlab.removal import with_neurons
+
+LEFTOVER_AGE = 3600  # seconds after which what a killed save left is cleared away
+# Of Linux's renameat2: paths are relative to the working folder; exchange the two.
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 
 
 def save(
@@ -32,22 +37,47 @@ def save(
     pad: bool = False,
     notes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write model, tokenizer and a model card to `folder`; returns the folder.
+    """Write a model, its tokenizer and a model card to a folder.
 
+    Parameters
+    ----------
+    model : nn.Module
+        Of equal or unequal widths. It stays as it is.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    folder : str or Path
+        A new or empty folder, or one with a checkpoint, which is replaced.
+    pad : bool
+        Zero-pad every layer to the widest, so that plain transformers loads unequal widths too.
+    notes : mapping of str to anything, optional
+        Rows for the card's table.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    GumlabError
+        If the folder cannot be written or holds something else than a checkpoint, or if `pad` is
+        asked for a model whose config has no entry for the width.
+
+    Notes
+    -----
     Equal widths load with plain transformers. Unequal widths are recorded as `per_layer_config` in
     config.json and load with `gumlab.load`, and so are widths for which the config has no entry
-    (BLOOM); with `pad` every layer is zero-padded to the widest, and plain transformers loads it
-    too. notes: rows for the card's table. The files' checksums go to gumlab.json; `gumlab.load`
-    verifies them. The write is atomic: a killed save leaves the old folder or the new, and a hidden
+    (BLOOM). The files' checksums go to gumlab.json; `gumlab.load` verifies them.
+
+    The write is atomic: a killed save leaves the old folder or the new, and a hidden
     `.NAME-saving-*` beside it, which a save an hour later removes (where the system cannot exchange
-    two folders, the old one is in there for a moment). Raises GumlabError where it cannot write.
+    two folders, the old one is in there for a moment).
     """
     from safetensors import SafetensorError
 
     folder = Path(folder)
-    target = folder.resolve()  # a link stays a link
     widths = [layer.width for layer in neurons(model)]
-    if pad and len(set(widths)) > 1:
+    needs_padding = pad and len(set(widths)) > 1
+    if needs_padding:
         model = with_neurons(model, [torch.arange(max(widths)) for _ in widths])
     plain = _config_builds(model)
     if pad and not plain:
@@ -55,26 +85,20 @@ def save(
             f"The config of {type(model).__name__} has no entry for the feed-forward width, so "
             "plain transformers cannot build a narrower one. Save without pad, for gumlab.load."
         )
+    card = model_card(folder.name, widths, padded=needs_padding, plain=plain, notes=notes or {})
+
+    target = folder.resolve()  # a link stays a link
+    fresh = _new_folder_beside(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-saving-", dir=target.parent))
-    except OSError as error:
-        raise GumlabError(
-            f"Cannot write to {target.parent}: {error.strerror}. Choose another folder."
-        ) from error
-    try:
-        fresh.chmod(0o755)
         model.save_pretrained(fresh, safe_serialization=True)
         tokenizer.save_pretrained(fresh)
         if not plain:
             _record_widths(model, fresh)
-        card = model_card(folder.name, widths, pad, notes or {}, plain)
-        (fresh / "README.md").write_text(card, encoding="utf-8")
-        record = json.dumps({"sha256": checksums(fresh)}, indent=2)
-        (fresh / RECORD).write_text(record + "\n", encoding="utf-8")
-        for file in (p for p in fresh.iterdir() if p.is_file()):
-            file.chmod(0o644)  # safetensors leaves files that only their owner can read
-        _swap(fresh, target)
+        (fresh / CARD).write_text(card, encoding="utf-8")
+        write_record(fresh)
+        _make_readable(fresh)
+        _put_in_place(fresh, target)
+        _clear_leftovers(target)
     except (OSError, SafetensorError) as error:
         raise GumlabError(
             f"Could not save to {folder}: {error}. Nothing half-written is left."
@@ -85,40 +109,31 @@ def save(
 
 
 def check_free(folder: Path) -> None:
-    """Raise GumlabError where `save` would refuse `folder`, so that it is known before the work."""
+    """Make sure before the work that `save` will not refuse a folder after it.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    GumlabError
+        If the folder holds something else than a checkpoint, or cannot be written.
+    """
     if folder.is_dir() and not (folder / "config.json").exists() and any(folder.iterdir()):
         raise GumlabError(
             f"{folder} holds files that are not a checkpoint; choose another folder or empty it."
         )
-    parent = next(p for p in folder.absolute().parents if p.exists())
-    if folder.is_file() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise GumlabError(f"Cannot write to {folder}. Choose another folder.")
-
-
-def model_card(
-    name: str, widths: list[int], padded: bool, notes: Mapping[str, Any], plain: bool
-) -> str:
-    """The README.md of a checkpoint: what was done, how to load it, the table of `notes`."""
-    how = (
-        f'transformers.AutoModelForCausalLM.from_pretrained("{name}")'
-        if plain
-        else f'gumlab.load("{name}")'
-    )
-    rows = [f"| {key} | {value} |" for key, value in notes.items()]
-    table = ["", "| what | value |", "|---|---|", *rows] if rows else []
-    extra = f" (each layer zero-padded to {max(widths)})" if padded and len(set(widths)) > 1 else ""
-    lines = [
-        "---",
-        "library_name: transformers",
-        "tags: [gumlab, pruned]",
-        "---",
-        f"# {name}",
-        "",
-        f"Feed-forward neurons by layer: {', '.join(map(str, widths))}{extra}.",
-        f"Load it with `{how}`.",
-        *table,
-    ]
-    return "\n".join(lines) + "\n"
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if folder.is_file():
+        obstacle = "it is a file"
+    elif not parent.is_dir():
+        obstacle = f"{parent} is a file"
+    elif not os.access(parent, os.W_OK):
+        obstacle = f"{parent} is read-only for you"
+    else:
+        return
+    raise GumlabError(f"Cannot write to {folder}: {obstacle}. Choose another folder.")
 
 
 def _config_builds(model: nn.Module) -> bool:
@@ -129,36 +144,67 @@ def _config_builds(model: nn.Module) -> bool:
 
 
 def _record_widths(model: nn.Module, folder: Path) -> None:
-    path, field = folder / "config.json", width_field(model)
+    """Add each layer's width to the config, by transformers' schema of settings by layer."""
+    path = folder / "config.json"
+    field = width_field(model)
     config = json.loads(path.read_text(encoding="utf-8"))
-    layers = {str(i): {field: layer.width} for i, layer in enumerate(neurons(model))}
-    path.write_text(json.dumps(config | {"per_layer_config": layers}, indent=2) + "\n", "utf-8")
+    config["per_layer_config"] = {
+        str(number): {field: layer.width} for number, layer in enumerate(neurons(model))
+    }
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _swap(fresh: Path, folder: Path) -> None:
-    """Put `fresh` in the place of `folder`, and clear away what killed saves left an hour ago."""
+def _new_folder_beside(target: Path) -> Path:
+    """An empty hidden folder on the same disk as the target, for what will be put in its place."""
     try:
-        fresh.rename(folder)  # tried, not asked: another process may save here too
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}-saving-", dir=target.parent))
+    except OSError as error:
+        raise GumlabError(
+            f"Cannot write to {target.parent}: {error.strerror}. Choose another folder."
+        ) from error
+
+
+def _make_readable(folder: Path) -> None:
+    """Let everyone read: a temporary folder and what safetensors writes are their owner's alone."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(0o644)
+
+
+def _put_in_place(fresh: Path, target: Path) -> None:
+    """Put `fresh` in the place of `target`, in one step where the system can."""
+    try:
+        fresh.rename(target)  # tried, not asked: another process may save here too
+        return
     except OSError:
-        if not folder.exists():
+        if not target.exists():
             raise
-        check_free(folder)
-        if not _exchange(fresh, folder):
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-saving-", dir=folder.parent))
-            folder.rename(old / folder.name)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}-saving-*"):
-        with contextlib.suppress(FileNotFoundError):  # of a save that ended just now
-            if time.time() - left.stat().st_mtime > 3600:
-                shutil.rmtree(left, ignore_errors=True)
+    check_free(target)
+    if not _exchange(fresh, target):
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-saving-", dir=target.parent))
+        target.rename(old / target.name)
+        fresh.rename(target)
+        shutil.rmtree(old)
 
 
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two folders in one step, by Linux's renameat2; False where the system cannot."""
     try:
-        rename = ctypes.CDLL(None).renameat2
+        renameat2 = ctypes.CDLL(None).renameat2
     except (AttributeError, TypeError, OSError):  # not Linux
         return False
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    failed = renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    return not failed
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Clear away what killed saves left beside `target`, once it is surely no running save's."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}-saving-*"):
+        try:
+            age = time.time() - leftover.stat().st_mtime
+        except FileNotFoundError:  # of a save that ended just now
+            continue
+        if age > LEFTOVER_AGE:
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,22 @@ from gumlab.errors import GumlabError
 from gumlab.tasks import SPLITS, Example, Task
 
 HUB_TIMEOUT = 5.0  # seconds
-_VALIDATION = ("val", "valid", "validation", "dev", "devel", "development")
-_TOLD = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_TOLD |= dict.fromkeys(_VALIDATION, "validation")
-Found = dict[str, list[Any]]  # the sources of each split that is there: paths, or the hub's tables
+SPLIT_OF_WORD = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "devel": "validation",
+    "development": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+Sources = dict[str, list[Any]]  # by split, for those that are there: paths, or the hub's tables
+Header = Sequence[str]
+Rows = Iterable[Mapping[str | None, Any]]  # each by column; None: csv's name for cells too many
 
 
 class Hub(NamedTuple):
@@ -35,61 +47,107 @@ def split_of(name: str) -> str | None:
     >>> split_of("MTS-Dialog-TrainingSet"), split_of("wiki.valid"), split_of("0000")
     ('train', 'validation', None)
     """
-    words = (re.sub(r"(set|data)$", "", word) for word in re.findall("[a-z]+", name.lower()))
-    return next((_TOLD[word] for word in words if word in _TOLD), None)
+    for word in re.findall("[a-z]+", name.lower()):
+        split = SPLIT_OF_WORD.get(re.sub(r"(set|data)$", "", word))
+        if split is not None:
+            return split
+    return None
 
 
-def find(data_dir: str | Path, endings: Sequence[str], expected: str) -> tuple[Found, list[str]]:
-    """(the files of each split in a folder, in order of their names; notes on what is not there).
+def find_files(
+    data_dir: str | Path, endings: Sequence[str], expected: str
+) -> tuple[Sources, list[str]]:
+    """Find the files of each split in a folder.
 
-    Files of the first ending that is there, told by their names, or by their folders' as in the
-    hub's export; no deeper than two folders, as the folder may be a whole home directory. Where no
-    name tells a split all is train; a file in place of the folder is that file alone. Raises
-    GumlabError, with what is `expected`, where nothing is found.
+    Parameters
+    ----------
+    data_dir : str or Path
+        A folder, or a file, which then is read alone.
+    endings : sequence of str
+        Without the dot. Only files of the first ending that is there are taken.
+    expected : str
+        A sentence for the error, on what should have been there.
+
+    Returns
+    -------
+    sources : dict of list of Path
+        By split, in the order of the files' names.
+    notes : list of str
+        On what is not there.
+
+    Raises
+    ------
+    GumlabError
+        If there is no such file, or the folder holds several data sets.
+
+    Notes
+    -----
+    A split is told by the name of a file, or by that of its folder, as in the hub's export. The
+    search goes no deeper than two folders, as `data_dir` may be a whole home directory. Where no
+    name tells a split all is train.
     """
     folder = Path(data_dir).expanduser()
     if folder.is_file():
-        told = split_of(folder.stem) or "train"
-        return {told: [folder]}, [f"{folder.name} is read alone, as {told}"]
+        split = split_of(folder.stem) or "train"
+        return {split: [folder]}, [f"{folder.name} is read alone, as {split}"]
     if not folder.is_dir():
         raise GumlabError(f"There is no folder {str(folder)!r}. {expected}")
     for ending in endings:
-        found: Found = {}
-        homes, rest = set(), []
-        for path in (p for d in ("", "*/", "*/*/") for p in sorted(folder.glob(f"{d}*.{ending}"))):
-            inside = path.relative_to(folder)
-            by_folder = split_of(inside.parent.name)
-            if split := split_of(inside.stem) or by_folder:
-                found.setdefault(split, []).append(path)
-                homes.add(str(inside.parent.parent if by_folder else inside.parent))
-            else:
-                rest.append(path)
+        by_split, homes, unnamed = _by_split(folder, ending)
         if len(homes) > 1:  # a copy of a hub repository
-            names = ", ".join(sorted(homes))
             raise GumlabError(
-                f"{str(folder)!r} holds several data sets ({names}). Give the folder of one."
+                f"{str(folder)!r} holds several data sets ({', '.join(sorted(homes))}). Give the "
+                "folder of one."
             )
-        if found:
-            notes = missing(found, {s: f"{s}*.{ending}" for s in SPLITS})
-            if rest:
-                notes.append(f"{len(rest)} *.{ending} file(s) that tell no split are left out")
-            return {s: found[s] for s in SPLITS if s in found}, notes
-        if rest:
+        if by_split:
+            sources = {split: by_split[split] for split in SPLITS if split in by_split}
+            notes = notes_on_missing(sources, {split: f"{split}*.{ending}" for split in SPLITS})
+            if unnamed:
+                notes.append(f"{len(unnamed)} *.{ending} file(s) that tell no split are left out")
+            return sources, notes
+        if unnamed:
             note = "no file name tells a split (train, validation, test): all is train"
-            return {"train": rest}, [note]
+            return {"train": unnamed}, [note]
     raise GumlabError(f"None of the task's files is in {str(folder)!r}. {expected}")
 
 
-def missing(found: Iterable[str], sources: dict[str, str]) -> list[str]:
-    """A note for each split that was not found; `sources` are the names of its files."""
-    notes = {split: f"the {split} split is empty" for split in SPLITS if split not in found}
-    if "test" in notes and "validation" in found:
-        notes["test"] = "what needs a test split uses validation and says so"
-    return [f"{sources[split]} is not there: {what}" for split, what in notes.items()]
+def _by_split(folder: Path, ending: str) -> tuple[Sources, set[str], list[Path]]:
+    """The files by split, the folders of the data sets they belong to, and files of no split."""
+    by_split: Sources = {}
+    homes: set[str] = set()
+    unnamed: list[Path] = []
+    for depth in ("", "*/", "*/*/"):
+        for path in sorted(folder.glob(f"{depth}*.{ending}")):
+            inside = path.relative_to(folder)
+            split_of_folder = split_of(inside.parent.name)
+            split = split_of(inside.stem) or split_of_folder
+            if split is None:
+                unnamed.append(path)
+                continue
+            by_split.setdefault(split, []).append(path)
+            homes.add(str(inside.parent.parent if split_of_folder else inside.parent))
+    return by_split, homes, unnamed
 
 
-def fetch(hub: Hub) -> tuple[Found, list[str]]:
-    """The hub's tables, by split, or within seconds an error that says what to download."""
+def notes_on_missing(present: Iterable[str], names: Mapping[str, str]) -> list[str]:
+    """A note for each split that is not present; `names` are those of the splits' files."""
+    notes = []
+    for split in SPLITS:
+        if split in present:
+            continue
+        if split == "test" and "validation" in present:
+            consequence = "what needs a test split uses validation and says so"
+        else:
+            consequence = f"the {split} split is empty"
+        notes.append(f"{names[split]} is not there: {consequence}")
+    return notes
+
+
+def fetch_from_hub(hub: Hub) -> tuple[Sources, list[str]]:
+    """The hub's tables by split, and notes on what is not there.
+
+    Raises GumlabError within seconds where they cannot be had, saying what to download.
+    """
     try:
         import datasets
         import huggingface_hub
@@ -98,30 +156,35 @@ def fetch(hub: Hub) -> tuple[Found, list[str]]:
         # Offline mode needs no asking: it fails at once, or finds what was downloaded before.
         if not huggingface_hub.constants.HF_HUB_OFFLINE:
             huggingface_hub.HfApi().dataset_info(hub.name, timeout=HUB_TIMEOUT)
-        data = datasets.load_dataset(hub.name, hub.config, revision=hub.revision)
+        tables = datasets.load_dataset(hub.name, hub.config, revision=hub.revision)
     except Exception as error:  # of the hub, the network, the disk: all end in the same advice
         raise GumlabError(
             f"Could not reach the hub for {hub.name!r} ({type(error).__name__}): download "
             f"{hub.by_hand} and pass data_dir=<their folder>."
         ) from error
-    found = {s: [data[s]] for s in SPLITS if s in data}
-    return found, missing(found, {s: f"the hub's {s} split" for s in SPLITS})
+    sources = {split: [tables[split]] for split in SPLITS if split in tables}
+    return sources, notes_on_missing(
+        sources, {split: f"the hub's {split} split" for split in SPLITS}
+    )
 
 
 def fill(
     task: Task,
-    found: Found,
+    sources: Sources,
     notes: list[str],
     examples: Callable[[list[Any], list[str]], Iterable[Example]],
 ) -> Task:
-    """The task with the examples of each split's sources, and all notes, also theirs."""
-    for split, sources in found.items():
-        getattr(task, split).extend(examples(sources, notes))
+    """The task with the examples of each split's sources, and all notes.
+
+    `examples` makes them from one split's sources, and may add to the notes.
+    """
+    for split, tables in sources.items():
+        getattr(task, split).extend(examples(tables, notes))
     task.notes = tuple(notes)
     return task
 
 
-def read(
+def read_rows(
     sources: Iterable[Any],
     columns: Sequence[str],
     optional: Sequence[str] = (),
@@ -129,61 +192,79 @@ def read(
 ) -> Iterator[tuple[Any, ...]]:
     """The named columns of the rows of CSV, JSON, JSON lines or parquet files, or hub's tables.
 
-    Bars part a column's possible names ("dialogue|text"): the first that is there counts. An
-    optional column that is not there gives None. A row where another column is empty is an error,
-    or, with `gaps`, left out and noted there. Raises GumlabError where a file is damaged or lacks
-    a column.
+    Parameters
+    ----------
+    sources : iterable of Path or datasets.Dataset
+    columns : sequence of str
+        Bars part a column's possible names ("dialogue|text"): the first that is there counts.
+    optional : sequence of str, default ()
+        More columns, in the same form, which may be missing or empty.
+    gaps : list of str, optional
+        Where a row with an empty column is left out and noted. Without it such a row is an error.
+
+    Yields
+    ------
+    tuple
+        The cells of `columns`, then of `optional`; None where an optional column is not there.
+
+    Raises
+    ------
+    GumlabError
+        If a file is damaged, has no rows or lacks a column, or a row has too few or too many cells.
     """
     for source in sources:
         where = source if isinstance(source, Path) else "The hub's table"
         header, rows = _open(source)
-        known = [[n for n in c.split("|") if n in header] for c in (*columns, *optional)]
-        if not all(known[: len(columns)]):
-            have = f"columns {', '.join(header)}" if header else "nothing"
-            raise GumlabError(f"{where} holds {have}; expected the columns {', '.join(columns)}.")
-        names = [n[0] if n else c for n, c in zip(known, (*columns, *optional), strict=True)]
-        count = left_out = 0
-        for count, row in enumerate(rows, start=1):
-            values = tuple(row.get(name) for name in names)
-            full = all(v is not None and str(v).strip() for v in values[: len(columns)])
-            if None in row or not (full or gaps is not None):  # None: csv's name for more cells
+        required_names = [_name_in(header, names) for names in columns]
+        # a row of JSON may have one that the first row, which gives the header, has not
+        optional_names = [_name_in(header, names) or names for names in optional]
+        if None in required_names:
+            holds = f"columns {', '.join(header)}" if header else "nothing"
+            raise GumlabError(f"{where} holds {holds}; expected the columns {', '.join(columns)}.")
+        rows_read = 0
+        rows_left_out = 0
+        for row in rows:
+            rows_read += 1
+            required = [row.get(name) for name in required_names]
+            is_full = all(cell is not None and str(cell).strip() for cell in required)
+            has_too_many_cells = None in row
+            if has_too_many_cells or (not is_full and gaps is None):
                 raise GumlabError(
-                    f"{where}, row {count + 1}: expected {len(header)} cells, "
+                    f"{where}, row {rows_read + 1}: expected {len(header)} cells, "
                     f"{' and '.join(columns)} filled; found {list(row.values())!r:.80}. Mend or "
                     "remove the row."
                 )
-            left_out += not full
-            if full:
-                yield values
-        if not count:
+            if not is_full:
+                rows_left_out += 1
+                continue
+            yield (*required, *(row.get(name) for name in optional_names))
+        if not rows_read:
             raise GumlabError(f"{where} has a header but no rows. Download it again.")
-        if left_out and gaps is not None:
-            what = " or ".join(columns)
-            gaps.append(f"{left_out:,} row(s) of {where} with an empty {what} left out")
+        if rows_left_out and gaps is not None:
+            gaps.append(
+                f"{rows_left_out:,} row(s) of {where} with an empty {' or '.join(columns)} left out"
+            )
 
 
-def _open(source: Any) -> tuple[Sequence[str], Iterable[dict[str | None, Any]]]:
-    """(its columns, its rows by column) of a file or a hub's table."""
+def _name_in(header: Header, names: str) -> str | None:
+    """The first of a column's possible names, parted by bars, that is in the header."""
+    for name in names.split("|"):
+        if name in header:
+            return name
+    return None
+
+
+def _open(source: Any) -> tuple[Header, Rows]:
+    """The columns' names and the rows of a file or a hub's table."""
     if not isinstance(source, Path):
         return source.column_names, source
     kind = {".csv": "CSV", ".parquet": "parquet"}.get(source.suffix.lower(), "JSON")
     try:
         if kind == "parquet":
-            import pyarrow.parquet
-
-            file = pyarrow.parquet.ParquetFile(source)
-            batches = file.iter_batches(1000)
-            return file.schema_arrow.names, (row for b in batches for row in b.to_pylist())
+            return _open_parquet(source)
         # utf-8-sig: a file that went through a spreadsheet may begin with a byte order mark.
         text = source.read_bytes().decode("utf-8-sig")
-        if kind == "CSV":
-            reader = csv.DictReader(io.StringIO(text, newline=""))
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            return reader.fieldnames, list(reader)
-        whole = text.lstrip().startswith("[")
-        rows = json.loads(text) if whole else map(json.loads, filter(str.strip, text.split("\n")))
-        rows = [{key.lower(): value for key, value in row.items()} for row in rows]
-        return list(rows[0]) if rows else [], rows
+        return _parse_csv(text) if kind == "CSV" else _parse_json(text)
     except UnicodeDecodeError as error:
         raise GumlabError(
             f"{source} is not UTF-8 (byte {error.start}): save it as UTF-8, or download it again."
@@ -193,3 +274,31 @@ def _open(source: Any) -> tuple[Sequence[str], Iterable[dict[str | None, Any]]]:
         raise GumlabError(
             f"{source} cannot be read as {kind}: {error}. Download it again."
         ) from error
+
+
+def _open_parquet(path: Path) -> tuple[Header, Rows]:
+    """The columns' names, and the rows, which are read as they are needed."""
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(path)
+    rows = (row for batch in file.iter_batches(1000) for row in batch.to_pylist())
+    return file.schema_arrow.names, rows
+
+
+def _parse_csv(text: str) -> tuple[Header, Rows]:
+    """The columns' names in lower case, and the rows."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    header = [name.strip().lower() for name in reader.fieldnames or ()]
+    reader.fieldnames = header
+    return header, list(reader)
+
+
+def _parse_json(text: str) -> tuple[Header, Rows]:
+    """The first row's names in lower case, and the rows, of a JSON list or of JSON lines."""
+    if text.lstrip().startswith("["):
+        objects = json.loads(text)
+    else:
+        objects = [json.loads(line) for line in text.split("\n") if line.strip()]
+    rows = [{name.lower(): cell for name, cell in row.items()} for row in objects]
+    header = list(rows[0]) if rows else []
+    return header, rows

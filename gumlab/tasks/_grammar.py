@@ -18,22 +18,25 @@ def words(task: str) -> dict[str, Any]:
     >>> words("chats")["days"][:2]
     ('Monday', 'Tuesday')
     """
-
-    def frozen(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: frozen(item) for key, item in value.items()}
-        return tuple(map(frozen, value)) if isinstance(value, list) else value
-
     path = Path(__file__).with_name(f"{task}.json")
-    return frozen(json.loads(path.read_text(encoding="utf-8")))
+    return _frozen(json.loads(path.read_text(encoding="utf-8")))
 
 
-def split_of(key: tuple[str, ...]) -> str:
+def _frozen(value: Any) -> Any:
+    """The value with a tuple in place of each list."""
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    return value
+
+
+def held_out_split(combination: Sequence[str]) -> str:
     """Which split a combination of content values belongs to: 80/10/10.
 
     Python's own hash() is salted per process, so the choice rests on SHA-256.
     """
-    digest = hashlib.sha256("\x1f".join(key).encode("utf-8")).digest()
+    digest = hashlib.sha256("\x1f".join(combination).encode("utf-8")).digest()
     bucket = int.from_bytes(digest[:8], "big") % 10
     return {8: "validation", 9: "test"}.get(bucket, "train")
 
@@ -43,7 +46,8 @@ def choose(rng: random.Random, options: Sequence[T]) -> T:
 
     Skewed as in real text: a small model learns the usual wording first and the rare ones later.
     """
-    return rng.choices(options, [1 / (i + 1) for i in range(len(options))])[0]
+    weights = [1 / rank for rank in range(1, len(options) + 1)]
+    return rng.choices(options, weights)[0]
 
 
 def sentence(text: str) -> str:
@@ -65,9 +69,10 @@ def article(phrase: str) -> str:
 
 
 def join_and(parts: Sequence[str]) -> str:
-    """A list in words.
+    """One or more parts as a list in words.
 
     >>> join_and(["is cheap", "serves fast food", "welcomes families"])
     'is cheap, serves fast food and welcomes families'
     """
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+    *before, last = parts
+    return f"{', '.join(before)} and {last}" if before else last

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,54 +16,122 @@ from gumlab.tasks import Example
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 BLOCK = 1024  # the longest block of running text, in tokens, where the model's context is longer
+POOL = 16  # batches whose examples are sorted by length together
 Row = tuple[list[int], int]  # token ids, and how many of them are not to be predicted
 
 
 def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Row]:
-    """(token ids, length of the prompt) of each example: prompt, " " + target, end of text.
+    """The token ids of each example, and the length of its prompt.
 
-    Examples longer than `context` lose tokens from the left of the prompt, all but one, and a
-    target that is still too long loses its end; how many were cut is said in a warning. Running
-    text is cut into blocks of the context, at most BLOCK. Raises GumlabError for no examples.
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+        With an end-of-text token.
+    examples : sequence of Example
+        One or more.
+    context : int
+        The longest sequence, in tokens.
+
+    Returns
+    -------
+    list of (list of int, int)
+        Of each example: prompt, " " + target and end of text; and how many tokens are the prompt's.
+        Of running text: blocks of `context` tokens, at most BLOCK, and 0.
+
+    Raises
+    ------
+    GumlabError
+        If there are no examples, or no end-of-text token.
+
+    Notes
+    -----
+    An example longer than `context` loses tokens from the left of its prompt, all but one, and a
+    target that is still too long loses its end; a warning says how many were cut.
     """
     if not examples:
         raise GumlabError("There are no examples to work on; expected one or more. Check the task.")
     if is_running_text(examples):
-        ids, size = token_stream(tokenizer, examples), min(context, BLOCK)
-        blocks = [(ids[i : i + size], 0) for i in range(0, len(ids), size)]
-        return blocks[:-1] if len(blocks[-1][0]) == 1 else blocks  # one token predicts nothing
+        return _blocks(token_stream(tokenizer, examples), min(context, BLOCK))
     if tokenizer.eos_token_id is None:
         raise GumlabError("The tokenizer has no end-of-text token; set tokenizer.eos_token.")
-    prompts = tokens_of(tokenizer, [e.prompt for e in examples], True)
-    targets = tokens_of(tokenizer, [" " + e.target for e in examples])
-    encoded, cut, over = [], 0, 0
+    prompts = tokens_of(tokenizer, [example.prompt for example in examples], special=True)
+    targets = tokens_of(tokenizer, [" " + example.target for example in examples])
+    rows = []
+    prompts_cut = 0
+    targets_cut = 0
     for prompt, target in zip(prompts, targets, strict=True):
-        target = [*target, tokenizer.eos_token_id]
-        over += len(target) >= context
-        target = target[: context - 1]
-        room = context - len(target)
-        cut += len(prompt) > room
-        encoded.append((prompt[-room:] + target, min(len(prompt), room)))
-    for count, what, side in ((over, "targets", "right"), (cut, "prompts", "left")):
+        answer = [*target, tokenizer.eos_token_id]
+        if len(answer) >= context:
+            targets_cut += 1
+            answer = answer[: context - 1]
+        room = context - len(answer)
+        if len(prompt) > room:
+            prompts_cut += 1
+            prompt = prompt[-room:]
+        rows.append((prompt + answer, len(prompt)))
+    for count, what, side in ((targets_cut, "targets", "right"), (prompts_cut, "prompts", "left")):
         if count:
-            said = f"{count} of {len(examples)} {what} do not fit into the context of {context} "
-            warnings.warn(f"{said}tokens; they were cut from the {side}.", stacklevel=2)
-    return encoded
+            warnings.warn(
+                f"{count} of {len(examples)} {what} do not fit into the context of {context} "
+                f"tokens; they were cut from the {side}.",
+                stacklevel=2,
+            )
+    return rows
+
+
+def _blocks(ids: list[int], size: int) -> list[Row]:
+    """Running text in blocks, of which every token but the first is predicted."""
+    blocks = [ids[start : start + size] for start in range(0, len(ids), size)]
+    if len(blocks[-1]) == 1:  # one token predicts nothing
+        blocks.pop()
+    return [(block, 0) for block in blocks]
 
 
 def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> list[list[int]]:
-    """The token ids of each text; no notice of its length, which is our care."""
-    return tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+    """The token ids of each text.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+    texts : sequence of str
+    special : bool, default False
+        With the tokens that the tokenizer puts around a text, such as a beginning of text.
+
+    Returns
+    -------
+    list of list of int
+    """
+    # not verbose: it would say which texts are longer than the context, which is our care
+    encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)
+    return encoded["input_ids"]
 
 
 def is_running_text(examples: Sequence[Example]) -> bool:
     """True where no example has a prompt: the targets are one text."""
-    return not any(e.prompt for e in examples)
+    return not any(example.prompt for example in examples)
 
 
 def token_stream(tokenizer: Any, examples: Sequence[Example]) -> list[int]:
-    """Running text as one list of token ids: every example's, in order, with nothing between."""
-    ids = list(chain.from_iterable(tokens_of(tokenizer, [e.target for e in examples])))
+    """Running text as one list of token ids: every example's, in order, with nothing between.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+    examples : sequence of Example
+
+    Returns
+    -------
+    list of int
+        Two or more.
+
+    Raises
+    ------
+    GumlabError
+        If the text has fewer than two tokens, so that there is nothing to predict.
+    """
+    ids: list[int] = []
+    for passage in tokens_of(tokenizer, [example.target for example in examples]):
+        ids.extend(passage)
     if len(ids) < 2:
         raise GumlabError(
             f"The text has {len(ids)} token(s); expected two or more. Check the task's files."
@@ -72,49 +140,116 @@ def token_stream(tokenizer: Any, examples: Sequence[Example]) -> list[int]:
 
 
 def collate(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Right-padded input_ids, attention_mask and labels, (B, T) each; only targets are labelled."""
-    size = max(len(ids) for ids, _ in rows)
-    ids = torch.zeros(len(rows), size, dtype=torch.long)
-    labels = torch.full_like(ids, IGNORED)
-    mask = torch.zeros_like(ids)
-    for i, (tokens, start) in enumerate(rows):
-        n = len(tokens)
-        ids[i, :n] = torch.tensor(tokens)
-        labels[i, start:n] = ids[i, start:n]
-        mask[i, :n] = 1
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    return {key: value.to(device) for key, value in batch.items()}
+    """One batch of rows, padded on the right.
+
+    Parameters
+    ----------
+    rows : sequence of (list of int, int)
+        Token ids, and how many of them are not to be predicted (see `encode`).
+    device : torch.device or str, default "cpu"
+
+    Returns
+    -------
+    dict of str to Tensor
+        "input_ids", "attention_mask" and "labels", (B, T) each. The labels of what is not to be
+        predicted, and of padding, are IGNORED.
+    """
+    longest = max(len(ids) for ids, _ in rows)
+    input_ids = torch.zeros(len(rows), longest, dtype=torch.long)  # (B, T)
+    attention_mask = torch.zeros_like(input_ids)
+    labels = torch.full_like(input_ids, IGNORED)
+    for i, (ids, start) in enumerate(rows):
+        end = len(ids)
+        input_ids[i, :end] = torch.tensor(ids)
+        attention_mask[i, :end] = 1
+        labels[i, start:end] = input_ids[i, start:end]
+    return {
+        "input_ids": input_ids.to(device),
+        "attention_mask": attention_mask.to(device),
+        "labels": labels.to(device),
+    }
 
 
 def batches(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], size: int
 ) -> Iterator[dict[str, Tensor]]:
-    """All examples once, in batches of `size`, longest first, on the model's device."""
+    """All examples once, longest first.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Gives the context and the device.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    examples : sequence of Example
+    size : int
+        Examples in a batch.
+
+    Yields
+    ------
+    dict of str to Tensor
+        As `collate` makes them, on the model's device.
+
+    Raises
+    ------
+    GumlabError
+        If there are no examples, or no end-of-text token.
+    """
     yield from collated(model, encode(tokenizer, examples, context_length(model)), size)
 
 
 def collated(model: nn.Module, rows: Sequence[Row], size: int) -> Iterator[dict[str, Tensor]]:
     """The rows in batches of `size`, longest first, on the model's device."""
-    rows = sorted(rows, key=lambda row: -len(row[0]))
-    for start in range(0, len(rows), size):
-        yield collate(rows[start : start + size], next(model.parameters()).device)
+    device = next(model.parameters()).device
+    longest_first = sorted(rows, key=lambda row: -len(row[0]))
+    for start in range(0, len(longest_first), size):
+        yield collate(longest_first[start : start + size], device)
 
 
 def shuffled(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], size: int, steps: int, seed: int
 ) -> Iterator[dict[str, Tensor]]:
-    """`steps` training batches, reshuffled each epoch; of near lengths, so little is padding."""
+    """Training batches, reshuffled each epoch; of near lengths, so little is padding.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Gives the context and the device.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    examples : sequence of Example
+    size : int
+        Examples in a batch, but for an epoch's last ones.
+    steps : int
+        Batches.
+    seed : int
+        The order depends on it alone.
+
+    Yields
+    ------
+    dict of str to Tensor
+        As `collate` makes them, on the model's device.
+
+    Raises
+    ------
+    GumlabError
+        If there are no examples, or no end-of-text token.
+    """
     rows = encode(tokenizer, examples, context_length(model))
+    device = next(model.parameters()).device
+    lengths = [len(ids) for ids, _ in rows]
+    for chosen in islice(_drawn(lengths, size, seed), steps):
+        yield collate([rows[i] for i in chosen], device)
+
+
+def _drawn(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
+    """Batches of indices without end: every index once an epoch, near lengths together."""
     generator = torch.Generator().manual_seed(seed)
-    device, made = next(model.parameters()).device, 0
-    while made < steps:
-        order = torch.randperm(len(rows), generator=generator).tolist()
-        for p in range(0, len(order), 16 * size):  # sort within 16 batches, then draw from them
-            part = sorted(order[p : p + 16 * size], key=lambda i: len(rows[i][0]))
-            starts = range(0, len(part), size)
-            for s in torch.randperm(len(starts), generator=generator).tolist()[: steps - made]:
-                made += 1
-                yield collate([rows[i] for i in part[starts[s] : starts[s] + size]], device)
+    while True:
+        order = torch.randperm(len(lengths), generator=generator).tolist()
+        for start in range(0, len(order), POOL * size):
+            pool = sorted(order[start : start + POOL * size], key=lambda i: lengths[i])
+            groups = [pool[first : first + size] for first in range(0, len(pool), size)]
+            for number in torch.randperm(len(groups), generator=generator).tolist():
+                yield groups[number]
 
 
 @contextmanager
@@ -145,12 +280,26 @@ def memory_guard(batch_size: int) -> Iterator[None]:
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of each predicted token, (B, T - 1); 0 where the label is ignored."""
-    logits, labels = logits[:, :-1].float(), labels[:, 1:]
-    flat = nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    """Cross entropy of each predicted token, in nats.
+
+    Parameters
+    ----------
+    logits : Tensor
+        (B, T, V): what the model says at each position of the next token.
+    labels : Tensor
+        (B, T): the tokens, or IGNORED.
+
+    Returns
+    -------
+    Tensor
+        (B, T - 1) of float32; 0 where the label is ignored.
+    """
+    predictions = logits[:, :-1].float()  # (B, T - 1, V)
+    wanted = labels[:, 1:]  # (B, T - 1)
+    losses = nn.functional.cross_entropy(
+        predictions.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    return flat.view_as(labels)
+    return losses.view_as(wanted)
 
 
 def context_length(model: nn.Module) -> int:

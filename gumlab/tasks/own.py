@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gumlab.errors import GumlabError
 from gumlab.tasks import OWN, Example, Task
-from gumlab.tasks._files import fill, find, read
+from gumlab.tasks._files import fill, find_files, read_rows
 
 EXPECTED = (
     "Expected a .jsonl, .json, .csv or .parquet file, or a folder with train.jsonl, "
@@ -16,20 +16,40 @@ EXPECTED = (
 
 
 def load(path: str | Path) -> Task:
-    """The task in a file or folder (metric "bleu"), named after it.
+    """The task in a file or folder, named after it.
 
-    The file's name tells its split; all is train where no name does, and `notes` says so. The
-    target is the first reference. Raises GumlabError where there are no such files or columns.
+    Parameters
+    ----------
+    path : str or Path
+        A file, whose name may tell its split, or a folder of such files. All is train where no
+        name tells a split, and `Task.notes` says so.
+
+    Returns
+    -------
+    Task
+        With the metric "bleu". An example's target is its first reference.
+
+    Raises
+    ------
+    GumlabError
+        If there are no such files, or they lack the columns prompt and target.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise GumlabError(f"There is no file or folder {str(path)!r}. {EXPECTED}")
-    found, notes = find(path, [ending[1:] for ending in OWN], EXPECTED)
-    return fill(Task(path.resolve().stem, "bleu"), found, notes, _examples)
+    endings = [ending.removeprefix(".") for ending in OWN]
+    sources, notes = find_files(path, endings, EXPECTED)
+    return fill(Task(path.resolve().stem, metric="bleu"), sources, notes, _examples)
 
 
 def _examples(sources: list[Path], notes: list[str]) -> Iterator[Example]:
-    for prompt, target, more in read(sources, ("prompt", "target"), ("references",), gaps=notes):
-        answers = [target, *(more if isinstance(more, list) else [more] if more else [])]
+    """One example a row; what is said twice among its answers counts once."""
+    rows = read_rows(sources, ("prompt", "target"), optional=("references",), gaps=notes)
+    for prompt, target, references in rows:
+        answers = [target]
+        if isinstance(references, list):
+            answers += references
+        elif references:
+            answers.append(references)
         texts = tuple(dict.fromkeys(str(answer).strip() for answer in answers))
         yield Example(str(prompt), texts[0], texts)

@@ -24,28 +24,79 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from functools import cache
 
-from gumlab.tasks import SPLITS, Example, Task
-from gumlab.tasks._grammar import article, choose, join_and, sentence, split_of, words
+from gumlab.tasks import Example, Task
+from gumlab.tasks._grammar import article, choose, held_out_split, join_and, sentence, words
 
 SIZES = {"train": 8_000, "validation": 400, "test": 400}
 REFERENCES = 5  # renderings per example of validation and test
 SEED = 17
 
 WORDS = words("restaurants")
-VALUES, WORDINGS = WORDS["values"], WORDS["wordings"]
+VALUES = WORDS["values"]  # of each attribute, in the order of a prompt
+WORDINGS = WORDS["wordings"]
 HELD_OUT = ("food", "area", "priceRange")
+ODDS = {  # that a prompt has the attribute; all have a name
+    "eatType": 0.8,
+    "food": 0.85,
+    "priceRange": 0.6,
+    "customer rating": 0.6,
+    "area": 0.7,
+    "familyFriendly": 0.6,
+    "near": 0.55,
+}
+# English puts opinion before kind: a cheap, child friendly Thai pub.
+ORDER_BEFORE_NOUN = ("customer rating", "priceRange", "familyFriendly", "food")
+# How often an attribute goes to a place that can take it; "late" is the second sentence.
+PLACE_WEIGHTS = {"pre": 4, "loc": 6, "with": 2, "verb": 2, "late": 2}
 
 
-@cache
-def forms(attribute: str, value: str) -> dict[str, tuple[str, ...]]:
-    """All wordings of one attribute, by place in the sentence: pre, loc, with, verb, clause."""
-    templates = WORDINGS[attribute].get(value) or WORDINGS[attribute]["other"]
-    found = {p: tuple(t.format(value=value) for t in ts) for p, ts in templates.items()}
-    if "loc" in found:
-        found["verb"] = tuple(f"{v} {spot}" for v in ("is", "is located") for spot in found["loc"])
-    return found
+def load() -> Task:
+    """The task `restaurants`: the same 8,000, 400 and 400 examples on every machine.
+
+    Returns
+    -------
+    Task
+        With the metric "bleu"; validation and test have up to REFERENCES references an example.
+    """
+    return Task(
+        name="restaurants",
+        metric="bleu",
+        train=_examples("train"),
+        validation=_examples("validation"),
+        test=_examples("test"),
+    )
+
+
+def _examples(split: str) -> list[Example]:
+    """The examples of one split, drawn until there are enough."""
+    rng = random.Random(f"{SEED} {split}")  # a string seeds by SHA-512: alike on every machine
+    examples: list[Example] = []
+    prompts: set[str] = set()
+    while len(examples) < SIZES[split]:
+        prompt = _meaning(rng)
+        if prompt in prompts or held_out_split(combination(prompt)) != split:
+            continue
+        prompts.add(prompt)
+        if split == "train":  # one rendering an example; some meanings come twice
+            for _ in range(rng.choice((1, 1, 1, 2))):
+                examples.append(Example(prompt, render(prompt, rng)))
+        else:
+            renderings = [render(prompt, rng) for _ in range(4 * REFERENCES)]
+            references = tuple(dict.fromkeys(renderings))[:REFERENCES]
+            examples.append(Example(prompt, references[0], references))
+    return examples[: SIZES[split]]
+
+
+def _meaning(rng: random.Random) -> str:
+    """A random prompt of three attributes or more."""
+    attributes = ["name"]
+    while len(attributes) < 3:
+        attributes = [name for name in VALUES if name == "name" or rng.random() < ODDS[name]]
+    shown = [f"{name}[{rng.choice(VALUES[name])}]" for name in attributes]
+    return ", ".join(shown) + " ->"
 
 
 def parse(prompt: str) -> dict[str, str]:
@@ -60,33 +111,47 @@ def parse(prompt: str) -> dict[str, str]:
 def combination(prompt: str) -> tuple[str, ...]:
     """The held-out triple (food, area, priceRange) of a prompt; '' where it has none."""
     attributes = parse(prompt)
-    return tuple(attributes.get(a, "") for a in HELD_OUT)
+    return tuple(attributes.get(name, "") for name in HELD_OUT)
 
 
-def _meaning(rng: random.Random) -> str:
-    kept = {"name"}
-    while len(kept) < 3:
-        odds = {"eatType": 0.8, "food": 0.85, "area": 0.7, "near": 0.55}
-        kept = {a for a in VALUES if a == "name" or rng.random() < odds.get(a, 0.6)}
-    shown = (f"{a}[{rng.choice(v)}]" for a, v in VALUES.items() if a in kept)
-    return ", ".join(shown) + " ->"
+@cache
+def forms(attribute: str, value: str) -> dict[str, tuple[str, ...]]:
+    """All wordings of one attribute, by place in the sentence: pre, loc, with, verb, clause."""
+    by_value = WORDINGS[attribute]
+    templates_by_place = by_value.get(value) or by_value["other"]
+    wordings = {
+        place: tuple(template.format(value=value) for template in templates)
+        for place, templates in templates_by_place.items()
+    }
+    if "loc" in wordings:
+        plain = [f"is {spot}" for spot in wordings["loc"]]
+        located = [f"is located {spot}" for spot in wordings["loc"]]
+        wordings["verb"] = (*plain, *located)
+    return wordings
 
 
 def _assign(attributes: dict[str, str], rng: random.Random) -> dict[str, list[str]]:
     """Put every attribute into one place; the second sentence ("late") takes what is left over."""
-    room = {"pre": rng.choice((1, 2, 2)), "loc": 2, "with": rng.choice((0, 1, 1, 2)),
-            "verb": rng.choice((0, 1, 1, 2))}  # fmt: skip
-    weight = {"pre": 4, "loc": 6, "with": 2, "verb": 2, "late": 2}
-    order = [a for a in attributes if a not in ("name", "eatType")]
-    room["late"] = min(3, len(order) - 1)  # something must be left for the first sentence
+    to_place = [name for name in attributes if name not in ("name", "eatType")]
+    room = {
+        "pre": rng.choice((1, 2, 2)),
+        "loc": 2,
+        "with": rng.choice((0, 1, 1, 2)),
+        "verb": rng.choice((0, 1, 1, 2)),
+        "late": min(3, len(to_place) - 1),  # something must be left for the first sentence
+    }
     places: dict[str, list[str]] = {place: [] for place in room}
-    for attribute in rng.sample(order, len(order)):
-        known = {*forms(attribute, attributes[attribute]), "late"}
-        able = [p for p in room if p in known and len(places[p]) < room[p]] or ["verb"]
-        places[rng.choices(able, [weight[p] for p in able])[0]].append(attribute)
-    # English puts opinion before kind: a cheap, child friendly Thai pub.
-    rank = ("customer rating", "priceRange", "familyFriendly", "food")
-    places["pre"].sort(key=rank.index)
+    for name in rng.sample(to_place, len(to_place)):
+        possible = {*forms(name, attributes[name]), "late"}
+        open_places = [
+            place for place in room if place in possible and len(places[place]) < room[place]
+        ]
+        if not open_places:
+            open_places = ["verb"]
+        weights = [PLACE_WEIGHTS[place] for place in open_places]
+        place = rng.choices(open_places, weights)[0]
+        places[place].append(name)
+    places["pre"].sort(key=ORDER_BEFORE_NOUN.index)
     return places
 
 
@@ -95,62 +160,52 @@ def render(prompt: str, rng: random.Random) -> str:
     values = parse(prompt)
     places = _assign(values, rng)
 
-    def said(place: str) -> list[str]:
-        return [choose(rng, forms(a, values[a])[place]) for a in places[place]]
+    def worded(place: str) -> list[str]:
+        """A wording of each attribute in that place."""
+        return [choose(rng, forms(name, values[name])[place]) for name in places[place]]
 
-    name, noun = values["name"], values.get("eatType") or choose(rng, ("place", "venue", "spot"))
-    pre = said("pre")
-    # Commas stand between opinions, but not before the food.
-    split = len(pre) - ("food" in places["pre"])
-    phrase = article(" ".join(filter(None, [", ".join(pre[:split]), *pre[split:], noun])))
-    loc = " ".join(said("loc"))
-    having = f" with {join_and(said('with'))}" if places["with"] else ""
-    verbs = join_and(said("verb")) if places["verb"] else ""
+    name = values["name"]
+    noun = values.get("eatType") or choose(rng, ("place", "venue", "spot"))
+    adjectives = worded("pre")
+    phrase = _noun_phrase(adjectives, noun, has_food="food" in places["pre"])
+    location = " ".join(worded("loc"))
+    at = f" {location}" if location else ""
+    having = f" with {join_and(worded('with'))}" if places["with"] else ""
+    verbs = join_and(worded("verb")) if places["verb"] else ""
     which = f" {choose(rng, ('that', 'which'))} {verbs}" if verbs else ""
-    at = f" {loc}" if loc else ""
-    plans = [
-        f"{name} is {phrase}{at}{having}{which}",
-        verbs and f"{name}, {phrase}{at}{having}, {verbs}",
-        loc and f"located {loc}, {name} is {phrase}{having}{which}",
-        f"there is {phrase} called {name}{at}{having}{which}",
-        loc and f"{loc} you will find {name}, {phrase}{having}{which}",
-    ]
+
+    plans = [f"{name} is {phrase}{at}{having}{which}"]
+    if verbs:
+        plans.append(f"{name}, {phrase}{at}{having}, {verbs}")
+    if location:
+        plans.append(f"located {location}, {name} is {phrase}{having}{which}")
+    plans.append(f"there is {phrase} called {name}{at}{having}{which}")
+    if location:
+        plans.append(f"{location} you will find {name}, {phrase}{having}{which}")
     # A missing eatType invites the plain form, without any noun.
-    if verbs and "eatType" not in values and not pre and not having:
-        plans.insert(0, f"located {loc}, {name} {verbs}" if loc else f"{name} {verbs}")
-    plan = choose(rng, list(filter(None, plans)))
-    return " ".join(map(sentence, filter(None, [plan, _second(values, places["late"], noun, rng)])))
+    if verbs and "eatType" not in values and not adjectives and not having:
+        plain = f"located {location}, {name} {verbs}" if location else f"{name} {verbs}"
+        plans.insert(0, plain)
+
+    first = sentence(choose(rng, plans))
+    if not places["late"]:
+        return first
+    return f"{first} {sentence(_second(values, places['late'], noun, rng))}"
 
 
-def _second(values: dict[str, str], late: list[str], noun: str, rng: random.Random) -> str:
-    if not late:
-        return ""
-    wordings = [forms(a, values[a]) for a in late]
-    if len(late) < 3 and all("clause" in w for w in wordings) and rng.random() < 0.4:
-        return join_and([choose(rng, w["clause"]) for w in wordings])
+def _noun_phrase(adjectives: Sequence[str], noun: str, has_food: bool) -> str:
+    """The noun with what stands before it: commas between opinions, but not before the food."""
+    opinions = adjectives[:-1] if has_food else adjectives
+    kind = adjectives[-1] if has_food else ""
+    parts = (", ".join(opinions), kind, noun)
+    return article(" ".join(part for part in parts if part))
+
+
+def _second(values: dict[str, str], names: list[str], noun: str, rng: random.Random) -> str:
+    """The second sentence, of the attributes that the first left over."""
+    wordings = [forms(name, values[name]) for name in names]
+    have_clauses = all("clause" in by_place for by_place in wordings)
+    if len(names) < 3 and have_clauses and rng.random() < 0.4:
+        return join_and([choose(rng, by_place["clause"]) for by_place in wordings])
     subject = choose(rng, ("it", f"the {noun}", f"this {noun}"))
-    return f"{subject} {join_and([choose(rng, w['verb']) for w in wordings])}"
-
-
-def _examples(split: str) -> list[Example]:
-    rng = random.Random(f"{SEED} {split}")  # a string seeds by SHA-512: alike on every machine
-    found: list[Example] = []
-    seen: set[str] = set()
-    while len(found) < SIZES[split]:
-        prompt = _meaning(rng)
-        if prompt in seen or split_of(combination(prompt)) != split:
-            continue
-        seen.add(prompt)
-        if split == "train":  # one rendering an example; some meanings come twice
-            found += [Example(prompt, render(prompt, rng)) for _ in range(rng.choice((1, 1, 1, 2)))]
-        else:
-            drawn = dict.fromkeys(render(prompt, rng) for _ in range(4 * REFERENCES))
-            references = tuple(drawn)[:REFERENCES]
-            found.append(Example(prompt, references[0], references))
-    return found[: SIZES[split]]
-
-
-def load() -> Task:
-    """The task: 8,000 training, 400 validation and 400 test examples, the same on every machine."""
-    train, validation, test = map(_examples, SPLITS)
-    return Task("restaurants", "bleu", train, validation, test)
+    return f"{subject} {join_and([choose(rng, by_place['verb']) for by_place in wordings])}"

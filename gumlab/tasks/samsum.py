@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gumlab.tasks import Example, Task
-from gumlab.tasks._files import Hub, fetch, fill, find, read
+from gumlab.tasks._files import Hub, fetch_from_hub, fill, find_files, read_rows
 
-HUB = Hub("knkarthick/samsum", "train.json, val.json and test.json (SAMSum's own corpus.7z)")
+HUB = Hub(
+    name="knkarthick/samsum",
+    by_hand="train.json, val.json and test.json (SAMSum's own corpus.7z)",
+)
 TEXT = "dialogue|dialog|conversation|transcript|document|article|text|source|input"
 SUMMARY = "summary|section_text|note|highlights|abstract|target|output"
 ENDINGS = ("parquet", "jsonl", "json", "csv")
@@ -25,18 +28,43 @@ EXPECTED = (
 
 
 def load(data_dir: str | Path | None = None) -> Task:
-    """The task `samsum` (metric "rouge"): a dialogue and "Summary:" -> its summary.
+    """The task `samsum`: a dialogue and "Summary:" -> its summary.
 
-    `data_dir` is a folder of parquet, JSON lines, JSON or CSV files, the first of these that is
-    there. The name of a file tells its split; of the columns the first of TEXT and of SUMMARY that
-    is there is taken. Rows with an empty one are left out and counted in `notes`. Raises
-    GumlabError where there are no such files or columns, or the hub cannot be reached.
+    Parameters
+    ----------
+    data_dir : str or Path, optional
+        A folder of parquet, JSON lines, JSON or CSV files, the first of these that is there; a
+        file's name tells its split. Of the columns the first of TEXT and of SUMMARY that is there
+        is taken. Without it the data comes from the hub.
+
+    Returns
+    -------
+    Task
+        With the metric "rouge". Rows with an empty text or summary are left out, and counted in
+        `Task.notes`.
+
+    Raises
+    ------
+    GumlabError
+        If there are no such files or columns, or the hub cannot be reached.
+
+    References
+    ----------
+    Gliwa et al. 2019, "SAMSum Corpus: A Human-annotated Dialogue Dataset for Abstractive
+    Summarization".
     """
-    found, notes = fetch(HUB) if data_dir is None else find(data_dir, ENDINGS, EXPECTED)
-    return fill(Task("samsum", "rouge"), found, notes, _examples)
+    if data_dir is None:
+        sources, notes = fetch_from_hub(HUB)
+    else:
+        sources, notes = find_files(data_dir, ENDINGS, EXPECTED)
+    return fill(Task("samsum", metric="rouge"), sources, notes, _examples)
 
 
 def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
-    for pair in read(sources, (TEXT, SUMMARY), gaps=notes):
-        text, summary = (str(part).replace("\r\n", "\n").strip() for part in pair)
-        yield Example(f"{text}\nSummary:", summary)
+    for text, summary in read_rows(sources, (TEXT, SUMMARY), gaps=notes):
+        yield Example(f"{_plain(text)}\nSummary:", _plain(summary))
+
+
+def _plain(cell: Any) -> str:
+    """A cell's text without white space around it, its lines ended as on Unix."""
+    return str(cell).replace("\r\n", "\n").strip()

@@ -16,16 +16,29 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gumlab.errors import GumlabError
 from gumlab.tasks import SPLITS, Example, Task
-from gumlab.tasks._files import Found, Hub, fetch, fill, find, missing, read, split_of
+from gumlab.tasks._files import (
+    Hub,
+    Sources,
+    fetch_from_hub,
+    fill,
+    find_files,
+    notes_on_missing,
+    read_rows,
+    split_of,
+)
 from gumlab.tasks.sql import Database, quoted, same_result
 
-AGGREGATES, OPERATORS = ("", "MAX", "MIN", "COUNT", "SUM", "AVG"), ("=", ">", "<")
-ARCHIVE = "data.tar.bz2 from github.com/salesforce/WikiSQL, unpack it"
-HUB = Hub("Salesforce/wikisql", ARCHIVE, revision="refs/convert/parquet")
+AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")  # by the challenge's index
+OPERATORS = ("=", ">", "<")
+HUB = Hub(
+    name="Salesforce/wikisql",
+    by_hand="data.tar.bz2 from github.com/salesforce/WikiSQL, unpack it",
+    revision="refs/convert/parquet",
+)
 EXPECTED = (
     "Expected train.jsonl, dev.jsonl and test.jsonl (table_id, question, sql), each with its "
     "tables in train.tables.jsonl and so on (id, header, types, rows), or the hub's parquet files "
@@ -36,72 +49,135 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _NAME = r'"(?:[^"]|"")*"'
 _VALUE = rf"(?:'(?:[^']|'')*'|{_NUMBER})"
 _CONDITION = rf"{_NAME}\s*[=<>]\s*{_VALUE}"
-_PARTS = rf"({_NAME})\s*([=<>])\s*({_VALUE})"
+_PARTS_OF_CONDITION = rf"({_NAME})\s*([=<>])\s*({_VALUE})"
 _QUERY = re.compile(
-    rf"\s*SELECT\s+(?:(MAX|MIN|COUNT|SUM|AVG)\s*\(\s*)?({_NAME})\s*(\))?\s+FROM\s+t"
-    rf"(?:\s+WHERE\s+({_CONDITION}(?:\s+AND\s+{_CONDITION})*))?\s*;?\s*",
+    rf"\s*SELECT\s+(?:(?P<aggregate>MAX|MIN|COUNT|SUM|AVG)\s*\(\s*)?"
+    rf"(?P<column>{_NAME})\s*(?P<bracket>\))?\s+FROM\s+t"
+    rf"(?:\s+WHERE\s+(?P<conditions>{_CONDITION}(?:\s+AND\s+{_CONDITION})*))?\s*;?\s*",
     re.IGNORECASE,
 )
-Form = tuple[str, str, frozenset[tuple[str, str, Any]]]  # aggregate, column, conditions
+Column = tuple[str, str]  # its name, and what sqlite declares it to be
+
+
+class Form(NamedTuple):
+    """What a query asks, so that two ways to write it are equal."""
+
+    aggregate: str  # "" where there is none
+    column: str
+    conditions: frozenset[tuple[str, str, Any]]  # (column, operator, value)
 
 
 def load(data_dir: str | Path | None = None) -> Task:
-    """The task `wikisql` (metric "logical_form", and execution accuracy where tables have rows).
+    """The task `wikisql`: a question about a table -> a query of one form.
 
-    `data_dir` is a folder with the challenge's files, or one with headers.jsonl in place of the
-    tables, or with the hub's parquet files. dev is validation. A column without a name, or with
-    one that is there already, gets a number; columns of numbers hold numbers, text is compared
-    without letter case. Raises GumlabError where files are missing or damaged, or the hub cannot
-    be reached.
+    Parameters
+    ----------
+    data_dir : str or Path, optional
+        A folder with the challenge's files (dev is validation), or one with headers.jsonl in place
+        of the tables, or with the hub's parquet files. Without it the data comes from the hub.
+
+    Returns
+    -------
+    Task
+        With the metric "logical_form", and execution accuracy where tables have rows. A column
+        without a name, or with one that is there already, gets a number; columns of numbers hold
+        numbers, text is compared without letter case.
+
+    Raises
+    ------
+    GumlabError
+        If files are missing or damaged, or the hub cannot be reached.
+
+    References
+    ----------
+    Zhong et al. 2017, "Seq2SQL: Generating Structured Queries from Natural Language using
+    Reinforcement Learning".
     """
-    found = {} if data_dir is None else _questions(Path(data_dir).expanduser())
-    if found:
-        notes = missing(found, {s: f"{s}.jsonl" for s in SPLITS})
+    sources: Sources = {}
+    if data_dir is not None:
+        sources = _challenge_files(Path(data_dir).expanduser())
+    if sources:
+        notes = notes_on_missing(sources, {split: f"{split}.jsonl" for split in SPLITS})
     elif data_dir is None:
-        found, notes = fetch(HUB)
+        sources, notes = fetch_from_hub(HUB)
     else:
-        found, notes = find(data_dir, ("parquet",), EXPECTED)
-    task = fill(Task("wikisql", "logical_form"), found, notes, _examples)
-    if bare := [s for s in found if not all(e.databases for e in getattr(task, s))]:
-        what = "have no rows here: only the logical form is scored, nothing is executed"
-        task.notes += (f"the tables of {' and '.join(bare)} {what}",)
+        sources, notes = find_files(data_dir, ("parquet",), EXPECTED)
+    task = fill(Task("wikisql", metric="logical_form"), sources, notes, _examples)
+    without_rows = [
+        split for split in sources if not all(example.databases for example in getattr(task, split))
+    ]
+    if without_rows:
+        task.notes += (
+            f"the tables of {' and '.join(without_rows)} have no rows here: only the logical form "
+            "is scored, nothing is executed",
+        )
     return task
 
 
 def logical_form(query: str) -> Form | None:
-    """(aggregate, column, conditions) of a query, for comparison; None if it is not of the form.
+    """What a query asks, for comparison.
 
+    Parameters
+    ----------
+    query : str
+
+    Returns
+    -------
+    Form or None
+        (aggregate, column, conditions), names and text in lower case; None if the query is not of
+        the challenge's form.
+
+    Examples
+    --------
     >>> one = logical_form('SELECT MAX("No.") FROM t WHERE "A" = 3 AND "b" = \\'Yes\\'')
     >>> one == logical_form('select max("no.") from t where "B"=\\'yes\\' and "a" = \\'3\\'')
     True
     """
     match = _QUERY.fullmatch(query)
-    if match is None or bool(match[1]) != bool(match[3]):
+    if match is None:
         return None
-    conditions = re.findall(_PARTS, match[4] or "")
-    return (
-        (match[1] or "").upper(),
-        match[2].lower(),
-        frozenset((name.lower(), sign, _value(value)) for name, sign, value in conditions),
+    is_opened = match["aggregate"] is not None
+    is_closed = match["bracket"] is not None
+    if is_opened != is_closed:
+        return None
+    conditions = re.findall(_PARTS_OF_CONDITION, match["conditions"] or "")
+    return Form(
+        aggregate=(match["aggregate"] or "").upper(),
+        column=match["column"].lower(),
+        conditions=frozenset(
+            (name.lower(), operator, _value(literal)) for name, operator, literal in conditions
+        ),
     )
 
 
 def executes_alike(predicted: str, example: Example) -> bool:
     """True where a query of the form, on the table's own columns, gets the target's rows.
 
-    Without the first two sqlite would take a wrong column's name for text, and run.
+    Parameters
+    ----------
+    predicted : str
+        The query that a model wrote.
+    example : Example
+        With its table filled.
+
+    Returns
+    -------
+    bool
+        False for a query of another form, or with a column that the table does not have: sqlite
+        would take that column's name for text, and run.
     """
     form = logical_form(predicted)
     if form is None:
         return False
     ((columns, _),) = example.databases[0].values()
     known = {quoted(name).lower() for name, _ in columns}
-    used = {form[1], *(name for name, _, _ in form[2])}
+    used = {form.column, *(name for name, _, _ in form.conditions)}
     return used <= known and same_result(predicted, example.target, example.databases)
 
 
 def _value(literal: str) -> Any:
-    text = literal[1:-1].replace("''", "'") if literal[:1] == "'" else literal
+    """A literal's value: a number where it is one, with or without quotes, else plain text."""
+    text = literal[1:-1].replace("''", "'") if literal.startswith("'") else literal
     number = _number(text)
     return " ".join(text.lower().split()) if number is None else number
 
@@ -112,84 +188,114 @@ def _number(cell: Any) -> float | None:
     return float(text) if re.fullmatch(_NUMBER, text) else None
 
 
-def _questions(folder: Path) -> Found:
+def _challenge_files(folder: Path) -> Sources:
     """The challenge's files of questions in a folder or in folders named after the splits."""
-    paths = [p for depth in ("", "*/") for p in sorted(folder.glob(f"{depth}*.jsonl"))]
-    paths = [p for p in paths if "tables" not in p.stem]
-    found = {s: [p for p in paths if split_of(p.stem) == s] for s in SPLITS}
-    return {s: paths for s, paths in found.items() if paths}
+    sources: Sources = {}
+    paths = [*sorted(folder.glob("*.jsonl")), *sorted(folder.glob("*/*.jsonl"))]
+    for split in SPLITS:
+        of_split = [
+            path for path in paths if "tables" not in path.stem and split_of(path.stem) == split
+        ]
+        if of_split:
+            sources[split] = of_split
+    return sources
 
 
 def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
     for source in sources:
-        given: dict[Any, list[Any]] = {}
-        tables: dict[Any, tuple[list[tuple[str, str]], list[Database]]] = {}
-        columns = ("question", "table", "sql")
         if isinstance(source, Path) and source.suffix == ".jsonl":
-            columns, name = ("question", "table_id", "sql"), f"{source.stem}.tables.jsonl"
-            beside = [p for p in map(source.with_name, (name, "headers.jsonl")) if p.is_file()]
-            if not beside:
-                raise GumlabError(f"{source} has no tables beside it ({name}). {EXPECTED}")
-            rows = read(beside[:1], ("id", "header"), ("types", "rows"))
-            given = {key: table for key, *table in rows}
-        for question, table, sql in read([source], columns, gaps=notes):
+            columns = ("question", "table_id", "sql")
+            raw_tables = _tables_beside(source)
+        else:
+            columns = ("question", "table", "sql")
+            raw_tables = {}
+        tables: dict[Any, tuple[list[Column], list[Database]]] = {}
+        for question, table, sql in read_rows([source], columns, gaps=notes):
             key = table
             try:
                 if isinstance(table, dict):  # the hub's files repeat it with each of its questions
                     key = (table["id"], *table["header"])
-                    given[key] = [table[part] for part in ("header", "types", "rows")]
+                    raw_tables[key] = (table["header"], table["types"], table["rows"])
                 if key not in tables:
-                    tables[key] = _table(*given[key])
-                own, databases = tables[key]
-                target = _render(own, sql)
+                    tables[key] = _table(*raw_tables[key])
+                table_columns, databases = tables[key]
+                target = _render(table_columns, sql)
             except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
                 raise GumlabError(
                     f"{source}: no query can be made of {sql!r:.200} on table {key!r:.80} "
                     f"({type(error).__name__}: {error}). {EXPECTED}"
                 ) from error
-            head = ", ".join(quoted(name) for name, _ in own)
-            yield Example(f"{question.strip()} | t: {head} ->", target, databases=tuple(databases))
+            head = ", ".join(quoted(name) for name, _ in table_columns)
+            prompt = f"{question.strip()} | t: {head} ->"
+            yield Example(prompt, target, databases=tuple(databases))
+
+
+def _tables_beside(questions: Path) -> dict[Any, tuple[Any, Any, Any]]:
+    """The challenge's tables of a file of questions, by id: their header, types and rows.
+
+    Types and rows are None where there are only headers.
+    """
+    name = f"{questions.stem}.tables.jsonl"
+    for path in (questions.with_name(name), questions.with_name("headers.jsonl")):
+        if path.is_file():
+            rows = read_rows([path], ("id", "header"), optional=("types", "rows"))
+            return {key: (header, types, cells) for key, header, types, cells in rows}
+    raise GumlabError(f"{questions} has no tables beside it ({name}). {EXPECTED}")
 
 
 def _table(
     header: Sequence[str], types: Sequence[str] | None, rows: Sequence[Sequence[Any]] | None
-) -> tuple[list[tuple[str, str]], list[Database]]:
-    """(columns as sqlite declares them, the table filled, if it has rows).
+) -> tuple[list[Column], list[Database]]:
+    """The columns as sqlite declares them, and the table filled, if it has rows.
 
     Rows that are too short end in empty cells, those too long are cut.
     """
     names: list[str] = []
-    for i, name in enumerate(header, start=1):
-        name = " ".join(name.split()) or f"column {i}"
-        taken = {n.lower() for n in names}
-        names.append(name if name.lower() not in taken else f"{name} ({i})")
+    for number, title in enumerate(header, start=1):
+        name = " ".join(title.split()) or f"column {number}"
+        taken = {other.lower() for other in names}
+        names.append(name if name.lower() not in taken else f"{name} ({number})")
     kinds = ["?"] * len(names) if types is None else types
     declared = {"real": "REAL", "text": "TEXT COLLATE NOCASE"}
-    columns = [(n, declared.get(kind, "")) for n, kind in zip(names, kinds, strict=True)]
+    columns = [(name, declared.get(kind, "")) for name, kind in zip(names, kinds, strict=True)]
     if rows is None:
         return columns, []
-    cells = [tuple(map(_cell, chain(row, repeat(None)), kinds)) for row in rows]
-    return columns, [{"t": (columns, cells)}]
+    filled = []
+    for row in rows:
+        cells = chain(row, repeat(None))
+        filled.append(tuple(_cell(cell, kind) for kind, cell in zip(kinds, cells, strict=False)))
+    return columns, [{"t": (columns, filled)}]
 
 
 def _cell(cell: Any, kind: str) -> Any:
+    """A cell as the table holds it: a number in a column of numbers, if it is one, or text."""
+    if cell is None:
+        return None
     number = _number(cell) if kind == "real" else None
-    return str(cell) if number is None and cell is not None else number
+    return str(cell) if number is None else number
 
 
-def _render(columns: Sequence[tuple[str, str]], sql: dict[str, Any]) -> str:
+def _render(columns: Sequence[Column], sql: dict[str, Any]) -> str:
     """The SQL text of a query given by indices: sel, agg, conds."""
     conditions = sql["conds"]
     if isinstance(conditions, dict):  # the hub's files hold three lists
-        keys = ("column_index", "operator_index", "condition")
-        conditions = list(zip(*(conditions[key] for key in keys), strict=True))
-    aggregate, column = AGGREGATES[sql["agg"]], quoted(columns[sql["sel"]][0])
-    tests = [
-        f"{quoted(columns[i][0])} {OPERATORS[sign]} {_literal(value, columns[i][1])}"
-        for i, sign, value in conditions
-    ]
+        conditions = zip(
+            conditions["column_index"],
+            conditions["operator_index"],
+            conditions["condition"],
+            strict=True,
+        )
+    tests = []
+    for column_index, operator_index, value in conditions:
+        name, kind = columns[column_index]
+        tests.append(f"{quoted(name)} {OPERATORS[operator_index]} {_literal(value, kind)}")
+    selected_name, _ = columns[sql["sel"]]
+    selected = quoted(selected_name)
+    aggregate = AGGREGATES[sql["agg"]]
+    if aggregate:
+        selected = f"{aggregate}({selected})"
     where = f" WHERE {' AND '.join(tests)}" if tests else ""
-    return f"SELECT {f'{aggregate}({column})' if aggregate else column} FROM t{where}"
+    return f"SELECT {selected} FROM t{where}"
 
 
 def _literal(value: Any, kind: str) -> str:
@@ -199,8 +305,12 @@ def _literal(value: Any, kind: str) -> str:
     column is not known, a number if that is all there is.
     """
     number = None if kind.startswith("TEXT") else _number(value)
-    if number is None and kind == "REAL" and (inside := re.search(_NUMBER, str(value))):
-        number = float(inside[0])
+    if number is None and kind == "REAL":
+        inside = re.search(_NUMBER, str(value))
+        number = float(inside[0]) if inside else None
     if number is None:
-        return "'{}'".format(str(value).replace("'", "''"))
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+        escaped = str(value).replace("'", "''")
+        return f"'{escaped}'"
+    if number.is_integer() and abs(number) < 1e15:
+        return str(int(number))
+    return repr(number)

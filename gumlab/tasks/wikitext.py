@@ -13,10 +13,12 @@ from typing import Any
 
 from gumlab.errors import GumlabError
 from gumlab.tasks import Example, Task
-from gumlab.tasks._files import Hub, fetch, fill, find, read
+from gumlab.tasks._files import Hub, fetch_from_hub, fill, find_files, read_rows
 
 HUB = Hub(
-    "Salesforce/wikitext", "train-*.parquet and so on of wikitext-2-raw-v1", "wikitext-2-raw-v1"
+    name="Salesforce/wikitext",
+    by_hand="train-*.parquet and so on of wikitext-2-raw-v1",
+    config="wikitext-2-raw-v1",
 )
 ENDINGS = ("parquet", "raw", "tokens", "txt")
 EXPECTED = (
@@ -27,45 +29,85 @@ PASSAGE = 2000  # characters
 
 
 def load(data_dir: str | Path | None = None) -> Task:
-    """The task `wikitext` (metric "perplexity"): passages of whole lines, without prompts.
+    """The task `wikitext`: passages of whole lines, without prompts.
 
-    Conventions: the files of a split follow one another in the order of their names, with a line
-    break between; no end-of-text token stands anywhere; a passage, of PASSAGE characters or the
-    line that passes them, is tokenised by itself and joined to the one before. UTF-8, or Latin-1
-    where a file is not, which `notes` says. Raises GumlabError where there are no such files.
+    Parameters
+    ----------
+    data_dir : str or Path, optional
+        A folder with files of one of ENDINGS, the first that is there; a file's name tells its
+        split. Without it the data comes from the hub.
+
+    Returns
+    -------
+    Task
+        With the metric "perplexity".
+
+    Raises
+    ------
+    GumlabError
+        If there are no such files, or the hub cannot be reached.
+
+    Notes
+    -----
+    The files of a split follow one another in the order of their names, with a line break between;
+    no end-of-text token stands anywhere; a passage, of PASSAGE characters or the line that passes
+    them, is tokenised by itself and joined to the one before. Files are UTF-8, or Latin-1 where a
+    file is not, which `Task.notes` says.
+
+    References
+    ----------
+    Merity et al. 2017, "Pointer Sentinel Mixture Models".
     """
-    found, notes = fetch(HUB) if data_dir is None else find(data_dir, ENDINGS, EXPECTED)
-    return fill(Task("wikitext", "perplexity"), found, notes, _examples)
+    if data_dir is None:
+        sources, notes = fetch_from_hub(HUB)
+    else:
+        sources, notes = find_files(data_dir, ENDINGS, EXPECTED)
+    return fill(Task("wikitext", metric="perplexity"), sources, notes, _examples)
 
 
 def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
     text = "\n".join(_text(source, notes) for source in sources)
-    return (Example("", passage) for passage in passages(text))
+    for passage in passages(text):
+        yield Example("", passage)
 
 
 def passages(text: str, size: int = PASSAGE) -> list[str]:
     """A text cut after the lines that pass `size` characters; joined it is the text again.
 
+    Parameters
+    ----------
+    text : str
+    size : int, default PASSAGE
+        Characters.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
     >>> passages("one\\ntwo\\nthree", size=5)
     ['one\\ntwo\\n', 'three']
     """
-    found, lines, length = [], [], 0
+    finished: list[str] = []
+    lines: list[str] = []
+    length = 0
     for line in text.splitlines(keepends=True):
         lines.append(line)
         length += len(line)
         if length >= size:
-            found.append("".join(lines))
-            lines, length = [], 0
-    return [*found, "".join(lines)] if lines else found
+            finished.append("".join(lines))
+            lines = []
+            length = 0
+    if lines:
+        finished.append("".join(lines))
+    return finished
 
 
 def _text(source: Any, notes: list[str]) -> str:
+    """The whole text of a file or a hub's table; what is not UTF-8 is noted."""
     if not isinstance(source, Path) or source.suffix == ".parquet":
-        rows = [text for (text,) in read([source], (), ("text",))]
-        if None in rows:
-            raise GumlabError(f"{source} holds no column text. {EXPECTED}")
-        # One line a row; the hub's copy has "" for the corpus's empty line " \n".
-        return "".join(row if row.endswith("\n") else f"{row or ' '}\n" for row in rows)
+        return _text_of_rows(source)
     data = source.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -73,3 +115,18 @@ def _text(source: Any, notes: list[str]) -> str:
         notes.append(f"{source.name} is not UTF-8 and was read as Latin-1")
         text = data.decode("latin-1")
     return text.replace("\r\n", "\n")
+
+
+def _text_of_rows(source: Any) -> str:
+    """The text of a table with one line a row."""
+    lines = []
+    for (line,) in read_rows([source], (), optional=("text",)):
+        if line is None:
+            raise GumlabError(f"{source} holds no column text. {EXPECTED}")
+        if not line:
+            lines.append(" \n")  # the hub's copy has "" for the corpus's empty line " \n"
+        elif line.endswith("\n"):
+            lines.append(line)
+        else:
+            lines.append(f"{line}\n")
+    return "".join(lines)
