@@ -33,7 +33,7 @@ def digest(*values: Any) -> str:
         elif isinstance(value, list | tuple):
             found.update(digest(*value).encode())
         elif isinstance(value, dict):
-            found.update(digest(*(item for pair in sorted(value.items()) for item in pair)).encode())
+            found.update(digest(*sorted(value.items())).encode())
         else:
             found.update(repr(value).encode())
     return found.hexdigest()[:16]
@@ -64,7 +64,13 @@ def trained(base: str, task_name: str, method: str, keep: float, **options: Any)
         for frame in history.frames
     ]
     return digest(
-        masks, history.losses, history.kept, frames, list(small.parameters()), scores, pruner.returned
+        masks,
+        history.losses,
+        history.kept,
+        frames,
+        list(small.parameters()),
+        scores,
+        pruner.returned,
     )
 
 
@@ -113,7 +119,9 @@ RUNS: dict[str, Callable[[], str]] = {
     "soft movement, tiny-gpt-neo": lambda: trained(
         "tiny-gpt-neo", "restaurants", "soft_movement", 0.5
     ),
-    "GUM, tiny-gpt-neo": lambda: trained("tiny-gpt-neo", "restaurants", "gum", 0.25, lambda_gum=4.0),
+    "GUM, tiny-gpt-neo": lambda: trained(
+        "tiny-gpt-neo", "restaurants", "gum", 0.25, lambda_gum=4.0
+    ),
     "GUM, twin filter, gate gradient, tiny-twins": lambda: trained(
         "tiny-twins", "restaurants", "gum", 0.25, gradient="gate", twin_filter=0.8
     ),

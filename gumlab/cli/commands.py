@@ -60,9 +60,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("gumlab-demo"),
 ) -> None:
     """Prune a model with every training method of the paper and show what it cost."""
+    from gumlab.cli.demonstration import as_text
+    from gumlab.cli.demonstration import demo as run_demo
     from gumlab.study import metric_of
-    from gumlab.study.demonstration import as_text
-    from gumlab.study.demonstration import demo as run_demo
     from gumlab.tasks import load_task
 
     data = load_task(task, data_dir)

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import gumlab as gl
+from gumlab.cli.demonstration import as_text, demo
 from gumlab.evaluation import mean_target_loss
 from gumlab.study import PAPER_METHODS
-from gumlab.study.demonstration import as_text, demo
 from gumlab.tasks import Task
 
 
