@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -23,6 +23,27 @@ from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import IGNORED, batches, evaluating, memory_guard, token_losses
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The data that something is measured on, as it goes down from call to call.
+
+    Parameters
+    ----------
+    tokenizer, task, split, limit, batch_size
+        As in `collect`.
+    """
+
+    tokenizer: Any
+    task: Task | Sequence[Example] | None
+    split: str
+    limit: int | None
+    batch_size: int
+
+    def options(self) -> dict[str, Any]:
+        """These as arguments of `collect` and `one_by_one`."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass
@@ -133,7 +154,7 @@ def collect(
     limit: int | None = 256,
     batch_size: int = 16,
     gradients: bool = False,
-    only: Sequence[int] | None = None,
+    layers: Sequence[FeedForward] | None = None,
 ) -> list[Statistics]:
     """Statistics of the layers from the first examples of a split, in eval mode.
 
@@ -154,22 +175,21 @@ def collect(
         Sequences at a time.
     gradients : bool
         Also sensitivity, fisher and slope, which takes a backward pass.
-    only : sequence of int, optional
-        The indices of the layers to look at; by default all.
+    layers : sequence of FeedForward, optional
+        The layers of `model` to look at, as `gumlab.neurons` gives them; by default all.
 
     Returns
     -------
     list of Statistics
-        One per layer.
+        One per layer that is looked at.
 
     Raises
     ------
     GumlabError
         Where there are no examples, or the memory runs out.
     """
-    layers = neurons(model)
-    if only is not None:
-        layers = [layers[i] for i in only]
+    if layers is None:
+        layers = neurons(model)
     statistics = [Statistics.empty(layer) for layer in layers]
     taps = [_Tap(layer) for layer in layers]
     try:
@@ -202,6 +222,7 @@ def one_by_one(
     limit: int | None = 256,
     batch_size: int = 16,
     changing: bool = False,
+    layers: Sequence[FeedForward] | None = None,
 ) -> Iterator[Statistics]:
     """`collect` without gradients, layer by layer: one Gram matrix in memory at a time.
 
@@ -214,13 +235,16 @@ def one_by_one(
     changing : bool
         Whether the caller changes (refits, cuts) each layer in its turn: then the layer runs again
         behind its turn, so that the next one sees what it now gives.
+    layers : sequence of FeedForward, optional
+        All layers of `model`, in order, where they are at hand.
 
     Yields
     ------
     Statistics
         One per layer, in order.
     """
-    layers = neurons(model)
+    if layers is None:
+        layers = neurons(model)
     rows = _rows(model, tokenizer, task, split, limit, batch_size)
     blocks = [model.get_submodule(_block_name(layer)) for layer in layers]
     outputs: list[Any] = [None] * len(rows)  # what the block before gave, by batch

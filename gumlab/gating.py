@@ -132,8 +132,13 @@ def gate(model: nn.Module, masks: Sequence[Tensor]) -> Gates:
     return gates
 
 
-def kept_by_gates(model: nn.Module) -> list[Tensor]:
-    """The masks of a model's gates.
+def kept_by_gates(layers: Sequence[FeedForward]) -> list[Tensor]:
+    """The masks of whatever gates the layers carry.
+
+    Parameters
+    ----------
+    layers : sequence of FeedForward
+        As `gumlab.neurons` gives them.
 
     Returns
     -------
@@ -142,7 +147,7 @@ def kept_by_gates(model: nn.Module) -> list[Tensor]:
         layer has none.
     """
     masks = []
-    for layer in neurons(model):
+    for layer in layers:
         hooks = layer.proj._forward_pre_hooks.values()
         gate_masks = [hook.mask for hook in hooks if isinstance(hook, Gate)]
         everybody = torch.ones(layer.width, dtype=torch.bool, device=layer.device)

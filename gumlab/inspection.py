@@ -168,8 +168,16 @@ def redundancy(
     GumlabError
         Where there are no examples, or the memory runs out.
     """
+    blocks = neurons(model)
     statistics = collect(
-        model, tokenizer, task, split=split, limit=limit, batch_size=batch_size, gradients=True
+        model,
+        tokenizer,
+        task,
+        split=split,
+        limit=limit,
+        batch_size=batch_size,
+        gradients=True,
+        layers=blocks,
     )
     report = Redundancy(
         sensitivity=[layer.sensitivity for layer in statistics],
@@ -180,11 +188,11 @@ def redundancy(
         reconstructability=[],
         obs=[],
         effective_rank=[],
-        kept=kept_by_gates(model),
+        kept=kept_by_gates(blocks),
         gram=[layer.gram for layer in statistics],
         tokens=statistics[0].tokens,
     )
-    for block, layer in zip(neurons(model), statistics, strict=True):
+    for block, layer in zip(blocks, statistics, strict=True):
         cosines = cosine(layer.gram)
         max_cosine, twin = nearest(cosines)
         report.max_cosine.append(max_cosine)

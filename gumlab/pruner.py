@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gumlab import rules, scoring, selection
 from gumlab.collecting import RunningGrams, averaged, check_running
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError
 from gumlab.feedforward import neurons
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import twin_pairs
@@ -125,18 +125,18 @@ class Pruner:
                 "Soft movement keeps whatever lies above its threshold: it takes no widths, "
                 "multiple_of, scope or twin_filter. Leave them out, or use method='movement'."
             )
-        if scope not in (None, *selection.SCOPES):
-            raise unknown("scope", scope, selection.SCOPES)
-        selection.check_keep(keep)
         if steps < 1:
             raise GumlabError(f"steps must be 1 or more, got {steps}.")
         check_running(gram_every, gram_tokens, gram_memory)
         selection.schedule(0, steps, keep, start, end)  # raises for a start or end out of order
 
         self.model = model
+        self.layers = neurons(model)
+        self.scope = scope or self.rule.scope
+        sizes = [layer.width for layer in self.layers]
+        self.budget = selection.Budget(sizes, keep, self.scope, floor, multiple_of, widths)
         self.keep = keep
         self.steps = steps
-        self.scope = scope or self.rule.scope
         self.widths = widths
         self.floor = floor
         self.multiple_of = multiple_of
@@ -154,12 +154,8 @@ class Pruner:
         self.step_count = 0
         self.returned = 0
         self.frozen = False
-        self.layers = neurons(model)
         self.scores: list[Tensor] = self.rule.begin(self.layers, steps, seed)
         self._scores_when_cut = [score.detach() for score in self.scores]
-        if widths is not None:
-            selection.check_widths(widths, [layer.width for layer in self.layers])
-        self._widths_at(self._scores_when_cut, keep)  # raises now, before a long run
         remove_gates(model)
         heard: Sequence[Tensor | None] = self.rule.heard or [None] * len(self.layers)
         self.gates = [Gate(layer, s) for layer, s in zip(self.layers, heard, strict=True)]
@@ -369,6 +365,7 @@ class Pruner:
                 f"The rule {type(self.rule).__name__} gave scores of shapes {shapes}; expected one "
                 f"number per neuron, a list of tensors of shapes {wanted}."
             )
+        selection.check_scores(scores)
         return scores
 
     def _find_twins(self, gram: Callable[[int], SeenGram], threshold: float) -> None:
@@ -385,7 +382,8 @@ class Pruner:
             scores = self._standing(selection.demote_twins(scores, self._twins))
         if self.rule.selects:
             return self.rule.masks(scores, kept_now, self.keep)
-        return selection.select(scores, widths=self._widths_at(scores, kept_now))
+        widths = self._widths_at(scores, kept_now)
+        return [selection.top(s, width) for s, width in zip(scores, widths, strict=True)]
 
     def _over_all(self, scores: Sequence[Tensor]) -> list[Tensor]:
         """Scores of the neurons there are as scores of all there were; -inf for those cut."""
@@ -407,19 +405,10 @@ class Pruner:
 
     def _widths_at(self, scores: Sequence[Tensor], kept_now: float) -> list[int]:
         """How many neurons each layer keeps while the schedule keeps the fraction `kept_now`."""
-        if self.widths is not None:  # fall from the full widths to the fixed ones
-            share = (kept_now - self.keep) / (1 - self.keep) if self.keep < 1 else 0.0
-            pairs = zip(self.widths, scores, strict=True)
-            return [width + round(share * (len(score) - width)) for width, score in pairs]
         last_step = math.ceil((self.end if self.freeze else 1) * self.steps)
-        widths = selection.layer_widths(
-            scores,
-            kept_now,
-            self.scope,
-            floor=self.floor,
-            multiple_of=self.multiple_of,
-            warn=self.step_count == last_step,
-        )
+        widths = self.budget.widths_at(scores, kept_now, warn=self.step_count == last_step)
+        if not self.final or self.widths is not None:
+            return widths
         # rounding may ask for a neuron that is out for good: then another layer keeps one more
         there = [int((score > -math.inf).sum()) for score in scores]
         least = [1] * len(there)

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import Statistics, one_by_one
+from gumlab.collecting import Calibration, Statistics, one_by_one
 from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, lifted
-from gumlab.scoring import NEED_NO_DATA, Criterion, score
-from gumlab.selection import check_masks, select
+from gumlab.scoring import Criterion, check_method, score_layers
+from gumlab.selection import Budget, check_grams, check_masks, choose
 from gumlab.tasks import Example, Task
 
 RECOMMENDED = {"method": "greedy_obs", "scope": "global"}
@@ -79,33 +79,9 @@ def shrink(
     """
     layers = neurons(model)
     check_masks(masks, [layer.width for layer in layers])
-    _check_refit(model, layers, refit, tokenizer, task)
-    if not refit and not in_place:
-        return with_neurons(model, [mask.nonzero().flatten() for mask in masks])
-    if not in_place:
-        model = copy.deepcopy(model)
-        layers = neurons(model)
-    remove_gates(model)
-    if not refit or tokenizer is None or task is None:
-        for layer, mask in zip(layers, masks, strict=True):
-            cut_layer(layer, mask.nonzero().flatten())
-    else:
-        seen = one_by_one(
-            model,
-            tokenizer,
-            task,
-            split=split,
-            limit=limit,
-            batch_size=batch_size,
-            changing=sequential,
-        )
-        # not strict: that would ask for what follows the last layer, a pass that nobody needs
-        for layer, mask, statistics in zip(layers, masks, seen, strict=False):
-            mask = mask.to(layer.device)
-            refit_layer(layer, mask, statistics, ridge, weights=refit != "bias")
-            cut_layer(layer, mask.nonzero().flatten())
-    record_width(model)
-    return model
+    check_refit(layers, refit, tokenizer, task)
+    calibration = Calibration(tokenizer, task, split, limit, batch_size)
+    return _shrink(model, layers, masks, calibration, refit, sequential, ridge, in_place)
 
 
 def prune(
@@ -168,36 +144,53 @@ def prune(
     if method == "recommended":
         method = RECOMMENDED["method"]
         scope = scope or RECOMMENDED["scope"]
-    calibration: dict[str, Any] = {"split": split, "limit": limit, "batch_size": batch_size}
-    if isinstance(method, str) and method in NEED_NO_DATA:
-        scores = score(model, method, seed=seed)
+    layers = neurons(model)
+    sizes = [layer.width for layer in layers]
+    budget = Budget(sizes, keep, scope or "layer", floor, multiple_of, widths)
+    if grams is not None:
+        check_grams(grams, sizes)
+    check_method(method, tokenizer, task)
+    check_refit(layers, refit, tokenizer, task)
+    calibration = Calibration(tokenizer, task, split, limit, batch_size)
+    scores = score_layers(layers, method, model, calibration, seed=seed)
+    masks = choose(scores, budget, standardise=standardise, grams=grams, twin_filter=twin_filter)
+    return _shrink(model, layers, masks, calibration, refit, sequential, ridge, in_place)
+
+
+def _shrink(
+    model: nn.Module,
+    layers: Sequence[FeedForward],
+    masks: Sequence[Tensor],
+    calibration: Calibration,
+    refit: bool | str,
+    sequential: bool,
+    ridge: float,
+    in_place: bool,
+) -> nn.Module:
+    """`shrink` by arguments that were checked before."""
+    if not refit and not in_place:
+        return with_neurons(model, [mask.nonzero().flatten() for mask in masks], layers)
+    if not in_place:
+        model = copy.deepcopy(model)
+        layers = neurons(model)
+    remove_gates(model)
+    if refit:
+        seen = one_by_one(model, **calibration.options(), layers=layers, changing=sequential)
+        # not strict: that would ask for what follows the last layer, a pass that nobody needs
+        for layer, mask, statistics in zip(layers, masks, seen, strict=False):
+            mask = mask.to(layer.device)
+            refit_layer(layer, mask, statistics, ridge, weights=refit != "bias")
+            cut_layer(layer, mask.nonzero().flatten())
     else:
-        scores = score(model, method, tokenizer, task, **calibration)
-    masks = select(
-        scores,
-        keep,
-        scope or "layer",
-        floor=floor,
-        multiple_of=multiple_of,
-        widths=widths,
-        standardise=standardise,
-        grams=grams,
-        twin_filter=twin_filter,
-    )
-    return shrink(
-        model,
-        masks,
-        tokenizer,
-        task,
-        refit=refit,
-        sequential=sequential,
-        ridge=ridge,
-        in_place=in_place,
-        **calibration,
-    )
+        for layer, mask in zip(layers, masks, strict=True):
+            cut_layer(layer, mask.nonzero().flatten())
+    record_width(model, layers)
+    return model
 
 
-def with_neurons(model: nn.Module, indices: Sequence[Tensor]) -> nn.Module:
+def with_neurons(
+    model: nn.Module, indices: Sequence[Tensor], layers: Sequence[FeedForward] | None = None
+) -> nn.Module:
     """A copy of a model whose layer l holds the neurons indices[l], without gates.
 
     Parameters
@@ -206,6 +199,8 @@ def with_neurons(model: nn.Module, indices: Sequence[Tensor]) -> nn.Module:
         It stays as it is.
     indices : sequence of Tensor
         (k,) per layer; an index of N or more gives a zero neuron (padding).
+    layers : sequence of FeedForward, optional
+        The model's, where they are at hand.
 
     Returns
     -------
@@ -213,14 +208,17 @@ def with_neurons(model: nn.Module, indices: Sequence[Tensor]) -> nn.Module:
         The blocks are never copied at full width.
     """
     new: dict[nn.Parameter, nn.Parameter] = {}
-    for layer, index in zip(neurons(model), indices, strict=True):
+    if layers is None:
+        layers = neurons(model)
+    for layer, index in zip(layers, indices, strict=True):
         new.update(layer.replacements(index))
     # deepcopy takes what its memo already holds
     small = copy.deepcopy(model, {id(old): parameter for old, parameter in new.items()})
     remove_gates(small)
-    for layer in neurons(small):
+    small_layers = neurons(small)
+    for layer in small_layers:
         layer.set_sizes()
-    record_width(small)
+    record_width(small, small_layers)
     return small
 
 
@@ -282,7 +280,7 @@ def cut_to_gates(
         cut_layer(gate.layer, index, optimizers)
         gate.cut(index)
         indices.append(index)
-    record_width(model)
+    record_width(model, [gate.layer for gate in gates])
     return indices
 
 
@@ -316,9 +314,9 @@ def check_optimizers(layers: Sequence[FeedForward], optimizers: Sequence[Any]) -
                 _check_state(optimizer.state.get(parameter, {}), parameter)
 
 
-def record_width(model: nn.Module) -> None:
+def record_width(model: nn.Module, layers: Sequence[FeedForward]) -> None:
     """Make the config's width agree with the layers', where they are equal and it has one."""
-    widths = {layer.width for layer in neurons(model)}
+    widths = {layer.width for layer in layers}
     field = width_field(model)
     if len(widths) == 1 and hasattr(model.config, field):
         setattr(model.config, field, widths.pop())
@@ -376,13 +374,10 @@ def refit_layer(
         layer.proj.bias += change[-1]
 
 
-def _check_refit(
-    model: nn.Module,
-    layers: Sequence[FeedForward],
-    refit: bool | str,
-    tokenizer: Any,
-    task: Task | Sequence[Example] | None,
+def check_refit(
+    layers: Sequence[FeedForward], refit: bool | str, tokenizer: Any, task: Any
 ) -> None:
+    """Raise GumlabError for a refit that cannot be: of no data, or of a bias that is not there."""
     if refit not in (False, True, "bias"):
         raise GumlabError(f'refit must be True, False or "bias", got {refit!r}.')
     if not refit:
@@ -393,8 +388,9 @@ def _check_refit(
             "gumlab.shrink(model, masks, tokenizer, task, refit=True)."
         )
     if refit == "bias" and any(layer.proj.bias is None for layer in layers):
+        names = ", ".join(layer.name for layer in layers if layer.proj.bias is None)
         raise GumlabError(
-            f"The output projections of {type(model).__name__} have no bias to refit. "
+            f"The output projections of {names} have no bias to refit. "
             "Use refit=True, which refits the outgoing weights."
         )
 

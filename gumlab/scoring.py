@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import Statistics, collect, one_by_one
+from gumlab.collecting import Calibration, Statistics, collect, one_by_one
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gram import RIDGE, inverse, unrebuilt
@@ -315,42 +315,51 @@ def score(
     GumlabError
         For an unknown name, missing data, or a criterion that returns something else.
     """
-    layers = neurons(model)
+    check_method(method, tokenizer, task)
+    calibration = Calibration(tokenizer, task, split, limit, batch_size)
+    return score_layers(neurons(model), method, model, calibration, seed=seed, gradients=gradients)
+
+
+def check_method(method: str | Criterion, tokenizer: Any, task: Any) -> None:
+    """Raise GumlabError for a method that `score` does not have, or that lacks its data."""
     if method in LEARNED:
         raise GumlabError(
             f"Method {method!r} learns its scores while the model trains. Use "
             f"gumlab.Pruner(model, {method!r}, ...) with gumlab.train, then pruner.scores."
         )
-    if method == "random":
-        return [s.to(layers[0].device) for s in random_scores(layers, seed)]
-    if method in WEIGHT_SCORES:
-        return [WEIGHT_SCORES[method](layer) for layer in layers]
-    if isinstance(method, str) and method not in DATA_SCORES:
+    if isinstance(method, str) and method not in SCORES:
         raise unknown("method", method, SCORES + LEARNED)
-    name = repr(method) if isinstance(method, str) else "your criterion"
-    if tokenizer is None or task is None:
+    needs_data = not isinstance(method, str) or method in DATA_SCORES
+    if needs_data and (tokenizer is None or task is None):
+        name = repr(method) if isinstance(method, str) else "your criterion"
         raise GumlabError(
             f"Method {name} is measured on data. Give them: "
             f"gumlab.score(model, {name}, tokenizer, task)."
         )
+
+
+def score_layers(
+    layers: Sequence[FeedForward],
+    method: str | Criterion,
+    model: nn.Module,
+    calibration: Calibration,
+    *,
+    seed: int,
+    gradients: bool | None = None,
+) -> list[Tensor]:
+    """`score` of all layers of a model, by arguments that were checked before."""
+    if method == "random":
+        return [s.to(layers[0].device) for s in random_scores(layers, seed)]
+    if isinstance(method, str) and method in WEIGHT_SCORES:
+        return [WEIGHT_SCORES[method](layer) for layer in layers]
     criterion = DATA_SCORES[method] if isinstance(method, str) else _checked(method)
     if gradients is None:
         gradients = not isinstance(method, str) or method in NEED_GRADIENTS
     statistics: Iterable[Statistics]
     if gradients:
-        statistics = collect(
-            model,
-            tokenizer,
-            task,
-            split=split,
-            limit=limit,
-            batch_size=batch_size,
-            gradients=True,
-        )
+        statistics = collect(model, **calibration.options(), gradients=True, layers=layers)
     else:
-        statistics = one_by_one(
-            model, tokenizer, task, split=split, limit=limit, batch_size=batch_size
-        )
+        statistics = one_by_one(model, **calibration.options(), layers=layers)
     return [criterion(layer, s) for layer, s in zip(layers, statistics, strict=True)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -78,14 +79,140 @@ def select(
     [[True, False, True, False]]
     """
     check_scores(scores)
+    sizes = [len(s) for s in scores]
+    budget = Budget(sizes, keep, scope, floor, multiple_of, widths)
+    if grams is not None:
+        check_grams(grams, sizes)
+    return choose(scores, budget, standardise=standardise, grams=grams, twin_filter=twin_filter)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many neurons may stay, and how they are shared out: checked once, then handed on.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        The neurons of each layer.
+    keep, scope, floor, multiple_of, widths
+        As in `select`.
+
+    Raises
+    ------
+    GumlabError
+        Where the layers cannot meet it.
+    """
+
+    sizes: Sequence[int]
+    keep: float
+    scope: str = "layer"
+    floor: int = 1
+    multiple_of: int = 1
+    widths: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        if self.scope not in SCOPES:
+            raise unknown("scope", self.scope, SCOPES)
+        if self.widths is not None:
+            check_widths(self.widths, self.sizes)
+            return
+        if self.multiple_of < 1:
+            raise GumlabError(f"multiple_of must be 1 or more, got {self.multiple_of}.")
+        if self.floor > min(self.sizes):
+            raise GumlabError(
+                f"floor={self.floor} is larger than the smallest layer ({min(self.sizes)} "
+                "neurons); lower it."
+            )
+        total = round(self.keep * sum(self.sizes))
+        least = sum(self.least_widths)
+        if total < least:
+            raise GumlabError(
+                f"keep={self.keep} leaves {total} neurons, but {len(self.sizes)} layers need "
+                f"{least} (floor={self.floor}, multiple_of={self.multiple_of}). "
+                "Raise keep, or lower floor or multiple_of."
+            )
+
+    @property
+    def least_widths(self) -> list[int]:
+        """The fewest neurons that each layer may keep."""
+        least = -(-max(self.floor, 1) // self.multiple_of) * self.multiple_of  # rounded up
+        return [min(size, least) for size in self.sizes]
+
+    def widths_at(
+        self, scores: Sequence[Tensor], kept_now: float | None = None, *, warn: bool = True
+    ) -> list[int]:
+        """How many neurons each layer keeps.
+
+        Parameters
+        ----------
+        scores : sequence of Tensor
+            (N,) per layer; a global budget goes by their rank.
+        kept_now : float, optional
+            v_t, on the way to `keep`; by default `keep` itself. Fixed widths are approached from
+            the full ones.
+        warn : bool
+            Name the layers that hit the floor in a warning.
+
+        Returns
+        -------
+        list of int
+            Their sum is round(kept_now * N) exactly; with `multiple_of` within one multiple of it.
+        """
+        if kept_now is None:
+            kept_now = self.keep
+        if self.widths is not None:
+            above = (kept_now - self.keep) / (1 - self.keep) if self.keep < 1 else 0.0
+            pairs = zip(self.widths, self.sizes, strict=True)
+            return [width + round(above * (size - width)) for width, size in pairs]
+        total = round(kept_now * sum(self.sizes))
+        if self.scope == "layer":
+            wanted = [size * total / sum(self.sizes) for size in self.sizes]
+            short = [layer for layer, width in enumerate(wanted) if width < self.floor]
+        else:  # with the floors' neurons set first, the rest goes by rank over all layers
+            everywhere = torch.cat([s.double() for s in scores])
+            on_the_floor = torch.cat([top(s, self.floor) for s in scores])
+            floored = everywhere.masked_fill(on_the_floor, math.inf)
+            sizes = list(self.sizes)
+            wanted = [float(mask.sum()) for mask in top(floored, total).split(sizes)]
+            without_floor = top(everywhere, total).split(sizes) if warn else ()
+            short = [i for i, mask in enumerate(without_floor) if mask.sum() < self.floor]
+        if warn and short:
+            warnings.warn(
+                f"Top_v would leave fewer than floor={self.floor} neurons in layer(s) "
+                f"{', '.join(map(str, short))}; they keep {self.floor}, taken from the same total.",
+                stacklevel=4,
+            )
+        return apportion(wanted, total, self.least_widths, self.sizes, self.multiple_of)
+
+
+def choose(
+    scores: Sequence[Tensor],
+    budget: Budget,
+    *,
+    standardise: bool = False,
+    grams: Sequence[Tensor] | None = None,
+    twin_filter: float = TWINS_ABOVE,
+) -> list[Tensor]:
+    """`select` by a budget that was checked before.
+
+    Parameters
+    ----------
+    scores, standardise, grams, twin_filter
+        As in `select`.
+    budget : Budget
+        Of layers of these sizes.
+
+    Returns
+    -------
+    list of Tensor
+        (N,) bool per layer.
+    """
     if standardise:
         scores = [_standardised(s.double()) for s in scores]
     if grams is not None:
-        check_grams(grams, scores)
         scores = demote_twins(scores, [twin_pairs(gram, twin_filter) for gram in grams])
-    if widths is None:
-        widths = layer_widths(scores, keep, scope, floor=floor, multiple_of=multiple_of)
-    check_widths(widths, [len(s) for s in scores])
+    widths = budget.widths_at(scores)
     return [top(s, width) for s, width in zip(scores, widths, strict=True)]
 
 
@@ -153,26 +280,8 @@ def layer_widths(
     list of int
         Their sum is round(keep * N) exactly; with `multiple_of` within one multiple of it.
     """
-    sizes = [len(s) for s in scores]
-    total = _check_budget(sizes, keep, scope, floor, multiple_of)
-    if scope == "layer":
-        wanted = [n * total / sum(sizes) for n in sizes]
-        short = [layer for layer, width in enumerate(wanted) if width < floor]
-    else:  # with the floors' neurons set first, the rest of the budget goes by rank over all layers
-        everywhere = torch.cat([s.double() for s in scores])
-        on_the_floor = torch.cat([top(s, floor) for s in scores])
-        floored = everywhere.masked_fill(on_the_floor, math.inf)
-        wanted = [float(mask.sum()) for mask in top(floored, total).split(sizes)]
-        without_floor = top(everywhere, total).split(sizes) if warn else ()
-        short = [layer for layer, mask in enumerate(without_floor) if mask.sum() < floor]
-    if warn and short:
-        warnings.warn(
-            f"Top_v would leave fewer than floor={floor} neurons in layer(s) "
-            f"{', '.join(map(str, short))}; they keep {floor}, taken from the same total.",
-            stacklevel=3,
-        )
-    low = [min(n, _ceil(max(floor, 1), multiple_of)) for n in sizes]
-    return apportion(wanted, total, low, sizes, multiple_of)
+    budget = Budget([len(s) for s in scores], keep, scope, floor, multiple_of)
+    return budget.widths_at(scores, warn=warn)
 
 
 def apportion(
@@ -295,13 +404,13 @@ def schedule(step: int, steps: int, keep: float, start: float = 0.1, end: float 
     return keep + (1 - keep) * min(1.0, max(0.0, m)) ** 3
 
 
-def check_grams(grams: Sequence[Tensor], scores: Sequence[Tensor]) -> None:
-    """Raise GumlabError unless there is one (N, N) matrix per layer of N scores."""
+def check_grams(grams: Sequence[Tensor], sizes: Sequence[int]) -> None:
+    """Raise GumlabError unless there is one (N, N) matrix per layer of N neurons."""
     shapes = [tuple(gram.shape) for gram in grams]
-    if shapes != [(len(s), len(s)) for s in scores]:
+    if shapes != [(size, size) for size in sizes]:
         raise GumlabError(
-            f"The Gram matrices have shapes {shapes}, the layers {[len(s) for s in scores]} "
-            "neurons; expected one (N, N) matrix per layer, as in redundancy(...).gram."
+            f"The Gram matrices have shapes {shapes}, the layers {list(sizes)} neurons; expected "
+            "one (N, N) matrix per layer, as in redundancy(...).gram."
         )
 
 
@@ -355,28 +464,3 @@ def check_scores(scores: Sequence[Tensor]) -> None:
             raise GumlabError(
                 f"Layer {layer}'s scores have {found}; expected one number per neuron, (N,)."
             )
-
-
-def _check_budget(sizes: list[int], keep: float, scope: str, floor: int, multiple_of: int) -> int:
-    check_keep(keep)
-    if scope not in SCOPES:
-        raise unknown("scope", scope, SCOPES)
-    total = round(keep * sum(sizes))
-    if multiple_of < 1:
-        raise GumlabError(f"multiple_of must be 1 or more, got {multiple_of}.")
-    if floor > min(sizes):
-        raise GumlabError(
-            f"floor={floor} is larger than the smallest layer ({min(sizes)} neurons); lower it."
-        )
-    least = sum(min(n, _ceil(max(floor, 1), multiple_of)) for n in sizes)
-    if total < least:
-        raise GumlabError(
-            f"keep={keep} leaves {total} neurons, but {len(sizes)} layers need {least} "
-            f"(floor={floor}, multiple_of={multiple_of}). "
-            "Raise keep, or lower floor or multiple_of."
-        )
-    return total
-
-
-def _ceil(number: int, unit: int) -> int:
-    return -(-number // unit) * unit

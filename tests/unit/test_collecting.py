@@ -657,7 +657,7 @@ def test_each_layer_is_measured_behind_what_was_done_to_the_ones_before(model, t
     masks, twin = random_masks(model, equal=False), copy.deepcopy(model)
     seen = one_by_one(model, tokenizer, examples, batch_size=5, changing=True)
     for i, (layer, found) in enumerate(zip(neurons(model), seen, strict=True)):
-        (want,) = collect(twin, tokenizer, examples, only=[i])
+        (want,) = collect(twin, tokenizer, examples, layers=[neurons(twin)[i]])
         torch.testing.assert_close(found.gram, want.gram, rtol=1e-4, atol=1e-4)
         with torch.no_grad():
             layer.outgoing()[~masks[i]] = 0
