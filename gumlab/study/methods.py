@@ -267,9 +267,9 @@ def _pruned_and_trained(
             model, tokenizer, task, steps=steps_after, pruner=pruner, seed=seed, **training
         )
     if pruner is not None:
-        masks = pruner.masks
+        masks = pruner.original_masks
         pruner.remove()
-        model = shrink(model, masks, tokenizer, calibration, refit=refit)
+        model = shrink(model, pruner.masks, tokenizer, calibration, refit=refit)
     after.seconds += before.seconds
     return model, after, masks, pruner
 

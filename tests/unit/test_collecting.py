@@ -532,7 +532,7 @@ def test_the_bias_refit_is_exact_where_the_removed_are_constant(gpt2):
 
 def test_a_bias_refit_without_a_bias_gets_a_sentence(tokenizer, examples):
     for model in (tiny("llama", mlp_bias=False), tiny("phi3")):
-        with pytest.raises(gl.GumlabError, match=r"ForCausalLM have no bias.*Use refit=True"):
+        with pytest.raises(gl.GumlabError, match=r"have no bias to refit\. Use refit=True"):
             gl.shrink(model, random_masks(model), tokenizer, examples, refit="bias")
 
 
