@@ -33,7 +33,8 @@ def digest(*values: Any) -> str:
         elif isinstance(value, list | tuple):
             found.update(digest(*value).encode())
         elif isinstance(value, dict):
-            found.update(digest(*sorted(value.items())).encode())
+            flat = [item for pair in sorted(value.items()) for item in pair]
+            found.update(digest(*flat).encode())
         else:
             found.update(repr(value).encode())
     return found.hexdigest()[:16]
