@@ -1,5 +1,5 @@
 """The `gumlab` command."""
 
-from gumlab.cli.commands import main
+from gumlab.cli.application import main
 
 __all__ = ["main"]

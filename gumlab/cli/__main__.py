@@ -1,3 +1,5 @@
-from gumlab.cli.commands import main
+"""`python -m gumlab.cli` is the `gumlab` command."""
+
+from gumlab.cli.application import main
 
 main()

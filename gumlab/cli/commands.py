@@ -1,60 +1,41 @@
-"""The `gumlab` command."""
+"""The subcommands of `gumlab`: each loads what it is given, calls one function, prints its result.
+
+What a command needs is imported in it, so that `gumlab --help` is there at once.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gumlab.cli.options import (
+    MODEL_HELP,
+    AsJson,
+    BatchSize,
+    DataDir,
+    Generated,
+    Keep,
+    ModelName,
+    Split,
+    TaskName,
+)
 from gumlab.cli.printing import counted, show, text
 from gumlab.errors import GumlabError
 
+if TYPE_CHECKING:
+    from gumlab.tasks import Task
 
-class _Stoppable(typer.core.TyperGroup):
-    def invoke(self, context: Any) -> Any:
-        try:
-            return super().invoke(context)
-        except KeyboardInterrupt:
-            typer.echo("gumlab: stopped before the end.", err=True)
-            raise typer.Exit(130) from None
+STOPPED = 130  # the exit code after Ctrl-C, as shells have it
 
 
-app = typer.Typer(
-    cls=_Stoppable,
-    help="Structured pruning of GPT-type language models.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-ModelName = Annotated[
-    str, typer.Argument(help="Built-in name, Hugging Face name, or folder.", metavar="MODEL")
-]
-TaskName = Annotated[str, typer.Option(help="A task, built-in or real, or a path to your own.")]
-DataDir = Annotated[Path | None, typer.Option(help="Folder of a real task's files.")]
-Split = Annotated[str, typer.Option(help="train, validation, or test.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Sequences at a time.")]
-Generated = Annotated[int, typer.Option(min=0, help="Texts generated for the metric; 0: none.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-
-
-@app.callback()
-def _root() -> None:
-    """Structured pruning of GPT-type language models."""
-
-
-@app.command()
 def demo(
-    model: Annotated[
-        str, typer.Option(help="Built-in name, Hugging Face name, or folder.")
-    ] = "tiny-gpt2",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "tiny-gpt2",
     task: TaskName = "restaurants",
     data_dir: DataDir = None,
-    keep: Annotated[float, typer.Option(help="Fraction of feed-forward neurons that stay.")] = 0.25,
+    keep: Keep = 0.25,
     steps: Annotated[int, typer.Option(help="Training steps of each method.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the data order and the random scores.")] = 0,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("gumlab-demo"),
@@ -63,11 +44,8 @@ def demo(
     from gumlab.cli.demonstration import as_text
     from gumlab.cli.demonstration import demo as run_demo
     from gumlab.study import metric_of
-    from gumlab.tasks import load_task
 
-    data = load_task(task, data_dir)
-    for note in data.notes:
-        typer.echo(note)
+    data = _load_task(task, data_dir, notes_to_stderr=False)
     table = run_demo(model, data, out, keep=keep, steps=steps, seed=seed, say=typer.echo)
     typer.echo("\n" + as_text(table, metric_of(data)))
     typer.echo(
@@ -75,7 +53,6 @@ def demo(
     )
 
 
-@app.command()
 def prune(
     model: ModelName,
     out: Annotated[Path, typer.Option(help="Folder for the smaller model.")],
@@ -83,7 +60,7 @@ def prune(
         str,
         typer.Option(help="recommended, a score (obs, wanda, ...), or one that trains (gum, ...)."),
     ] = "recommended",
-    keep: Annotated[float, typer.Option(help="Fraction of feed-forward neurons that stay.")] = 0.25,
+    keep: Keep = 0.25,
     task: TaskName = "restaurants",
     data_dir: DataDir = None,
     steps: Annotated[int, typer.Option(help="Training steps, on the way or after the cut.")] = 200,
@@ -106,21 +83,30 @@ def prune(
     check_free(out)
     if Path(model).exists() and out.exists() and out.samefile(model):
         raise GumlabError(f"{out} is the model itself and would be lost; choose another folder.")
-    data = _task(task, data_dir)
-    options: dict[str, Any] = {"scope": scope, "refit": refit, "teacher": teacher, "lr": lr}
-    options |= {"batch_size": batch_size, "generated": generated}
+    data = _load_task(task, data_dir)
     try:
         small, tokenizer, row = pruned(
-            model, method, data, keep=keep, steps=steps, seed=seed, **options
+            model,
+            method,
+            data,
+            keep=keep,
+            steps=steps,
+            seed=seed,
+            scope=scope,
+            refit=refit,
+            teacher=teacher,
+            lr=lr,
+            batch_size=batch_size,
+            generated=generated,
         )
     except KeyboardInterrupt:
         typer.echo(f"gumlab: stopped, and nothing was written to {out}.", err=True)
-        raise typer.Exit(130) from None
-    save(small, tokenizer, out, pad=pad, notes={k: text(v) for k, v in row.items()})
-    show(row | {"out": str(out)}, as_json)
+        raise typer.Exit(STOPPED) from None
+    notes = {name: text(value) for name, value in row.items()}
+    save(small, tokenizer, out, pad=pad, notes=notes)
+    show({**row, "out": str(out)}, as_json)
 
 
-@app.command()
 def evaluate(
     model: ModelName,
     task: TaskName = "restaurants",
@@ -137,18 +123,25 @@ def evaluate(
     from gumlab.evaluation import evaluate as run_evaluate
     from gumlab.io.loading import load
 
-    data = _task(task, data_dir)
-    if split == "test" and not data.test:
+    data = _load_task(task, data_dir)
+    if split == "test" and not data.test:  # which the task's notes have said by now
         split = "validation"
-    options: dict[str, Any] = {"limit": limit, "generated": generated, "batch_size": batch_size}
-    options |= {"beams": beams, "stride": stride}
     loaded, tokenizer = load(model)
     with counted(loaded):
-        scores = run_evaluate(loaded, tokenizer, data, split, **options)
+        scores = run_evaluate(
+            loaded,
+            tokenizer,
+            data,
+            split,
+            limit=limit,
+            generated=generated,
+            batch_size=batch_size,
+            beams=beams,
+            stride=stride,
+        )
     show({"model": model, "task": task, "split": split, **scores}, as_json)
 
 
-@app.command()
 def redundancy(
     model: ModelName,
     task: TaskName = "restaurants",
@@ -162,21 +155,29 @@ def redundancy(
     from gumlab.inspection import redundancy as run_redundancy
     from gumlab.io.loading import load
 
-    options: dict[str, Any] = {"split": split, "limit": limit, "batch_size": batch_size}
+    data = _load_task(task, data_dir)
     loaded, tokenizer = load(model)
     with counted(loaded):
-        report = run_redundancy(loaded, tokenizer, _task(task, data_dir), **options)
-    row = {"model": model, "task": task, "split": split, "tokens": report.tokens}
-    row |= {"uniqueness": report.uniqueness, "mean_sensitivity": report.mean_sensitivity}
-    show(row | {"layers": report.table().to_dict("records")}, as_json)
+        report = run_redundancy(
+            loaded, tokenizer, data, split=split, limit=limit, batch_size=batch_size
+        )
+    result = {
+        "model": model,
+        "task": task,
+        "split": split,
+        "tokens": report.tokens,
+        "uniqueness": report.uniqueness,
+        "mean_sensitivity": report.mean_sensitivity,
+        "layers": report.table().to_dict("records"),
+    }
+    show(result, as_json)
 
 
-@app.command()
 def measure(
     models: Annotated[list[str], typer.Argument(help="One or more.", metavar="MODEL...")],
     batches: Annotated[
         list[int], typer.Option("--batches", "--batch", help="Batch size; give it again for more.")
-    ] = [1, 8],  # noqa: B006
+    ] = [1, 8],  # noqa: B006 (typer's way to a list)
     tokens: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 128,
     decoded: Annotated[int, typer.Option(help="Tokens written after it.")] = 16,
     repeats: Annotated[int, typer.Option(help="Timed turns of each model.")] = 12,
@@ -186,31 +187,40 @@ def measure(
     from gumlab.io.loading import load
     from gumlab.measurement import compare, why_little
 
-    loaded = {name: load(name)[0] for name in models}
-    found = compare(loaded, batches=batches, tokens=tokens, decoded=decoded, repeats=repeats)
-    whys = {name: why_little(found[models[0]], row) for name, row in found.items()}
-    rows = [{"model": name, **row} for name, row in found.items()]
-    result: dict[str, Any] = {"models": rows}
+    loaded = {}
+    for name in models:
+        loaded[name], _ = load(name)
+    figures = compare(loaded, batches=batches, tokens=tokens, decoded=decoded, repeats=repeats)
+    result: dict[str, Any] = {"models": []}
+    speeds = []
+    for name, row in figures.items():
+        result["models"].append({"model": name, **row})
+        speeds += [{"model": name, **speed} for speed in row["speed"]]
     if not as_json:  # a table of sizes, one of speeds
-        speeds = [(row["model"], speed) for row in rows for speed in row.pop("speed")]
-        result["speed"] = [{"model": name, **speed} for name, speed in speeds]
-    show(result | {f"why {name}": why for name, why in whys.items() if why}, as_json)
+        for row in result["models"]:
+            del row["speed"]
+        result["speed"] = speeds
+    first = figures[models[0]]
+    for name, row in figures.items():
+        why = why_little(first, row)
+        if why:
+            result[f"why {name}"] = why
+    show(result, as_json)
 
 
-@app.command()
 def doctor(folder: Annotated[Path, typer.Argument()], as_json: AsJson = False) -> None:
     """Say what is in a folder and what can load it; exit code 1 if nothing can."""
-    from dataclasses import asdict
-
     from gumlab.io.diagnosis import doctor as examine
 
     report = examine(folder)
-    show(asdict(report), True) if as_json else typer.echo(str(report))
+    if as_json:
+        show(asdict(report), as_json)
+    else:
+        typer.echo(str(report))
     if not report.loads_with:
         raise typer.Exit(1)
 
 
-@app.command()
 def release(
     directory: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
     notebooks: Annotated[
@@ -219,41 +229,23 @@ def release(
 ) -> None:
     """Write copies of the notebooks for a class: without solutions, ready for nbgrader."""
     from gumlab.course.releasing import NOTEBOOKS
-    from gumlab.course.releasing import release as write
+    from gumlab.course.releasing import release as write_release
 
-    found = write(directory, notebooks or NOTEBOOKS)
-    exercises = [exercise for one in found.values() for exercise in one]
+    exercises_by_notebook = write_release(directory, notebooks or NOTEBOOKS)
+    exercises = [exercise for group in exercises_by_notebook.values() for exercise in group]
+    points = sum(exercise.points for exercise in exercises)
     typer.echo(
-        f"{len(found)} notebooks with {len(exercises)} exercises, "
-        f"{sum(e.points for e in exercises)} points: {directory / 'students'} to hand out, "
+        f"{len(exercises_by_notebook)} notebooks with {len(exercises)} exercises, "
+        f"{points} points: {directory / 'students'} to hand out, "
         f"{directory / 'course'} for nbgrader, {directory / 'exercises.md'} for you."
     )
 
 
-def _task(name: str, data_dir: Path | None) -> Any:
+def _load_task(name: str, data_dir: Path | None, notes_to_stderr: bool = True) -> Task:
+    """The task, its notes printed."""
     from gumlab.tasks import load_task
 
     task = load_task(name, data_dir)
     for note in task.notes:
-        typer.echo(note, err=True)
+        typer.echo(note, err=notes_to_stderr)
     return task
-
-
-def _note(message: Warning | str, *_: Any, **__: Any) -> None:
-    typer.echo(f"gumlab: {message}", err=True)
-
-
-def main() -> None:
-    """Run the command; a GumlabError becomes one sentence on stderr and exit code 1."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # one sentence, not a page before it
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _note
-            app()
-    except GumlabError as error:
-        typer.echo(f"gumlab: {error}", err=True)
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

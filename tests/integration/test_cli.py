@@ -14,8 +14,7 @@ from helpers.texts import word_tokenizer
 
 import gumlab as gl
 from gumlab import measurement, tasks
-from gumlab.cli import commands as cli
-from gumlab.cli import printing
+from gumlab.cli import commands, main, printing
 from gumlab.pruner import Pruner
 from gumlab.tasks import Task
 
@@ -41,7 +40,7 @@ def gumlab(monkeypatch, capsys, small_task):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["gumlab", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            main()
         return left.value.code or 0, *capsys.readouterr()
 
     return run
@@ -231,10 +230,10 @@ def test_options_are_named_as_in_python():
     only = {"as_json", "data_dir", "out", "pad", "task"}
     inside = parameters(gl.train) | parameters(gl.Pruner) | parameters(gl.evaluate)
     behind = {
-        cli.prune: inside | parameters(gl.prune),
-        cli.evaluate: parameters(gl.evaluate),
-        cli.redundancy: parameters(gl.redundancy),
-        cli.measure: parameters(measurement.compare),
+        commands.prune: inside | parameters(gl.prune),
+        commands.evaluate: parameters(gl.evaluate),
+        commands.redundancy: parameters(gl.redundancy),
+        commands.measure: parameters(measurement.compare),
     }
     for command, names in behind.items():
         assert parameters(command) - only <= names | {"model"}

@@ -1,0 +1,57 @@
+"""The `gumlab` command: its subcommands put together, and how a mistake or Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+import typer
+
+from gumlab.cli import commands
+from gumlab.errors import GumlabError
+
+
+class _Stoppable(typer.core.TyperGroup):
+    """Subcommands that Ctrl-C ends with a sentence, and with the exit code that shells expect."""
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            typer.echo("gumlab: stopped before the end.", err=True)
+            raise typer.Exit(commands.STOPPED) from None
+
+
+app = typer.Typer(
+    cls=_Stoppable,
+    help="Structured pruning of GPT-type language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(commands.demo)
+app.command()(commands.prune)
+app.command()(commands.evaluate)
+app.command()(commands.redundancy)
+app.command()(commands.measure)
+app.command()(commands.doctor)
+app.command()(commands.release)
+
+
+def main() -> None:
+    """Run the command; a GumlabError becomes one sentence on stderr and exit code 1."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # one sentence, not a page before it
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            app()
+    except GumlabError as error:
+        typer.echo(f"gumlab: {error}", err=True)
+        sys.exit(1)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one sentence on stderr, without the line of code that gave it."""
+    typer.echo(f"gumlab: {message}", err=True)
