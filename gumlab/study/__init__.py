@@ -1,4 +1,4 @@
-"""Many runs: methods, grids, studies, intervals, the paper's numbers and claims, the demo."""
+"""Many runs: methods, grids, studies, intervals, the paper's numbers and claims."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,9 +44,8 @@ def _each_against(ones: tuple[str, ...], others: tuple[str, ...]) -> Pairs:
     """Each method of `ones` less each of `others`."""
 
     def pairs(methods: list[str]) -> list[tuple[str, str]]:
-        return [
-            (one, other) for one in methods if one in ones for other in methods if other in others
-        ]
+        every = itertools.product(methods, repeat=2)
+        return [(one, other) for one, other in every if one in ones and other in others]
 
     return pairs
 
@@ -295,10 +295,10 @@ def differences(
     levels = [level for level in wide.index.names if level != "seed"]
     for entries, rows in wide.groupby(levels):
         by_seed = rows.dropna(axis=1, how="all").droplevel(levels)
-        setting = _described(levels, entries)
+        here = _described(levels, entries)
         for one, other in pairs([*by_seed]):
             effect = (by_seed[one] - by_seed[other]).dropna()
-            where = setting if compared == "distilled" else f"{setting}, {one} - {other}"
+            where = here if compared == "distilled" else f"{here}, {one} - {other}"
             if len(effect):
                 yield where, effect
 

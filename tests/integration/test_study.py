@@ -18,7 +18,7 @@ from helpers.models import tiny
 from helpers.texts import make_examples, word_tokenizer
 
 import gumlab as gl
-from gumlab.study import Method, Study
+from gumlab.study import RECOMMENDED_METHOD, Method, Study
 from gumlab.study import runs as study
 from gumlab.study.grid import expand
 
@@ -100,6 +100,35 @@ def test_every_setting_has_a_file_of_its_own():
 
 
 @pytest.mark.parametrize(
+    ("grid", "name"),
+    [
+        ({"method": "gum"}, "gum-keep0.25-seed0-66a09b74e4"),
+        (
+            {"method": "gum", "keep": 0.1, "seed": 2, "steps": 200, "batch_size": 8,
+             "generated": 100, "distil": True},
+            "gum-keep0.1-seed2-distilled-be839a9cbb",
+        ),
+        ({"method": "dense", "lr": 0.01}, "dense-keep1-seed0-317cfd6f5a"),
+        (
+            {"method": "obs", "floor": 10, "refit": True},
+            "obs--floor-10--refit-True-keep0.25-seed0-a3a8c47eb5",
+        ),
+        (
+            {"method": RECOMMENDED_METHOD, "floor": 4},
+            "recommended--floor-4-keep0.25-seed0-51aaf3a499",
+        ),
+        (
+            {"method": Method("random at GUM's widths", "random"), "widths_of": "GUM"},
+            "random-at-GUM-s-widths-keep0.25-seed0-3aa284ca4b",
+        ),
+    ],
+)  # fmt: skip
+def test_runs_that_gumlab_0_1_stored_are_found_by_their_names(grid, name):
+    (cell,) = expand({"model": "tiny-gpt2", "task": "tables", **grid})
+    assert cell.name == f"tiny-gpt2-tables-{name}"
+
+
+@pytest.mark.parametrize(
     ("grid", "words"),
     [
         ({"task": "tables", "method": "gum"}, "lacks model"),
@@ -107,6 +136,7 @@ def test_every_setting_has_a_file_of_its_own():
         ({"model": "m", "task": "tables", "method": "gumm"}, "Did you mean 'gum'"),
         ({"model": "m", "task": "tables", "method": "gum", "penality": 1}, "'penalty'"),
         ({"model": "m", "task": "tables", "method": "obs", "penalty": 1}, "Unknown setting"),
+        ({"model": "m", "task": "tables", "method": "random", "penalty": 1}, "belongs to.* gum"),
         ({"model": "m", "task": "tables", "method": "gum", "keep": 2}, "keep must be"),
         ({"model": "m", "task": "tables", "method": "gum", "widths_of": "obs"}, "does not hold"),
     ],
