@@ -65,7 +65,7 @@ def p95(values: list[float]) -> float:
 
 def main() -> None:
     import gumlab as gl
-    from gumlab.course.explore.page import page
+    from gumlab.course.explore import page
 
     gl.start(seed=0, threads=1)
     tabs = page("tiny-gpt2", "restaurants")

@@ -5,16 +5,27 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+
 
 def start(seed: int = 0, threads: int | None = None) -> None:
-    """Set the seeds, the threads and the plot style, find the device, quieten libraries.
+    """Set the seeds, the threads and the plot style, quieten libraries, and print one line.
 
-    threads: by default all cores but one, at most four: a thread that has to wait for a core that
-    others use makes a small model's step several times slower than one thread would be. Prints one
-    line. `gumlab.load` uses the device by itself.
+    `gumlab.load` finds the device by itself.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        The seed of Python's, numpy's and torch's random numbers.
+    threads : int, optional
+        How many threads torch uses. By default all cores but one, at most four: a thread that has
+        to wait for a core that others use makes a small model's step several times slower than one
+        thread would be.
     """
     import joblib
     import matplotlib
@@ -27,55 +38,88 @@ def start(seed: int = 0, threads: int | None = None) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(threads or max(1, min(4, joblib.cpu_count() - 1)))  # knows containers
+    cores = joblib.cpu_count()  # of a container, where there is one
+    torch.set_num_threads(threads or max(1, min(4, cores - 1)))
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    colours = cycler(color=[BLUE, ORANGE, GREEN, RED])
-    matplotlib.rcParams.update({"axes.prop_cycle": colours, "axes.spines.right": False})
-    matplotlib.rcParams["axes.spines.top"] = False
+    matplotlib.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, RED]),
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+        }
+    )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"gumlab ready: seed {seed}, device {device}")
 
 
+class Finding(NamedTuple):
+    """One thing that the notebooks need: whether it is there, and what to say of it."""
+
+    good: bool
+    text: str
+
+
 def environment() -> bool:
-    """Print one [OK] or [FAIL] line for each thing the notebooks need; True if none is missing."""
-    lines = [*_python(), *_packages(), *_models()]
-    for good, text in lines:
-        print(f"{'[OK]  ' if good else '[FAIL]'} {text}")
-    return all(good for good, _ in lines)
+    """Print one [OK] or [FAIL] line for each thing that the notebooks need.
+
+    Returns
+    -------
+    bool
+        Whether nothing is missing.
+    """
+    findings = [_python(), *_packages(), _models()]
+    for finding in findings:
+        mark = "[OK]  " if finding.good else "[FAIL]"
+        print(f"{mark} {finding.text}")
+    return all(finding.good for finding in findings)
 
 
-def _python() -> Iterator[tuple[bool, str]]:
-    found = ".".join(map(str, sys.version_info[:3]))
-    good = sys.version_info >= (3, 11)
-    yield good, f"Python {found}" + ("" if good else ": 3.11 or newer is needed")
+def _python() -> Finding:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    is_allowed = sys.version_info >= (3, 11)
+    need = "" if is_allowed else ": 3.11 or newer is needed"
+    return Finding(is_allowed, f"Python {version}{need}")
 
 
-def _packages() -> Iterator[tuple[bool, str]]:
+def _packages() -> Iterator[Finding]:
     """What gumlab itself and its notebooks (the extra `lab`) ask for, with the versions allowed."""
-    from importlib.metadata import PackageNotFoundError, requires, version
+    from importlib.metadata import requires
 
     from packaging.requirements import Requirement
 
-    for wanted in map(Requirement, requires("gumlab") or ()):
-        for_notebooks = not wanted.marker or wanted.marker.evaluate({"extra": "lab"})
-        if not for_notebooks or wanted.name == "jupyterlab":  # the front end may live elsewhere
-            continue
-        try:
-            found = version(wanted.name)
-        except PackageNotFoundError:
-            found = None
-        good = found is not None and wanted.specifier.contains(found, prereleases=True)
-        what = f"{wanted.name} {found or 'is not installed'}"
-        need = f"{wanted.name}{wanted.specifier}"
-        yield good, what if good else f"{what}: run pip install '{need}', then restart the kernel"
+    for line in requires("gumlab") or ():
+        requirement = Requirement(line)
+        marker = requirement.marker
+        is_needed = marker is None or marker.evaluate({"extra": "lab"})
+        if is_needed and requirement.name != "jupyterlab":  # the front end may live elsewhere
+            yield _package(requirement.name, requirement.specifier)
 
 
-def _models() -> Iterator[tuple[bool, str]]:
+def _package(name: str, specifier: SpecifierSet) -> Finding:
+    """Whether a package is there, in a version that is allowed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        what = f"{name} is not installed"
+        is_allowed = False
+    else:
+        what = f"{name} {installed}"
+        is_allowed = specifier.contains(installed, prereleases=True)
+    if is_allowed:
+        return Finding(True, what)
+    wanted = f"{name}{specifier}"
+    return Finding(False, f"{what}: run pip install '{wanted}', then restart the kernel")
+
+
+def _models() -> Finding:
     from gumlab.io.loading import ASSETS, BUILT_IN
 
     missing = [name for name in BUILT_IN if not (ASSETS / name / "model.safetensors").exists()]
     if missing:
-        yield False, f"built-in models {', '.join(missing)} are not there: run make assets"
-    else:
-        yield True, f"built-in models: {', '.join(BUILT_IN)}"
+        return Finding(
+            False, f"built-in models {', '.join(missing)} are not there: run make assets"
+        )
+    return Finding(True, f"built-in models: {', '.join(BUILT_IN)}")

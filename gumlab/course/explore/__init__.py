@@ -1,20 +1,11 @@
 """Interactive explorers: controls above a picture and a sentence; `base` says how they work."""
 
 from gumlab.course.explore.base import Explorer, labelled, one_shot_loss
-from gumlab.course.explore.page import Page, page
-from gumlab.course.explore.redundancy import Deletion, Worth, deletion, worth
-from gumlab.course.explore.removal import Removal, Tradeoff, removal, tradeoff
-from gumlab.course.explore.stories import (
-    Activations,
-    Budget,
-    Replay,
-    Texts,
-    activations,
-    budget,
-    replay,
-    texts,
-)
-from gumlab.course.explore.twins import Twins, twins
+from gumlab.course.explore.cuts import Removal, Tradeoff, removal, tradeoff
+from gumlab.course.explore.models import Activations, Budget, Texts, activations, budget, texts
+from gumlab.course.explore.runs import Replay, replay
+from gumlab.course.explore.tabs import Page, page
+from gumlab.course.explore.uniqueness import Deletion, Twins, Worth, deletion, twins, worth
 
 __all__ = [
     "Activations",

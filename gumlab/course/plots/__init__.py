@@ -1,24 +1,18 @@
 """Pure figure builders: data in, a `Plot` out, which is a figure and the sentence it shows."""
 
+from gumlab.course.plots.cuts import folded_map, neuron_map, refit_gain, removal, tradeoff
 from gumlab.course.plots.figure import Plot, new_figure
-from gumlab.course.plots.models import (
-    activations,
-    folded_map,
-    neuron_map,
-    parameter_shares,
-    relative_costs,
-    removal,
-)
-from gumlab.course.plots.redundancy import against, deletions, refit_gain, used_and_unique
+from gumlab.course.plots.models import activations, parameter_shares, relative_costs, texts
 from gumlab.course.plots.runs import (
     keep_curves,
     method_bars,
     quality_against_keep,
+    replay,
     seed_dots,
     training_runs,
 )
-from gumlab.course.plots.stories import replay, texts, tradeoff, twins
-from gumlab.course.plots.study import bands, forest, gaps, layer_widths, ratios, refit_heat
+from gumlab.course.plots.studies import bands, forest, gaps, layer_widths, ratios, refit_heat
+from gumlab.course.plots.uniqueness import against, deletions, twins, used_and_unique
 
 __all__ = [
     "Plot",

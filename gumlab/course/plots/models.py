@@ -1,161 +1,196 @@
-"""Figures of a model: who stays, what fires, where the parameters are, what a version costs."""
+"""Figures of a model: what fires, what it writes, where its parameters are, what it costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import ListedColormap
 from matplotlib.ticker import FixedFormatter, FixedLocator
+from numpy.typing import ArrayLike
 
-from gumlab.course.plots.figure import BLUE, GREEN, GREY, ORANGE, STYLES, Plot, new_figure
-
-
-def neuron_map(masks: Sequence[Any], title: str = "") -> Plot:
-    """Which neurons stay: every neuron a cell, kept dark, removed light, each layer's count.
-
-    masks: one (N,) bool tensor per layer.
-    """
-    figure, (ax,) = new_figure(width=7, height=0.8 + 0.6 * len(masks))
-    folded_map(ax, masks)
-    ax.set_title(title, fontsize=10, loc="left")
-    kept, total = sum(int(m.sum()) for m in masks), sum(len(m) for m in masks)
-    widths = ", ".join(str(int(m.sum())) for m in masks)
-    return Plot(
-        figure, f"{kept:,} of {total:,} neurons stay ({kept / total:.0%}): {widths} by layer."
-    )
+from gumlab.course.plots.figure import BLUE, GREEN, GREY, ORANGE, Plot, new_figure
 
 
-def folded_map(ax: Any, masks: Sequence[Any]) -> None:
-    """Draw every neuron as a cell, each layer folded into rows: kept dark, removed light.
+def activations(h: ArrayLike, tokens: Sequence[str], names: Sequence[int]) -> Plot:
+    """Show how strongly some neurons fire at each token of a text.
 
-    masks: one (N,) bool tensor per layer.
-    """
-    total = sum(len(m) for m in masks)
-    columns = min(2 ** round(np.log2(2 * total) / 2), max(len(m) for m in masks))
-    starts: list[float] = []
-    rows: list[Any] = []
-    for mask in masks:
-        height = -(-len(mask) // columns)
-        cells = np.full(height * columns, np.nan)
-        cells[: len(mask)] = np.asarray(mask, dtype=float)
-        starts.append(len(rows) + height / 2 - 0.5)
-        rows += [*cells.reshape(height, columns), np.full(columns, np.nan)]
-    colours = ListedColormap(["#F1E3C8", BLUE])
-    ax.imshow(np.array(rows[:-1]), aspect="auto", vmin=0, vmax=1, cmap=colours)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    ax.set_xticks([])
-    labels = [f"layer {i}\n{int(m.sum())} of {len(m)}" for i, m in enumerate(masks)]
-    ax.set_yticks(starts, labels)
-    ax.set_xlabel("each cell is a neuron; dark: stays")
+    Parameters
+    ----------
+    h : array_like
+        (T, N), the activations of a layer's neurons, as they enter proj.
+    tokens : sequence of str
+        The T tokens.
+    names : sequence of int
+        The indices of the neurons to show.
 
-
-def removal(masks: Sequence[Any], curves: dict[str, dict[float, float]], keep: float) -> Plot:
-    """Who stays, beside the loss against the fraction of neurons kept; nothing is trained.
-
-    masks: one (N,) bool tensor per layer. curves: label -> {keep: loss in nats per target token},
-    the present curve first, each with the dense model's loss at 1. keep: the present point.
-    """
-    figure, (left, right) = new_figure(2, width=9.4, height=3.8, margins=(0.85, 0.1, 0.5, 0.1))
-    folded_map(left, masks)
-    for (name, curve), (style, colour) in zip(curves.items(), STYLES, strict=False):
-        points = [(100 * k, loss) for k, loss in sorted(curve.items())]
-        right.plot(*zip(*points, strict=True), style, color=colour, markersize=5, label=name)
-    name, curve = next(iter(curves.items()))
-    now, dense = curve[keep], curve[1.0]
-    right.plot(100 * keep, now, "o", markersize=13, fillstyle="none", color="black", mew=1.8)
-    paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    right.annotate(
-        f"{now:.2f}",
-        (100 * keep, now),
-        (10, 9),
-        textcoords="offset points",
-        weight="bold",
-        bbox=paper,
-    )
-    right.axhline(dense, color=GREY, linestyle="--", linewidth=1.2)
-    right.text(1, dense, "dense", color="#555555", va="bottom")
-    right.set(xlim=(0, 113), xlabel="neurons kept (%)", ylabel="loss (nats per target token)")
-    right.set_ylim(0, 1.12 * max(max(c.values()) for c in curves.values()))
-    right.legend(frameon=False, fontsize=9, loc="upper right")
-    widths = [int(m.sum()) for m in masks]
-    total = sum(len(m) for m in masks)
-    return Plot(
-        figure,
-        f"{name}: {sum(widths):,} of {total:,} neurons stay ({sum(widths) / total:.0%}), by layer "
-        f"{', '.join(map(str, widths))}. Loss {now:.2f}; dense {dense:.2f}.",
-    )
-
-
-def activations(h: Any, tokens: Sequence[str], names: Sequence[int]) -> Plot:
-    """How strongly some neurons fire at each token of a text.
-
-    h: (T, N) tensor. tokens: T strings. names: the neurons shown, one row each.
+    Returns
+    -------
+    Plot
+        A row for each neuron and a column for each token; the sentence says where each fires most.
     """
     rows = np.asarray(h)[:, list(names)].T
-    low, high = float(rows.min()), float(np.abs(rows).max())
-    colours = {"vmin": 0, "vmax": high, "cmap": "Oranges"}  # GELU's h is hardly ever below 0
+    peaks = rows.argmax(1)
+    low = float(rows.min())
+    high = float(np.abs(rows).max())
+    scale: dict[str, Any]
     if low < -0.2 * high:
-        colours = {"vmin": -high, "vmax": high, "cmap": "PuOr_r"}
+        scale = {"vmin": -high, "vmax": high, "cmap": "PuOr_r"}
+    else:  # GELU's h is hardly ever below 0
+        scale = {"vmin": 0, "vmax": high, "cmap": "Oranges"}
     figure, (ax,) = new_figure(1, 9.4, 1.3 + 0.34 * len(names), margins=(1.0, 0.1, 1.0, 0.1))
     ax.grid(False)
-    image = ax.imshow(rows, aspect="auto", **colours)
-    for row, strongest in enumerate(rows.argmax(1)):
-        ax.plot(strongest, row, "o", color="black", markersize=4)
+    image = ax.imshow(rows, aspect="auto", **scale)
+    for row, peak in enumerate(peaks):
+        ax.plot(peak, row, "o", color="black", markersize=4)
     ax.xaxis.set_major_locator(FixedLocator(range(len(tokens))))  # set_xticks is slow
     ax.xaxis.set_major_formatter(FixedFormatter(list(tokens)))
     ax.tick_params(axis="x", labelrotation=90, labelsize=8, labelfontfamily="monospace")
-    ax.set_yticks(range(len(names)), [f"neuron {n}" for n in names])
+    ax.set_yticks(range(len(names)), [f"neuron {name}" for name in names])
     figure.colorbar(image, ax=ax, label="activation h", pad=0.01)
-    peaks = [f"{n} at {tokens[k]!r}" for n, k in zip(names, rows.argmax(1), strict=True)]
-    return Plot(figure, f"Where each neuron fires most (the dot): {', '.join(peaks)}.")
+    places = [f"{name} at {tokens[peak]!r}" for name, peak in zip(names, peaks, strict=True)]
+    return Plot(figure, f"Where each neuron fires most (the dot): {', '.join(places)}.")
 
 
-def parameter_shares(models: dict[str, dict[str, int]]) -> Plot:
-    """Where each model's parameters are: one bar per model, cut into its parts.
+def texts(
+    prompt: str, reference: str, written: Mapping[str, str], loss: Mapping[str, float]
+) -> Plot:
+    """Show a prompt, its reference, and what some models write after it.
 
-    models: model -> {part: parameters}, the same parts for each; the first part is named.
+    Parameters
+    ----------
+    prompt, reference : str
+        What the models read, and what they should write.
+    written : mapping of str to str
+        What each model wrote; the first model is the one that the others are compared with.
+    loss : mapping of str to float
+        Each model's loss on the reference, in nats per target token.
+
+    Returns
+    -------
+    Plot
+        The texts, with words that the first model does not have in [brackets]; the sentence repeats
+        what the models wrote, and how many wrote the same as the first.
     """
+    first, *others = written
+    known_words = written[first].split()
+    blocks = [
+        ("prompt", _wrapped(prompt)),
+        ("reference", _wrapped(reference)),
+    ]
+    for name, text in written.items():
+        words = [word if word in known_words else f"[{word}]" for word in text.split()]
+        blocks.append((f"{name}\nloss {loss[name]:.2f}", _wrapped(" ".join(words) or "(nothing)")))
+    heights = [max(len(lines), heading.count("\n") + 1) + 0.6 for heading, lines in blocks]
+    total_height = sum(heights)
+    figure, (ax,) = new_figure(
+        width=9.8, height=0.3 + 0.21 * total_height, margins=(0.1, 0.1, 0.1, 0.1)
+    )
+    ax.set_axis_off()
+    y = 0.0
+    for (heading, lines), height in zip(blocks, heights, strict=True):
+        ax.text(0, y, heading, va="top", weight="bold", fontsize=9)
+        ax.text(0.22, y, "\n".join(lines), va="top", family="monospace", fontsize=9)
+        y += height
+    ax.set(xlim=(0, 1), ylim=(total_height, 0))
+    same = sum(written[name].split() == known_words for name in others)
+    sayings = [
+        f"{name} writes: {text.rstrip('.') or '(nothing)'}" for name, text in written.items()
+    ]
+    return Plot(
+        figure,
+        f"{'; '.join(sayings)}. {same} of {len(others)} write the same as {first}; in "
+        "[brackets]: words that it does not have.",
+    )
+
+
+def _wrapped(text: str) -> list[str]:
+    """The text in lines of 80 characters, at least one."""
+    return textwrap.wrap(text, 80) or [""]
+
+
+def parameter_shares(models: Mapping[str, Mapping[str, int]]) -> Plot:
+    """Show where each model's parameters are.
+
+    Parameters
+    ----------
+    models : mapping of str to mapping of str to int
+        How many parameters each part of each model has: the same parts, at most three, for each
+        model.
+
+    Returns
+    -------
+    Plot
+        A bar for each model, cut into its parts; the sentence gives the share of the first part.
+    """
+    parts = list(next(iter(models.values())))
+    totals = np.array([sum(counts.values()) for counts in models.values()])
     figure, (ax,) = new_figure(width=9, height=1.1 + 0.5 * len(models))
-    left = np.zeros(len(models))
-    totals = np.array([sum(parts.values()) for parts in models.values()])
-    shown = zip((BLUE, ORANGE, GREY), ("", "//", ".."), next(iter(models.values())), strict=False)
-    for colour, hatch, part in shown:
-        share = np.array([parts[part] for parts in models.values()]) / totals * 100
-        ax.barh(list(models), share, left=left, color=colour, hatch=hatch, ec="white", label=part)
-        for row, (start, size) in enumerate(zip(left, share, strict=True)):
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-            ax.text(start + size / 2, row, f"{size:.0f} %", ha="center", va="center", bbox=box)
-        left += share
+    looks = ((BLUE, ""), (ORANGE, "//"), (GREY, ".."))
+    starts = np.zeros(len(models))
+    for part, (colour, hatch) in zip(parts, looks, strict=False):
+        shares = np.array([counts[part] for counts in models.values()]) / totals * 100
+        ax.barh(
+            list(models),
+            shares,
+            left=starts,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            label=part,
+        )
+        for row, (start, share) in enumerate(zip(starts, shares, strict=True)):
+            ax.text(
+                start + share / 2,
+                row,
+                f"{share:.0f} %",
+                ha="center",
+                va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )
+        starts += shares
     ax.invert_yaxis()
     ax.set(xlim=(0, 100), xlabel="share of the parameters (%)")
     figure.legend(frameon=False, ncols=3, loc="outside upper right")
-    first = next(iter(next(iter(models.values()))))
-    shares = [f"{parts[first] / sum(parts.values()):.0%} in {m}" for m, parts in models.items()]
-    return Plot(figure, f"Share of the parameters in {first}: {', '.join(shares)}.")
+    sayings = [
+        f"{counts[parts[0]] / sum(counts.values()):.0%} in {model}"
+        for model, counts in models.items()
+    ]
+    return Plot(figure, f"Share of the parameters in {parts[0]}: {', '.join(sayings)}.")
 
 
-def relative_costs(costs: dict[str, dict[str, float]]) -> Plot:
-    """What each version of a model costs, in percent of the first version, one row per measure.
+def relative_costs(costs: Mapping[str, Mapping[str, float]]) -> Plot:
+    """Show what each version of a model costs, in percent of the first version.
 
-    costs: version -> {measure: value}, the same measures for each.
+    Parameters
+    ----------
+    costs : mapping of str to mapping of str to float
+        The value of each measure, in any unit, for each version: the same measures for each. The
+        first version is the one compared with; at most three others.
+
+    Returns
+    -------
+    Plot
+        A row for each measure, a point for each version; the sentence gives those of the last.
     """
     first, *others = costs
     measures = list(costs[first])
-    left, height = 0.3 + 0.09 * max(map(len, measures)), 1.3 + 0.45 * len(measures)
-    figure, (ax,) = new_figure(width=8, height=height, margins=(left, 0.15, 0.55, 0.4))
+    room_for_names = 0.3 + 0.09 * max(len(measure) for measure in measures)
+    figure, (ax,) = new_figure(
+        width=8,
+        height=1.3 + 0.45 * len(measures),
+        margins=(room_for_names, 0.15, 0.55, 0.4),
+    )
     ax.axvline(100, color=GREY, linestyle="--", linewidth=1.2)
-    places = zip((BLUE, ORANGE, GREEN), ("o", "s", "^"), others, strict=False)
-    for lane, (colour, marker, name) in enumerate(places):
-        values = [100 * costs[name][m] / costs[first][m] for m in measures]
+    looks = (("o", BLUE), ("s", ORANGE), ("^", GREEN))
+    for lane, (name, (marker, colour)) in enumerate(zip(others, looks, strict=False)):
+        percents = [100 * costs[name][measure] / costs[first][measure] for measure in measures]
         rows = np.arange(len(measures)) + 0.24 * (lane - (len(others) - 1) / 2)
-        ax.plot(values, rows, marker, color=colour, markersize=9, label=name)
-        for value, row in zip(values, rows, strict=True):
+        ax.plot(percents, rows, marker, color=colour, markersize=9, label=name)
+        for percent, row in zip(percents, rows, strict=True):
             ax.annotate(
-                f"{value:.0f} %", (value, row), (9, 0), textcoords="offset points", va="center"
+                f"{percent:.0f} %", (percent, row), (9, 0), textcoords="offset points", va="center"
             )
     ax.set_yticks(range(len(measures)), measures)
     ax.invert_yaxis()
@@ -163,5 +198,8 @@ def relative_costs(costs: dict[str, dict[str, float]]) -> Plot:
     ax.set_xlim(0, 1.12 * ax.get_xlim()[1])
     figure.legend(frameon=False, ncols=3, loc="upper right")
     last = others[-1]
-    shares = [f"{costs[last][m] / costs[first][m]:.0%} of the {m}" for m in measures]
-    return Plot(figure, f"The {last} model has {', '.join(shares)} of the {first} one.")
+    sayings = [
+        f"{costs[last][measure] / costs[first][measure]:.0%} of the {measure}"
+        for measure in measures
+    ]
+    return Plot(figure, f"The {last} model has {', '.join(sayings)} of the {first} one.")

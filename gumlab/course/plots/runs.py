@@ -1,91 +1,288 @@
-"""Figures of runs: methods side by side, loss against keep, training, seeds."""
+"""Figures of runs: methods side by side, loss against keep, training step by step, seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 
-from gumlab.course.plots.figure import BLUE, GREEN, GREY, ORANGE, STYLES, Plot, new_figure
+from gumlab.course.plots.cuts import folded_map, kept_widths
+from gumlab.course.plots.figure import (
+    BLUE,
+    GREEN,
+    GREY,
+    MARGINS,
+    ORANGE,
+    STYLES,
+    Plot,
+    joined,
+    new_figure,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gumlab.training import Frame, History
 
 
-def method_bars(table: Any, metric: str) -> Plot:
-    """Loss and task metric of each method, best at the top; the dense run is a dashed line.
+def method_bars(table: pd.DataFrame, metric: str) -> Plot:
+    """Show loss and task metric of each method.
 
-    table: one row per method with columns method, keep, loss and `metric`; the first row is dense.
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A row for each method, with columns method, keep, loss and `metric`; the first row is dense.
+    metric : str
+        The column of the task's metric.
+
+    Returns
+    -------
+    Plot
+        Two panels with a row for each method, the lowest loss at the top; the dense model is a
+        dashed line. The sentence names the lowest and the highest loss.
     """
-    dense, pruned = table.iloc[0], table.iloc[1:].sort_values("loss", ascending=False)
+    dense = table.iloc[0]
+    pruned = table.iloc[1:].sort_values("loss", ascending=False)
     figure, axes = new_figure(2, width=9, height=0.6 + 0.42 * len(table))
-    for ax, column, label in (
-        (axes[0], "loss", "loss (nats per target token)"),
-        (axes[1], metric, metric),
-    ):
-        ax.plot(pruned[column], pruned["method"], "o", color=BLUE, markersize=8)
-        for name, value in zip(pruned["method"], pruned[column], strict=True):
-            text = f"{value:.3f}" if column == "loss" else f"{value:.1f}"
-            looks = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
-            ax.annotate(text, (value, name), (0, 7), **looks)
-        ax.axvline(dense[column], color=GREY, linestyle="--", linewidth=1.2)
-        ax.set_xlabel(f"{label}; dashed: {dense['method']}")
-        ax.margins(x=0.12, y=0.15)
+    _method_points(axes[0], "loss", "loss (nats per target token)", "{:.3f}", dense, pruned)
+    _method_points(axes[1], metric, metric, "{:.1f}", dense, pruned)
     axes[1].tick_params(labelleft=False)
-    best, worst = pruned.iloc[-1], pruned.iloc[0]
-    sentence = (
+    best = pruned.iloc[-1]
+    worst = pruned.iloc[0]
+    return Plot(
+        figure,
         f"With {best['keep']:.0%} of the neurons left, {best['method']} has the lowest loss "
         f"({best['loss']:.3f}) and {worst['method']} the highest ({worst['loss']:.3f}); "
-        f"dense: {dense['loss']:.3f}."
+        f"dense: {dense['loss']:.3f}.",
     )
-    return Plot(figure, sentence)
 
 
-def keep_curves(curves: dict[str, dict[float, float]], dense: float) -> Plot:
-    """Loss against the fraction of neurons kept, one line for each way of choosing them.
+def _method_points(
+    ax: Axes, column: str, label: str, number_format: str, dense: pd.Series, pruned: pd.DataFrame
+) -> None:
+    """A row with a point and its number for each method, and the dense model's dashed line."""
+    ax.plot(pruned[column], pruned["method"], "o", color=BLUE, markersize=8)
+    for method, value in zip(pruned["method"], pruned[column], strict=True):
+        ax.annotate(
+            number_format.format(value),
+            (value, method),
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+    ax.axvline(dense[column], color=GREY, linestyle="--", linewidth=1.2)
+    ax.set_xlabel(f"{label}; dashed: {dense['method']}")
+    ax.margins(x=0.12, y=0.15)
 
-    curves: label -> {keep: loss in nats per target token}. dense: the whole model's loss.
+
+def keep_curves(curves: Mapping[str, Mapping[float, float]], dense: float) -> Plot:
+    """Show the loss against the fraction of neurons kept, a line for each way of choosing them.
+
+    Parameters
+    ----------
+    curves : mapping of str to mapping of float to float
+        For each label the loss, in nats per target token, at each fraction of neurons kept; all
+        have the first one's smallest fraction. At most eight.
+    dense : float
+        The whole model's loss, a dashed line.
+
+    Returns
+    -------
+    Plot
+        The lines; the sentence gives the range of the losses at the smallest fraction.
     """
     figure, (ax,) = new_figure(width=7.5)
-    for (style, colour), (name, curve) in zip(STYLES, curves.items(), strict=False):
-        points = [(100 * k, loss) for k, loss in sorted(curve.items())]
-        ax.plot(*zip(*points, strict=True), style, color=colour, label=name)
+    for (name, curve), style in zip(curves.items(), STYLES, strict=False):
+        shares = sorted(curve)
+        ax.plot(
+            [100 * share for share in shares],
+            [curve[share] for share in shares],
+            style.fmt,
+            color=style.colour,
+            label=name,
+        )
     ax.axhline(dense, color=GREY, linestyle="--", linewidth=1.2)
     ax.annotate("dense", (100, dense), (0, 4), textcoords="offset points", ha="right")
     ax.set(xlabel="neurons kept (%)", ylabel="loss (nats per target token)")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
     least = min(next(iter(curves.values())))
-    ends = [curve[least] for curve in curves.values()]
+    losses = [curve[least] for curve in curves.values()]
     return Plot(
         figure,
         f"The fewer neurons stay, the higher the loss: dense {dense:.2f}; with {least:.0%} kept, "
-        f"{min(ends):.2f} to {max(ends):.2f}.",
+        f"{min(losses):.2f} to {max(losses):.2f}.",
     )
 
 
-def training_runs(histories: dict[str, Any], window: int = 8) -> Plot:
-    """The share of neurons kept and the training loss (a running mean) at each step of some runs.
+def quality_against_keep(table: pd.DataFrame, metric: str, label: str) -> Plot:
+    """Show loss and a task's metric against the share of neurons kept, for one way to remove.
 
-    histories: label -> History.
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A row for each fraction of neurons kept, with columns keep, loss and `metric`.
+    metric : str
+        The column of the metric.
+    label : str
+        What the metric is called on its axis and in the sentence.
+
+    Returns
+    -------
+    Plot
+        Two panels; the largest keep is the reference, a dashed line. The sentence gives all values.
+    """
+    rows = table.sort_values("keep")
+    figure, axes = new_figure(2, width=9, height=3.4)
+    panels = (("loss", "loss (nats per target token)"), (metric, label))
+    for ax, (column, name) in zip(axes, panels, strict=True):
+        ax.plot(100 * rows["keep"], rows[column], "o-", color=BLUE)
+        ax.axhline(rows[column].iloc[-1], color=GREY, linestyle="--", linewidth=1.2)
+        ax.set(xlim=(0, 105), xlabel="neurons kept (%); dashed: all kept", ylabel=name)
+        ax.set_ylim(bottom=0)
+    most_first = rows[::-1]
+    values = [
+        f"{row[metric]:.0f} and {row['loss']:.2f} with {row['keep']:.0%}"
+        for _, row in most_first.iterrows()
+    ]
+    return Plot(figure, f"{label}, and loss, by neurons kept: {', '.join(values)}.")
+
+
+def training_runs(histories: Mapping[str, History], window: int = 8) -> Plot:
+    """Show the share of neurons kept and the training loss at each step of some runs.
+
+    Parameters
+    ----------
+    histories : mapping of str to History
+        What `gumlab.train` returned for each label; at most three.
+    window : int, default 8
+        Over how many steps the loss is averaged.
+
+    Returns
+    -------
+    Plot
+        Left the share kept, right the running mean of the loss; the sentence gives the last means.
     """
     figure, (left, right) = new_figure(2, width=9.4, height=3.4)
-    lines = zip((BLUE, ORANGE, GREEN), ("-", "--", ":"), histories.items(), strict=False)
-    for colour, style, (name, history) in lines:
+    looks = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"))
+    for (name, history), (colour, line) in zip(histories.items(), looks, strict=False):
         steps = np.arange(1, len(history.losses) + 1)
-        left.plot(steps, [100 * k for k in history.kept], style, color=colour, lw=2, label=name)
-        mean = np.convolve(history.losses, np.ones(window) / window, "valid")
-        right.plot(steps[window - 1 :], mean, style, color=colour, lw=2, label=name)
+        percents = [100 * share for share in history.kept]
+        running_mean = np.convolve(history.losses, np.ones(window) / window, "valid")
+        left.plot(steps, percents, line, color=colour, lw=2, label=name)
+        right.plot(steps[window - 1 :], running_mean, line, color=colour, lw=2, label=name)
     left.set(ylim=(0, 105), xlabel="step", ylabel="neurons kept (%)")
     right.set(xlabel="step", ylabel=f"training loss (mean of {window} steps)")
     right.set_ylim(bottom=0)
     left.legend(frameon=False)
-    ends = [f"{n} {np.mean(h.losses[-window:]):.2f}" for n, h in histories.items()]
-    return Plot(figure, f"Training loss over the last {window} steps: {', '.join(ends)}.")
+    last = [
+        f"{name} {np.mean(history.losses[-window:]):.2f}" for name, history in histories.items()
+    ]
+    return Plot(figure, f"Training loss over the last {window} steps: {', '.join(last)}.")
 
 
-def seed_dots(runs: dict[str, Sequence[float]], label: str = "test loss") -> Plot:
-    """Every run as a dot, one row per condition; the bar is the mean of the condition.
+def replay(history: History, index: int, layer: int) -> Plot:
+    """Show one step of a recorded run: who is there, how far the run is, a layer's scores.
 
-    runs: condition -> one value per seed.
+    Parameters
+    ----------
+    history : History
+        A run that was recorded: `gumlab.train(..., record=1)`.
+    index : int
+        Which of its frames.
+    layer : int
+        Whose scores are shown.
+
+    Returns
+    -------
+    Plot
+        Left the map of the neurons, in the middle share kept and loss by step, right the scores of
+        about sixty of the layer's neurons up to this step, and the lowest score that is there.
+    """
+    frame = history.frames[index]
+    figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=MARGINS)
+    folded_map(left, frame.masks)
+    _draw_progress(middle, history, frame.step)
+    _draw_scores(right, history, index, layer)
+    widths = kept_widths(frame.masks)
+    total = sum(len(mask) for mask in frame.masks)
+    returned = _returned(history.frames[: index + 1], layer)
+    return Plot(
+        figure,
+        f"Step {frame.step}: {sum(widths):,} of {total:,} neurons are "
+        f"there, by layer {joined(widths)}. In layer {layer}, {returned} came back so "
+        f"far. Training loss {history.losses[frame.step - 1]:.2f}.",
+    )
+
+
+def _draw_progress(ax: Axes, history: History, now: int) -> None:
+    """Share kept and loss at every step of the run, with a line at the present one."""
+    steps = np.arange(1, len(history.losses) + 1)
+    percents = [100 * share for share in history.kept]
+    losses = 100 * np.array(history.losses) / max(history.losses)
+    ax.plot(steps, percents, "-", color=BLUE, label="neurons kept (%)")
+    ax.plot(steps, losses, ":", color=GREY, label="training loss (% of its largest)")
+    ax.axvline(now, color="black", lw=1.2)
+    ax.set(ylim=(0, 105), xlabel="step (line: now)")
+    ax.legend(frameon=False, fontsize=9, loc="upper right")
+
+
+def _draw_scores(ax: Axes, history: History, index: int, layer: int) -> None:
+    """A layer's scores up to frame `index`: those of some neurons, and the lowest that is there."""
+    so_far = history.frames[: index + 1]
+    steps = [frame.step for frame in so_far]
+    all_scores = np.stack([np.asarray(frame.scores[layer]) for frame in history.frames])
+    scores = all_scores[: index + 1]  # (frames so far, N)
+    there = _there(so_far, layer)
+    neurons = scores.shape[1]
+    shown = np.arange(neurons) % max(1, neurons // 60) == 0
+    for group, line, colour, label in (
+        (shown & ~there[-1], ":", ORANGE, "is out (some of them)"),
+        (shown & there[-1], "-", BLUE, "is there (some of them)"),
+    ):
+        paths = [np.column_stack([steps, path]) for path in scores[:, group].T]
+        ax.add_collection(
+            LineCollection(
+                paths, linestyles=line, colors=colour, linewidths=0.8, alpha=0.8, label=label
+            )
+        )
+    lowest_there = np.where(there, scores, np.inf).min(1)
+    ax.plot(steps, lowest_there, color="black", lw=2, label="the lowest that is there")
+    ax.set(xlabel="step", ylabel=f"score, layer {layer}", xlim=(0, len(history.losses)))
+    bottom = all_scores.min()
+    ax.set_ylim(bottom, bottom + 1.3 * np.ptp(all_scores) + 1e-9)  # room for the legend
+    ax.legend(frameon=False, fontsize=9, loc="upper left")
+
+
+def _there(frames: Sequence[Frame], layer: int) -> np.ndarray:
+    """Who of a layer is there at each frame, (frames, N) bool."""
+    return np.stack([np.asarray(frame.masks[layer]) for frame in frames])
+
+
+def _returned(frames: Sequence[Frame], layer: int) -> int:
+    """How often a neuron of a layer was there again that had been out at the frame before."""
+    there = _there(frames, layer)
+    return int((there[1:] & ~there[:-1]).sum())
+
+
+def seed_dots(runs: Mapping[str, Sequence[float]], label: str = "test loss") -> Plot:
+    """Show every run as a dot, and the mean of each condition.
+
+    Parameters
+    ----------
+    runs : mapping of str to sequence of float
+        For each condition a value for each seed.
+    label : str, default "test loss"
+        What the values are.
+
+    Returns
+    -------
+    Plot
+        A row for each condition, with a bar at the mean; the sentence gives the means.
     """
     figure, (ax,) = new_figure(width=8, height=1 + 0.5 * len(runs))
     for row, values in enumerate(runs.values()):
@@ -96,27 +293,5 @@ def seed_dots(runs: dict[str, Sequence[float]], label: str = "test loss") -> Plo
     ax.set_yticks(range(len(runs)), list(runs))
     ax.set(ylim=(len(runs) - 0.5, -0.7), xlabel=f"{label} (dot: a seed, bar: the mean)")
     ax.margins(x=0.1)
-    means = [f"{n} {np.mean(v):.3f}" for n, v in runs.items()]
+    means = [f"{condition} {np.mean(values):.3f}" for condition, values in runs.items()]
     return Plot(figure, f"Mean {label}: {', '.join(means)}.")
-
-
-def quality_against_keep(table: Any, metric: str, label: str) -> Plot:
-    """Loss and a task's metric against the share of neurons kept, for one way to remove.
-
-    table: one row per keep with columns keep, loss and `metric`; the largest keep is the reference
-    (dashed). label: the metric's name on its axis.
-    """
-    rows = table.sort_values("keep")
-    figure, axes = new_figure(2, width=9, height=3.4)
-    for ax, column, name in zip(
-        axes, ("loss", metric), ("loss (nats per target token)", label), strict=True
-    ):
-        ax.plot(100 * rows["keep"], rows[column], "o-", color=BLUE)
-        ax.axhline(rows[column].iloc[-1], color=GREY, linestyle="--", linewidth=1.2)
-        ax.set(xlim=(0, 105), xlabel="neurons kept (%); dashed: all kept", ylabel=name)
-        ax.set_ylim(bottom=0)
-    values = ", ".join(
-        f"{r[metric]:.0f} and {r['loss']:.2f} with {r['keep']:.0%}"
-        for _, r in rows[::-1].iterrows()
-    )
-    return Plot(figure, f"{label}, and loss, by neurons kept: {values}.")

@@ -1,0 +1,305 @@
+"""Figures of a study's table: loss and metric against keep, the paper's Figure 1, what distillation
+narrows, widths by layer, score x refit, and a claim in every setting."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from gumlab.course.plots.figure import (
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    STYLES,
+    Plot,
+    Style,
+    new_figure,
+)
+from gumlab.study.claims import values
+from gumlab.study.intervals import half_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _finished(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs that did not fail, with `keep` as the grid asked for it."""
+    result = "loss" if table["loss"].notna().any() else "sensitivity"
+    asked = table.get("asked", table["keep"])
+    return table.assign(keep=asked).dropna(subset=result)
+
+
+def _draw_band(ax: Axes, by_keep: pd.Series, style: Style, label: str) -> pd.Series:
+    """Draw the means of values grouped by keep, a band with their intervals; return the means."""
+    mean = by_keep.mean()
+    half = by_keep.apply(half_interval)
+    percents = 100 * mean.index
+    ax.plot(percents, mean, style.fmt, color=style.colour, label=label)
+    ax.fill_between(percents, mean - half, mean + half, color=style.colour, alpha=0.15)
+    return mean
+
+
+def bands(table: pd.DataFrame, metric: str | None = None, name: str | None = None) -> Plot:
+    """Show the loss, and a metric, of each method against the share of neurons kept.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A study's table, of one task and model, distilled or not, with at most eight methods; the
+        dense runs, if any, give the dashed line.
+    metric : str, optional
+        The column of a metric to show beside the loss.
+    name : str, optional
+        What the metric's axis is called, by default `metric`.
+
+    Returns
+    -------
+    Plot
+        A line for each method, the mean over the seeds, with its 95 % t interval as a band; the
+        sentence names the best and the worst at the smallest share.
+    """
+    rows = _finished(table)
+    is_dense = rows["method"] == "dense"
+    dense = rows[is_dense]
+    pruned = rows[~is_dense]
+    labels = {"loss": "loss (nats per target token)"}
+    if metric:
+        labels[metric] = name or metric
+    figure, axes = new_figure(len(labels), width=4.9 * len(labels), height=3.8)
+    for ax, (column, label) in zip(axes, labels.items(), strict=True):
+        methods = pruned.groupby("method", sort=False)
+        for style, (method, runs) in zip(STYLES, methods, strict=False):
+            _draw_band(ax, runs.groupby("keep")[column], style, method)
+        if len(dense):
+            ax.axhline(dense[column].mean(), color=GREY, linestyle="--", linewidth=1.2)
+        ax.set(xlabel="neurons kept (%); dashed: dense", ylabel=label)
+    axes[-1].legend(frameon=False, fontsize=8)
+
+    least = pruned["keep"].min()
+    losses = pruned[pruned["keep"] == least].groupby("method")["loss"]
+    mean = losses.mean()
+    half = losses.apply(half_interval)
+    best = mean.idxmin()
+    worst = mean.idxmax()
+    return Plot(
+        figure,
+        f"With {least:.0%} of the neurons kept, the lowest mean loss is that of "
+        f"{best} {mean[best]:.3f} +- {half[best]:.3f}, the highest that of "
+        f"{worst} {mean[worst]:.3f} +- {half[worst]:.3f} "
+        f"({rows['seed'].nunique()} seeds, 95 % intervals).",
+    )
+
+
+def ratios(table: pd.DataFrame) -> Plot:
+    """Show sensitivity and uniqueness of each method as ratios to the dense model's.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A study's table, or `gumlab.paper.table()`, of one task and model, with dense runs and at
+        most eight methods. A ratio is taken at equal seeds.
+
+    Returns
+    -------
+    Plot
+        A point for each method and share of neurons kept, the mean over the seeds: the fewer
+        neurons, the smaller the point; hollow points are distilled. The sentence names the methods
+        that are highest on average.
+
+    References
+    ----------
+    arXiv 2302.03773, Figure 1.
+    """
+    rows = _finished(table).set_index("seed")
+    is_dense = rows["method"] == "dense"
+    dense = rows[is_dense]
+    pruned = rows[~is_dense]
+    measures = ["sensitivity", "uniqueness"]
+    for measure in measures:
+        ratio = pruned[measure] / dense[measure].reindex(pruned.index)
+        pruned = pruned.assign(**{measure: ratio})
+    figure, (ax,) = new_figure(width=7.5, height=4.4)
+    for style, (method, runs) in zip(STYLES, pruned.groupby("method", sort=False), strict=False):
+        for distilled, some_runs in runs.groupby("distilled"):
+            mean = some_runs.groupby("keep")[measures].mean()
+            ax.plot(mean["sensitivity"], mean["uniqueness"], color=style.colour, lw=0.8)
+            ax.scatter(
+                mean["sensitivity"],
+                mean["uniqueness"],
+                20 + 160 * mean.index.to_numpy(),
+                marker=style.marker,
+                edgecolors=style.colour,
+                facecolors="none" if distilled else style.colour,
+                label=None if distilled else method,
+            )
+    ax.axhline(1, color=GREY, linestyle="--", linewidth=1.2)
+    ax.axvline(1, color=GREY, linestyle="--", linewidth=1.2)
+    if np.ptp(pruned["sensitivity"]) > 10:
+        ax.set_xscale("log")
+    ax.set(xlabel="sensitivity / dense", ylabel="uniqueness / dense")
+    ax.legend(frameon=False, fontsize=8)
+    averages = pruned.groupby("method", sort=False)[measures].mean()
+    most_sensitive = averages["sensitivity"].idxmax()
+    most_unique = averages["uniqueness"].idxmax()
+    return Plot(
+        figure,
+        f"On average {most_sensitive} keeps the highest sensitivity "
+        f"({averages['sensitivity'].max():.2f} of dense), and {most_unique} the highest uniqueness "
+        f"({averages['uniqueness'].max():.2f} of dense).",
+    )
+
+
+def gaps(table: pd.DataFrame) -> Plot:
+    """Show by how much the worst method's loss is above the best one's, distilled and not.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A study's table, or `gumlab.paper.table()`, of one task and model. Of the paper's methods
+        those count that ran both ways.
+
+    Returns
+    -------
+    Plot
+        The gap against the share of neurons kept: a point is the mean over the seeds, a band its
+        95 % t interval. The sentence gives the gap without and with distillation at each share.
+    """
+    rows = values(table)["gap"].rename("gap").reset_index()
+    figure, (ax,) = new_figure(width=6.5)
+    means = {}
+    for style, (distilled, runs) in zip(STYLES, rows.groupby("distilled"), strict=False):
+        label = "distilled" if distilled else "labels only"
+        means[distilled] = _draw_band(ax, runs.groupby("keep")["gap"], style, label)
+    ax.set(xlabel="neurons kept (%)", ylabel="loss, worst less best (nats)")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False)
+    from_labels = means[False]
+    distilled_gaps = means[True]
+    changes = [
+        f"{from_labels[share]:.3f} to {distilled_gaps[share]:.3f} with {share:.0%}"
+        for share in distilled_gaps.index
+    ]
+    return Plot(
+        figure,
+        f"Distillation takes the gap between best and worst from {', '.join(changes)} kept.",
+    )
+
+
+def layer_widths(table: pd.DataFrame) -> Plot:
+    """Show the share of each layer's neurons that the methods keep.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A study's table, of one task, model, keep and distillation, with dense runs and at most
+        eight methods.
+
+    Returns
+    -------
+    Plot
+        A line for each method, the mean over the seeds; the sentence names the most uneven one.
+    """
+    rows = table.dropna(subset="widths")
+    widths = rows["widths"].map(lambda cell: json.loads(cell) if isinstance(cell, str) else cell)
+    is_dense = rows["method"] == "dense"
+    full = np.array(widths[is_dense].iloc[0])
+    layers = range(len(full))
+    figure, (ax,) = new_figure(width=7.0, height=3.8)
+    shares = {}
+    methods = rows[~is_dense].groupby("method", sort=False)
+    for style, (method, runs) in zip(STYLES, methods, strict=False):
+        of_method = np.array(widths[runs.index].tolist())  # (seeds, L)
+        shares[method] = of_method.mean(0) / full
+        ax.plot(layers, 100 * shares[method], style.fmt, color=style.colour, label=method)
+    ax.set_xticks(layers)
+    ax.set(xlabel="layer (0: nearest the input)", ylabel="neurons kept (% of the layer)")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize=8)
+    uneven = max(shares, key=lambda method: np.ptp(shares[method]))
+    return Plot(
+        figure,
+        f"{uneven} divides its neurons most unevenly: {shares[uneven].min():.0%} of one layer "
+        f"stay, {shares[uneven].max():.0%} of another.",
+    )
+
+
+def refit_heat(table: pd.DataFrame) -> Plot:
+    """Show the loss without any training by score and by refit.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of one task, scope and keep, with columns score, refit and loss, such as those of
+        results/one_shot.csv.
+
+    Returns
+    -------
+    Plot
+        A row for each score, the best at the top, and a column for each refit, in the order of the
+        table; a cell is the mean over the seeds. The sentence gives each refit's range.
+    """
+    refits = list(dict.fromkeys(table["refit"]))
+    loss = table.pivot_table(index="score", columns="refit", values="loss")
+    loss = loss[refits].dropna(axis=1)
+    last_refit = loss.columns[-1]
+    loss = loss.sort_values(last_refit)
+    figure, (ax,) = new_figure(width=6.0, height=0.9 + 0.34 * len(loss))
+    ax.grid(visible=False)
+    logs = np.log(loss.to_numpy())
+    picture = ax.imshow(logs, cmap="cividis", aspect="auto")
+    on_yellow = np.asarray(picture.norm(logs)) > 0.5
+    for (row, column), value in np.ndenumerate(loss.to_numpy()):
+        colour = "black" if on_yellow[row, column] else "white"
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
+    ax.set_xticks(range(loss.shape[1]), loss.columns)
+    ax.set_yticks(range(len(loss)), loss.index)
+    ax.set(xlabel="refit (number: loss in nats per target token; yellow: high)")
+    spans = [
+        f"{loss[refit].min():.2f} ({loss[refit].idxmin()}) to {loss[refit].max():.2f} with {refit}"
+        for refit in loss
+    ]
+    return Plot(figure, f"By refit, the loss of the scores is {', '.join(spans)}.")
+
+
+def forest(effects: pd.DataFrame) -> Plot:
+    """Show a claim in every setting.
+
+    Parameters
+    ----------
+    effects : pandas.DataFrame
+        The rows of `gumlab.paper.effects` of one claim.
+
+    Returns
+    -------
+    Plot
+        A row for each setting, sorted: its mean effect, below 0 as claimed, and the 95 % t
+        interval. The sentence counts the settings by what they say.
+    """
+    rows = effects.sort_values("effect", ascending=False)
+    figure, (ax,) = new_figure(width=8.5, height=0.9 + 0.24 * max(4, len(rows)))
+    ax.axvline(0, color=ORANGE, linestyle="--", linewidth=1.2)
+    places = np.arange(len(rows))
+    counts = []
+    for verdict, marker, colour in (
+        ("as claimed", "o", BLUE),
+        ("open", "s", GREY),
+        ("opposite", "X", RED),
+    ):
+        agrees = (rows["says"] == verdict).to_numpy()
+        ax.errorbar(
+            rows["effect"][agrees],
+            places[agrees],
+            xerr=rows["half"][agrees],
+            fmt=marker,
+            color=colour,
+            label=verdict,
+        )
+        counts.append(f"{agrees.sum()} {verdict}")
+    ax.set_yticks(places, rows["where"], fontsize=7)
+    ax.set(xlabel="effect, 95 % interval (left of the dashed line: as claimed)")
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return Plot(figure, f"Of {len(rows)} settings: {', '.join(counts)}.")
