@@ -57,8 +57,8 @@ def runs(cell: NotebookNode) -> bool:
 
 
 def source_sha(nb: NotebookNode) -> str:
-    """A hash of the code cells' sources; stored at execution, it tells a stale notebook."""
-    sources = "\0".join(cell.source for cell in code_cells(nb))
+    """A hash of the sources that are run; stored at execution, it tells a stale notebook."""
+    sources = "\0".join(cell.source for cell in code_cells(nb) if runs(cell))
     return hashlib.sha256(sources.encode()).hexdigest()[:16]
 
 

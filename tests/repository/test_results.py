@@ -1,9 +1,14 @@
-"""What README says about the committed results is what their files hold."""
+"""What README.md and results/README.md say about the committed results is what their files hold."""
 
 from __future__ import annotations
 
 import ast
 import json
+<<<<<<< HEAD:tests/repository/test_results.py
+=======
+import re
+from pathlib import Path
+>>>>>>> dcc06cd (The address stands once: badges and install cells come from it; README is a front door, results have their own):tests/test_results.py
 
 import pandas as pd
 import pytest
@@ -71,9 +76,18 @@ def test_every_method_has_the_same_seeds_and_budget(results):
     assert ((soft >= 205) & (soft <= 1.1 * 205)).all()
 
 
-def test_readme_shows_the_stored_tables():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", update_readme.FILES)
+def test_readme_shows_the_stored_tables(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text.count("<!-- end -->") == len(update_readme.SECTION.findall(text)) > 0
     assert update_readme.filled(text) == text
+
+
+def test_readme_types_no_result_by_hand():
+    text = update_readme.SECTION.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", text, flags=re.DOTALL)
+    prose = prose.replace("Python 3.11", "").replace("Apache-2.0", "")
+    assert re.findall(r"\d+[.,]\d+|\d+ ?%", prose) == []
 
 
 @pytest.mark.parametrize("better", ["GUM", "GUM, lambda_gum = 0", "random at GUM's widths"])
@@ -443,7 +457,7 @@ def test_the_controls_of_the_study_say_what_readme_says():
 
 def table(name: str, number: int = 1) -> pd.DataFrame:
     """A Markdown table of a results file, its first column as the index; all text."""
-    lines = update_readme.table_of(ROOT / "results" / f"{name}.md", number).splitlines()
+    lines = update_readme.results_table(ROOT, name, number).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return pd.DataFrame(cells[2:], columns=cells[0]).set_index(cells[0][0])
 
