@@ -95,7 +95,7 @@ def mean_losses(root: Path, name: str, chosen: str) -> pd.Series:
 def findings_table(root: Path) -> str:
     """What we found, in five rows; each figure is a mean over the seeds of stored runs.
 
-    The words are held by tests/test_results.py, as those of results/README.md are.
+    The words are held by tests/repository/test_results.py, as those of results/README.md are.
     """
     restaurants = mean_losses(root, "methods_restaurants", "not distilled")
     e2e = mean_losses(root, "methods_e2e", "not distilled")

@@ -7,6 +7,7 @@ notebooks, `gumlab release --repository URL` into the copies for a class.
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import quote
 
 from gumlab.errors import GumlabError
@@ -104,7 +105,7 @@ def write_install_cell(notebook: dict, repository: str | None) -> None:
     """
     cells = [cell for cell in notebook["cells"] if ON_COLAB not in "".join(cell["source"])]
     if repository:
-        install = {
+        install: dict[str, Any] = {
             "cell_type": "code",
             "execution_count": None,
             "metadata": {"tags": list(NEVER_RUN)},

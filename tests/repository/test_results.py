@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-<<<<<<< HEAD:tests/repository/test_results.py
-=======
 import re
-from pathlib import Path
->>>>>>> dcc06cd (The address stands once: badges and install cells come from it; README is a front door, results have their own):tests/test_results.py
 
 import pandas as pd
 import pytest
