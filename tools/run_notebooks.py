@@ -187,7 +187,7 @@ def execute_all(paths: list[Path]) -> dict[Path, float]:
 
 
 def keep_times(seconds: dict[str, float]) -> None:
-    """Note how long each notebook took, for the README's table."""
+    """Note how long each notebook took, for README's list of the course."""
     known = json.loads(TIMES.read_text()) if TIMES.exists() else {}
     TIMES.write_text(json.dumps(known | seconds, indent=1, sort_keys=True) + "\n")
 
