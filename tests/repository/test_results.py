@@ -382,6 +382,35 @@ def test_the_filter_and_the_term_show_no_gain_over_plain_l1(task):
     assert not runs.higher("plain L1", "GUM")
 
 
+def test_the_figures_of_readmes_five_rows_are_these_runs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (rows,) = re.findall(r"<!-- findings -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    shown = [float(figure) for figure in re.findall(r"\d+\.\d+|\d+(?=%)", rows)]
+    assert len(rows.splitlines()) == 2 + 5
+
+    tables = {task: stored(f"methods_{task}").query("~distilled") for task in TASKS}
+    here, real = (Results(tables[task]) for task in TASKS)
+    shares = [
+        100 * (runs.mean("random") - runs.mean("random at GUM's widths"))
+        / (runs.mean("random") - runs.mean("GUM"))
+        for runs in (here, real)
+    ]  # fmt: skip
+    cut = stored("one_shot").query("task == 'restaurants' and scope == 'layer' and keep == 0.25")
+    bare = cut[cut["refit"] == "none"].groupby("score")["loss"].mean()
+    healed = cut[(cut["refit"] == "weights") & (cut["score"] == "random")]["loss"]
+    known, new = (recipes("tiny-gpt-neo", task, 0.1) for task in TASKS)
+    measured = [
+        here.mean("GUM"), here.mean("random"), here.mean("magnitude"),
+        *shares,
+        here.mean("GUM"), here.mean("GUM, lambda_gum = 0"),
+        bare.min(), healed.mean(), dense_loss("restaurants"),
+        known.mean(RECOMMENDED), known.mean("GUM"),
+        new.mean("GUM"), new.mean(RECOMMENDED),
+    ]  # fmt: skip
+    digits = [0 if value > 2 else 3 for value in measured]
+    assert shown == [round(value, n) for value, n in zip(measured, digits, strict=True)]
+
+
 # --- real text ------------------------------------------------------------------------------------
 
 
