@@ -216,12 +216,20 @@ def release(
     notebooks: Annotated[
         Path | None, typer.Option(help="Folder of the notebooks, if not the repository's.")
     ] = None,
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            help="Address on GitHub of what will hold gumlab and DIR: the copies get badges "
+            "that open them there.",
+            metavar="URL",
+        ),
+    ] = None,
 ) -> None:
     """Write copies of the notebooks for a class: without solutions, ready for nbgrader."""
     from gumlab.course.releasing import NOTEBOOKS
     from gumlab.course.releasing import release as write
 
-    found = write(directory, notebooks or NOTEBOOKS)
+    found = write(directory, notebooks or NOTEBOOKS, repository)
     exercises = [exercise for one in found.values() for exercise in one]
     typer.echo(
         f"{len(found)} notebooks with {len(exercises)} exercises, "

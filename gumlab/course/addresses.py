@@ -27,7 +27,7 @@ if {ON_COLAB}:
 NEVER_RUN = ["nbval-skip", "skip-execution"]
 
 _GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
-_BADGES = re.compile(r"^(?:\[!\[Open in .*\n)+\n*", re.MULTILINE)
+BADGES = re.compile(r"^(?:\[!\[Open in .*\n)+\n*", re.MULTILINE)
 
 
 def links(repository: str, path: str) -> dict[str, str]:
@@ -84,17 +84,20 @@ def write_badges(notebook: dict, repository: str | None, path: str) -> None:
     path : str
         As in `links`.
     """
-    first = notebook["cells"][0]
-    text = _BADGES.sub("", "".join(first["source"]))
-    if repository:
+    cells = notebook["cells"]
+    if not cells or cells[0]["cell_type"] != "markdown":
+        cells.insert(0, {"cell_type": "markdown", "metadata": {}, "source": ""})
+    text = BADGES.sub("", "".join(cells[0]["source"]))
+    if repository is not None:
         text = f"{badges(repository, path)}\n{text}"
-    first["source"] = text
+    cells[0]["source"] = text
 
 
 def write_install_cell(notebook: dict, repository: str | None) -> None:
     """Put the cell that installs gumlab on Colab before all other code, in place; None: no cell.
 
-    The cells' ids are numbered anew, as everywhere in this course.
+    A notebook without code gets none. The cells' ids are numbered anew, as everywhere in this
+    course.
 
     Parameters
     ----------
@@ -104,7 +107,8 @@ def write_install_cell(notebook: dict, repository: str | None) -> None:
         What pip installs from: the address of a repository that holds gumlab.
     """
     cells = [cell for cell in notebook["cells"] if ON_COLAB not in "".join(cell["source"])]
-    if repository:
+    kinds = [cell["cell_type"] for cell in cells]
+    if repository is not None and "code" in kinds:
         install: dict[str, Any] = {
             "cell_type": "code",
             "execution_count": None,
@@ -112,7 +116,6 @@ def write_install_cell(notebook: dict, repository: str | None) -> None:
             "outputs": [],
             "source": INSTALL.format(repository=repository),
         }
-        kinds = [cell["cell_type"] for cell in cells]
         cells.insert(kinds.index("code"), install)
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number:02d}"
