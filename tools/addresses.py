@@ -8,13 +8,11 @@ the badges and the install cell of every notebook, README's badges and links, an
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
-import nbformat
-import run_notebooks
-from nbformat import NotebookNode
 from update_readme import filled, repository_of
 
 from gumlab.course.addresses import write_badges, write_install_cell
@@ -24,12 +22,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def notebook_text(path: Path, repository: str | None) -> str:
-    """A notebook's file with the badges and the install cell that belong there."""
-    notebook = nbformat.read(path, as_version=4)
+    """A notebook's file with the badges and the install cell that belong there.
+
+    It stays in the normal form of tools/run_notebooks.py.
+    """
+    notebook = json.loads(path.read_text(encoding="utf-8"))
     write_badges(notebook, repository, f"notebooks/{path.name}")
     write_install_cell(notebook, repository)
-    notebook.cells = [NotebookNode(cell) for cell in notebook.cells]
-    return run_notebooks.serialise(run_notebooks.normalise(notebook))
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"]).splitlines(keepends=True)
+    return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def citation_text(text: str, repository: str | None) -> str:
