@@ -51,7 +51,7 @@ bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped
 mutations: $(READY) ## Break the package on purpose, and see that a test notices each time (minutes)
 	$(PY) tools/mutations.py
 
-lint: $(READY) ## Check style, types, versions in step, and that the notebooks are fresh
+lint: $(READY) ## Check style, types, versions in step, fresh notebooks and tables, the address
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
@@ -59,6 +59,7 @@ lint: $(READY) ## Check style, types, versions in step, and that the notebooks a
 	$(PY) tools/check_in_step.py
 	$(PY) tools/run_notebooks.py --check
 	$(PY) tools/update_readme.py --check
+	$(PY) tools/addresses.py --check
 
 coverage: $(READY) ## Measure which lines of the package its tests reach (results/coverage.md)
 	$(PY) -m coverage erase

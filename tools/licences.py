@@ -1,70 +1,58 @@
 """Write results/licences.md: the licences of all that `pip install gumlab[lab]` brings.
 
-python tools/licences.py
+Usage: python tools/licences.py
+What is installed, who asks for it and under which licence it is, pipdeptree reads from the
+packages' own metadata.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+import json
+import subprocess
+import sys
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
-ROOT = Path(__file__).parents[1]
-
-
-def closure(lines: Iterable[str]) -> dict[str, tuple[Distribution | None, str]]:
-    """Name -> (what is installed, or None; who asks for it), with all that those need in turn."""
-    found: dict[str, tuple[Distribution | None, str]] = {}
-    waiting, seen = [(Requirement(line), "gumlab") for line in lines], set()
-    while waiting:
-        wanted, by = waiting.pop(0)
-        name, extras = canonicalize_name(wanted.name), sorted(wanted.extras)
-        if (name, *extras) in seen:
-            continue
-        seen.add((name, *extras))
-        try:
-            there = distribution(name)
-        except PackageNotFoundError:
-            there = None
-        found.setdefault(name, (there, by))
-        for line in (there.requires or ()) if there else ():
-            need = Requirement(line)
-            if not need.marker or any(need.marker.evaluate({"extra": e}) for e in ("", *extras)):
-                waiting.append((need, name))
-    return found
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "gumlab"
+ABOUT = (
+    "# The licences of what gumlab needs\n\n"
+    "Made by `python tools/licences.py`: the {count} packages of `gumlab[lab]` and all that they "
+    "need, as their own metadata say. gumlab itself: {licence}. On Linux the torch of PyPI brings "
+    "NVIDIA's CUDA libraries too, under NVIDIA's own terms; a CPU build of torch does not.\n\n"
+    "| package | version | licence | asked for by |\n|---|---|---|---|\n"
+)
 
 
-def licence(there: Distribution | None) -> str:
-    """The SPDX expression; else the classifiers; else the first line of the old free text."""
-    if there is None:
-        return "not installed here"
-    told = there.metadata
-    classes = [c.split(" :: ")[-1] for c in told.get_all("Classifier") or () if "License ::" in c]
-    classes = [c for c in classes if c != "OSI Approved"]
-    text = (told.get("License") or "").strip().splitlines()
-    return told.get("License-Expression") or ", ".join(classes) or (text or ["not said"])[0][:60]
+def dependency_tree() -> list[dict]:
+    """Every installed package that `gumlab[lab]` needs, itself included, with what each needs."""
+    command = [sys.executable, "-m", "pipdeptree", "--packages", f"{PACKAGE}[lab]"]
+    command += ["--output", "json", "--metadata", "license"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+def report(tree: list[dict]) -> str:
+    """The text of results/licences.md."""
+    askers: dict[str, list[str]] = {}
+    for entry in tree:
+        for needed in entry["dependencies"]:
+            askers.setdefault(needed["key"], []).append(entry["package"]["key"])
+    licences = {}
+    rows = []
+    for entry in tree:
+        package = entry["package"]
+        name = package["key"]
+        licences[name] = package["metadata"]["license"].removesuffix(" License")
+        if name != PACKAGE:
+            asked_by = PACKAGE if PACKAGE in askers[name] else ", ".join(sorted(askers[name]))
+            cells = [name, package["installed_version"], licences[name], asked_by]
+            rows.append("| " + " | ".join(cells) + " |\n")
+    return ABOUT.format(count=len(rows), licence=licences[PACKAGE]) + "".join(sorted(rows))
 
 
 def main() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = closure([*project["dependencies"], *project["optional-dependencies"]["lab"]])
-    rows = "".join(
-        f"| {name} | {there.version if there else ''} | {licence(there)} | {by} |\n"
-        for name, (there, by) in sorted(found.items())
-    )
-    (ROOT / "results" / "licences.md").write_text(
-        "# The licences of what gumlab needs\n\n"
-        f"Made by `python tools/licences.py`: the {len(found)} packages of `gumlab[lab]` and all "
-        "that they need, as their own metadata say. gumlab itself: "
-        f"{project['license']}. On Linux the torch of PyPI brings NVIDIA's CUDA libraries too, "
-        "under NVIDIA's own terms; a CPU build of torch does not.\n\n"
-        f"| package | version | licence | asked for by |\n|---|---|---|---|\n{rows}",
-        encoding="utf-8",
-    )
+    text = report(dependency_tree())
+    (ROOT / "results" / "licences.md").write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

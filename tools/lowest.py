@@ -45,12 +45,14 @@ NEWER = {  # what else names the newer: test -> why it is left out
 
 def bounds(lines: Iterable[str]) -> dict[str, str]:
     """Name -> lower bound of each requirement that has one."""
-    found = {}
-    for requirement in map(Requirement, lines):
+    lowest = {}
+    for line in lines:
+        requirement = Requirement(line)
+        name = canonicalize_name(requirement.name)
         for limit in requirement.specifier:
             if limit.operator == ">=":
-                found[canonicalize_name(requirement.name)] = limit.version
-    return found
+                lowest[name] = limit.version
+    return lowest
 
 
 def make(folder: Path, pins: dict[str, str]) -> Path:
@@ -58,7 +60,8 @@ def make(folder: Path, pins: dict[str, str]) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     constraints = folder / "lowest.txt"
-    constraints.write_text("".join(f"{n}=={v}\n" for n, v in pins.items()), encoding="utf-8")
+    lines = [f"{name}=={version}\n" for name, version in pins.items()]
+    constraints.write_text("".join(lines), encoding="utf-8")
     wanted = ["-e", f"{ROOT}[lab,train]", "pytest", "nbformat"]
     command = [python, "-m", "pip", "install", "-q", "-c", constraints, *wanted]
     subprocess.run(command, check=True)
@@ -83,16 +86,22 @@ def report(python: Path, pins: dict[str, str], result: str) -> str:
     listed = subprocess.run(
         [python, "-m", "pip", "list", "--format", "json"], check=True, stdout=subprocess.PIPE
     )
-    there = {canonicalize_name(p["name"]): p["version"] for p in json.loads(listed.stdout)}
-    rows = "".join(f"| {n} | {v} | {there[n]} |\n" for n, v in pins.items() if n in there)
+    packages = json.loads(listed.stdout)
+    installed = {canonicalize_name(package["name"]): package["version"] for package in packages}
+    rows = [
+        f"| {name} | {lowest} | {installed[name]} |\n"
+        for name, lowest in pins.items()
+        if name in installed
+    ]
+    reasons = [f"- `{test}`: {why}\n" for test, why in NEWER.items()]
     version = sys.version.split()[0]
     return (
         "# The oldest versions that work\n\n"
         f"Made by `python tools/lowest.py` with Python {version}: {result}, in the test files "
         f"{', '.join(TESTS.split())}. Left out, for what the newest versions do otherwise:\n\n"
-        + "".join(f"- `{name}`: {why}\n" for name, why in NEWER.items())
-        + "\n"
-        f"| package | lower bound | installed |\n|---|---|---|\n{rows}"
+        + "".join(reasons)
+        + "\n| package | lower bound | installed |\n|---|---|---|\n"
+        + "".join(rows)
     )
 
 

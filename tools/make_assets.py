@@ -2,7 +2,7 @@
 
 Each model is trained from scratch on the generated tasks, target tokens only, on this machine's
 CPU, and saved in half precision. What it cost and how good it is goes to results/bases/;
-tools/update_readme.py makes README's table of it.
+tools/update_readme.py makes the table in results/README.md of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make the README's pictures: the main explorer, what the recipes say, and score x refit.
+"""Make the pictures of README.md and of results/: an explorer, the recipes, score x refit.
 
 python tools/make_pictures.py
 """

@@ -57,8 +57,8 @@ def runs(cell: NotebookNode) -> bool:
 
 
 def source_sha(nb: NotebookNode) -> str:
-    """A hash of the code cells' sources; stored at execution, it tells a stale notebook."""
-    sources = "\0".join(cell.source for cell in code_cells(nb))
+    """A hash of the sources that are run; stored at execution, it tells a stale notebook."""
+    sources = "\0".join(cell.source for cell in code_cells(nb) if runs(cell))
     return hashlib.sha256(sources.encode()).hexdigest()[:16]
 
 
@@ -187,7 +187,7 @@ def execute_all(paths: list[Path]) -> dict[Path, float]:
 
 
 def keep_times(seconds: dict[str, float]) -> None:
-    """Note how long each notebook took, for the README's table."""
+    """Note how long each notebook took, for README's list of the course."""
     known = json.loads(TIMES.read_text()) if TIMES.exists() else {}
     TIMES.write_text(json.dumps(known | seconds, indent=1, sort_keys=True) + "\n")
 

@@ -1,6 +1,9 @@
-"""Put the tables that commands made into README.md, between their markers; --check only compares.
+"""Fill README.md and results/README.md with what code makes; --check only compares.
 
-python tools/update_readme.py [--check]
+Usage: python tools/update_readme.py [--check]
+What stands between a marker and the next `<!-- end -->` is made again. The markers are
+`<!-- badges -->`, `<!-- course -->`, `<!-- findings -->`, `<!-- bases -->`, and
+`<!-- table NAME -->` or `<!-- table NAME 2 -->`: the first or second table of results/NAME.md.
 """
 
 from __future__ import annotations
@@ -8,77 +11,196 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import pandas as pd
+
+from gumlab.course.addresses import badges, links
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("README.md", "results/README.md")
+SECTION = re.compile(r"<!-- (\w+)(?: (\w+))?(?: (\d+))? -->\n.*?<!-- end -->", re.DOTALL)
+FIRST_NOTEBOOK = "notebooks/00_start_here.ipynb"
 
 
-def bases_table(folder: Path) -> str:
+def repository_of(root: Path) -> str | None:
+    """The repository's address in pyproject.toml, or None while it is unset."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    return settings["project"].get("urls", {}).get("Repository")
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """One row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def markdown_table(columns: list[str], rows: Iterable[list[str]]) -> str:
+    """A whole Markdown table."""
+    head = [markdown_row(columns), "|---" * len(columns) + "|"]
+    return "\n".join(head + [markdown_row(row) for row in rows])
+
+
+def badge_lines(root: Path) -> str:
+    """Badges that open the first notebook; nothing without an address."""
+    repository = repository_of(root)
+    return badges(repository, FIRST_NOTEBOOK) if repository else ""
+
+
+def course_list(root: Path) -> str:
+    """One line per notebook: its question, minutes to read, seconds to run, where it opens."""
+    repository = repository_of(root)
+    seconds = json.loads((root / "results" / "notebooks.json").read_text(encoding="utf-8"))
+    lines = []
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        first_cell = "".join(notebook["cells"][0]["source"])
+        number, question = re.search(r"^# (\d\d) · (.+)$", first_cell, re.MULTILINE).groups()
+        times = re.search(r"\*\*Time\*\* (\d+)", first_cell)[1] + " min"
+        if path.name in seconds:
+            times += f", {seconds[path.name]:.0f} s"
+        line = f"- [{number}](notebooks/{path.name}) {question} ({times})"
+        if repository:
+            places = links(repository, f"notebooks/{path.name}")
+            line += "".join(f" [{place}]({address})" for place, address in places.items())
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def bases_table(root: Path) -> str:
     """One row per built-in model, from the files `make assets` wrote."""
-    rows = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [c for c in columns if not c.endswith("loss")]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for row in rows:
-        cells = [
-            f"{row[c]:,}" if isinstance(row.get(c), int) else str(row.get(c, "")) for c in columns
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    files = sorted((root / "results" / "bases").glob("*.json"))
+    models = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    columns = list(dict.fromkeys(column for model in models for column in model))
+    columns = [column for column in columns if not column.endswith("loss")]
 
+    def cell(value: object) -> str:
+        return f"{value:,}" if isinstance(value, int) else str(value)
 
-def notebooks_table(folder: Path, seconds: dict[str, float]) -> str:
-    """One row per notebook: its question, minutes to read, seconds to run, and its badges."""
-    lines = ["| notebook | minutes | seconds | open in |", "|---|---|---|---|"]
-    for path in sorted(folder.glob("*.ipynb")):
-        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
-        number, question = re.search(r"^# (\d\d) · (.+)$", first, re.MULTILINE).groups()
-        minutes = re.search(r"\*\*Time\*\* (\d+)", first)[1]
-        ran = f"{seconds[path.name]:.0f}" if path.name in seconds else ""
-        links = zip(("Colab", "Binder"), re.findall(r"\]\((https[^)]+)\)\n", first), strict=True)
-        places = ", ".join(f"[{name}]({link})" for name, link in links)
-        name = f"[{number}](notebooks/{path.name}) {question}"
-        lines.append(f"| {name} | {minutes} | {ran} | {places} |")
-    return "\n".join(lines)
-
-
-def table_of(path: Path, number: int = 1) -> str:
-    """The first (or a later) Markdown table of a results file."""
-    tables = re.findall(r"(?:^\|.*\n?)+", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return tables[number - 1].rstrip("\n")
-
-
-def filled(text: str, root: Path = ROOT) -> str:
-    """`text` with every `<!-- table NAME -->` or `<!-- table NAME 2 -->` section from results/."""
-
-    def section(match: re.Match) -> str:
-        name, number = match[1], int(match[2] or 1)
-        results = root / "results"
-        times = results / "notebooks.json"
-        if name == "bases":
-            table = bases_table(results / "bases")
-        elif name == "notebooks":
-            table = notebooks_table(root / "notebooks", json.loads(times.read_text()))
-        else:
-            table = table_of(results / f"{name}.md", number)
-        return f"{match[0].splitlines()[0]}\n{table}\n<!-- end -->"
-
-    return re.sub(
-        r"<!-- table (\w+)(?: (\d+))? -->\n.*?<!-- end -->", section, text, flags=re.DOTALL
+    return markdown_table(
+        columns, [[cell(model.get(column, "")) for column in columns] for model in models]
     )
 
 
-def main() -> int:
-    path = ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = filled(old)
-    if "--check" in sys.argv:
-        if new != old:
-            print("README.md does not show what results/ holds: run python tools/update_readme.py.")
-        return int(new != old)
-    path.write_text(new, encoding="utf-8")
-    return 0
+def mean_losses(root: Path, name: str, chosen: str) -> pd.Series:
+    """Mean loss over the seeds, by method or score, of the runs of results/NAME.csv that `chosen`
+    (a pandas query) picks.
+    """
+    runs = pd.read_csv(root / "results" / f"{name}.csv").query(chosen)
+    by = "score" if "score" in runs else "method"
+    return runs.groupby(by)["loss"].mean()
+
+
+def findings_table(root: Path) -> str:
+    """What we found, in five rows; each figure is a mean over the seeds of stored runs.
+
+    The words are held by tests/repository/test_results.py, as those of results/README.md are.
+    """
+    restaurants = mean_losses(root, "methods_restaurants", "not distilled")
+    e2e = mean_losses(root, "methods_e2e", "not distilled")
+    shares_by_widths = [
+        (loss["random"] - loss["random at GUM's widths"]) / (loss["random"] - loss["GUM"])
+        for loss in (restaurants, e2e)
+    ]
+
+    at_a_quarter = "task == 'restaurants' and keep == 0.25 and scope == 'layer' and refit == "
+    as_cut = mean_losses(root, "one_shot", at_a_quarter + "'none'")
+    refitted = mean_losses(root, "one_shot", at_a_quarter + "'weights'")
+    whole = mean_losses(root, "one_shot", "task == 'restaurants' and score == 'dense'")
+
+    at_a_tenth = "base == 'tiny-gpt-neo' and asked == 0.1 and not distilled and task == "
+    known = mean_losses(root, "recipes", at_a_tenth + "'restaurants'")
+    new = mean_losses(root, "recipes", at_a_tenth + "'e2e'")
+    recommended = "greedy OBS + refit, global"
+
+    rows = [
+        [
+            "Do the paper's methods beat chance?",
+            f"GUM does, {restaurants['GUM']:.3f} against random's {restaurants['random']:.3f}, and "
+            f"beats the paper's others. Magnitude, {restaurants['magnitude']:.3f}, cannot be told "
+            "from random.",
+            "[methods](results/README.md#all-methods)",
+        ],
+        [
+            "Which neurons, or how many in each layer?",
+            "Mostly how many: random neurons at GUM's layer widths have "
+            f"{shares_by_widths[0]:.0%} of its gain (E2E: {shares_by_widths[1]:.0%}). In the "
+            "paper's grid GUM is still better than they are in three settings of five.",
+            "[findings](results/README.md#the-papers-findings)",
+        ],
+        [
+            "What is GUM's uniqueness term worth?",
+            f"No effect on the loss is shown: {restaurants['GUM']:.3f} with it, "
+            f"{restaurants['GUM, lambda_gum = 0']:.3f} without; nor where twins were planted.",
+            "[uniqueness](results/README.md#what-uniqueness-is-worth)",
+        ],
+        [
+            "And if nothing is trained?",
+            "The refit matters more than the score. With a quarter kept, the best score as cut has "
+            f"{as_cut.min():.3f}, chance with a refit {refitted['random']:.3f}, the whole model "
+            f"{whole['dense']:.3f}.",
+            "[one shot](results/README.md#without-training)",
+        ],
+        [
+            "What do we recommend?",
+            "If the model knows the task: greedy OBS over all layers, the refit, then all the "
+            f"training ({known[recommended]:.3f}; GUM {known['GUM']:.3f}). If the task is new to "
+            f"it: GUM ({new['GUM']:.3f}; the recipe {new[recommended]:.3f}, E2E).",
+            "[recipes](results/README.md#the-recipe-we-recommend)",
+        ],
+    ]
+    return markdown_table(["question", "what we found", "more"], rows)
+
+
+def results_table(root: Path, name: str, number: int = 1) -> str:
+    """The first (or a later) Markdown table of results/NAME.md."""
+    text = (root / "results" / f"{name}.md").read_text(encoding="utf-8")
+    tables = re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE)
+    return tables[number - 1].rstrip("\n")
+
+
+SECTIONS = {
+    "badges": badge_lines,
+    "course": course_list,
+    "findings": findings_table,
+    "bases": bases_table,
+    "table": results_table,
+}
+
+
+def filled(text: str, root: Path = ROOT) -> str:
+    """`text` with every section made again."""
+
+    def section(match: re.Match) -> str:
+        kind, name, number = match.groups()
+        arguments = [name] if name else []
+        if number:
+            arguments.append(int(number))
+        made = SECTIONS[kind](root, *arguments).rstrip("\n")
+        marker = match[0].splitlines()[0]
+        return "\n".join(part for part in (marker, made, "<!-- end -->") if part)
+
+    return SECTION.sub(section, text)
+
+
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    """Write or check; 1 if a file differs under --check."""
+    stale = 0
+    for name in FILES:
+        path = root / name
+        text = path.read_text(encoding="utf-8")
+        wanted = filled(text, root)
+        if wanted == text:
+            continue
+        stale += 1
+        if "--check" in arguments:
+            print(f"{name} does not show what results/ holds: run python tools/update_readme.py.")
+        else:
+            path.write_text(wanted, encoding="utf-8", newline="\n")
+            print(f"{name}: written.")
+    return int("--check" in arguments and stale > 0)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -226,12 +226,20 @@ def release(
     notebooks: Annotated[
         Path | None, typer.Option(help="Folder of the notebooks, if not the repository's.")
     ] = None,
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            help="Address on GitHub of what will hold gumlab and DIR: the copies get badges "
+            "that open them there.",
+            metavar="URL",
+        ),
+    ] = None,
 ) -> None:
     """Write copies of the notebooks for a class: without solutions, ready for nbgrader."""
     from gumlab.course.releasing import NOTEBOOKS
     from gumlab.course.releasing import release as write_release
 
-    exercises_by_notebook = write_release(directory, notebooks or NOTEBOOKS)
+    exercises_by_notebook = write_release(directory, notebooks or NOTEBOOKS, repository)
     exercises = [exercise for group in exercises_by_notebook.values() for exercise in group]
     points = sum(exercise.points for exercise in exercises)
     typer.echo(

@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from gumlab.course.addresses import BADGES, write_badges, write_install_cell
 from gumlab.errors import GumlabError
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"  # beside the package, not inside it
@@ -23,7 +24,6 @@ c.CourseDirectory.course_id = "gumlab"
 c.Execute.timeout = 300  # seconds a cell; nbgrader's 30 are too few for some trainings
 """
 SOLUTION = re.compile(r"<details>((?!</details>).)*?# solution: .*?</details>\s*", re.DOTALL)
-BADGE = re.compile(r"^\[!\[.*\n+", re.MULTILINE)  # it opens the notebook that has the solutions
 CHECK = re.compile(r"^(\w+) = gl\.check\.\1\(\1\)", re.MULTILINE)
 HEADING = re.compile(r"Exercise \d+: (.+)\s+Difficulty (\d) of 3, ([^.]+?)(?: minutes)?\.")
 STUB = re.compile(r"^( *)raise NotImplementedError.*$", re.MULTILINE)
@@ -100,10 +100,13 @@ def student_copy(notebook: dict, for_nbgrader: bool = False) -> tuple[dict, list
 
 
 def _cleared(cell: dict) -> dict:
-    """A copy of a cell without solution, badge and outputs; its source is one string."""
+    """A copy of a cell without solution, badges and outputs; its source is one string.
+
+    The badges open the notebook that has the solutions.
+    """
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
-        source = BADGE.sub("", SOLUTION.sub("", source)).strip()
+        source = BADGES.sub("", SOLUTION.sub("", source)).strip()
     cleared = cell | {"source": source, "metadata": dict(cell["metadata"])}
     if cell["cell_type"] == "code":
         cleared["outputs"] = []
@@ -203,7 +206,9 @@ def table(exercises: dict[str, list[Graded]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def release(directory: Path, notebooks: Path = NOTEBOOKS) -> dict[str, list[Graded]]:
+def release(
+    directory: Path, notebooks: Path = NOTEBOOKS, repository: str | None = None
+) -> dict[str, list[Graded]]:
     """Write copies of the notebooks for a class.
 
     `students/` has a copy of every notebook, `course/` the source for nbgrader of those that have
@@ -215,6 +220,10 @@ def release(directory: Path, notebooks: Path = NOTEBOOKS) -> dict[str, list[Grad
         The folder to write; it must be new or empty.
     notebooks : Path, optional
         The folder of the notebooks, by default those of this repository.
+    repository : str, optional
+        The address of the repository on GitHub that will hold `directory` at its top, and gumlab
+        itself: every copy gets badges that open the student's copy there, on the branch `main`, and
+        a cell that installs gumlab from there on Colab. By default there are no badges.
 
     Returns
     -------
@@ -224,8 +233,8 @@ def release(directory: Path, notebooks: Path = NOTEBOOKS) -> dict[str, list[Grad
     Raises
     ------
     GumlabError
-        If there are no notebooks, one of them cannot be released, or `directory` is not empty or
-        cannot be written. Nothing is left behind then.
+        If there are no notebooks, one of them cannot be released, `repository` is no repository on
+        GitHub, or `directory` is not empty or cannot be written. Nothing is left behind then.
     """
     directory = Path(directory).resolve()
     is_empty_folder = directory.is_dir() and not any(directory.iterdir())
@@ -241,9 +250,14 @@ def release(directory: Path, notebooks: Path = NOTEBOOKS) -> dict[str, list[Grad
     files = {"course/nbgrader_config.py": CONFIG}
     for path in paths:
         for_students, for_nbgrader, exercises[path.stem] = _copies(path)
-        files[f"students/{path.name}"] = for_students
+        copies = {f"students/{path.name}": for_students}
         if exercises[path.stem]:
-            files[f"course/source/{path.stem}/{path.name}"] = for_nbgrader
+            copies[f"course/source/{path.stem}/{path.name}"] = for_nbgrader
+        for name, copy in copies.items():
+            if repository is not None:
+                write_badges(copy, repository, f"{directory.name}/students/{path.name}")
+                write_install_cell(copy, repository)
+            files[name] = _json(copy)
     files["exercises.md"] = table(exercises)
     try:
         _write(directory, files)
@@ -252,8 +266,8 @@ def release(directory: Path, notebooks: Path = NOTEBOOKS) -> dict[str, list[Grad
     return exercises
 
 
-def _copies(path: Path) -> tuple[str, str, list[Graded]]:
-    """The students' copy of a notebook and the source for nbgrader, as JSON, and the exercises."""
+def _copies(path: Path) -> tuple[dict, dict, list[Graded]]:
+    """The students' copy of a notebook, the source for nbgrader, and the exercises."""
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for_students, exercises = student_copy(notebook)
@@ -265,7 +279,7 @@ def _copies(path: Path) -> tuple[str, str, list[Graded]]:
             f"{path} cannot be released: it is no Jupyter notebook "
             f"({type(error).__name__}: {error}). Save it anew, or take it out of the folder."
         ) from error
-    return _json(for_students), _json(for_nbgrader), exercises
+    return for_students, for_nbgrader, exercises
 
 
 def _json(notebook: dict) -> str:

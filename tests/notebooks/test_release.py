@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from run_notebooks import KERNEL_ENVIRONMENT
 
 from gumlab.course import check
+from gumlab.course.addresses import ON_COLAB, badges
 from gumlab.course.releasing import CHECK, release, student_copy, table
 from gumlab.course.releasing import NOTEBOOKS as FOLDER
 from gumlab.errors import GumlabError
@@ -178,6 +179,58 @@ def test_the_command_says_what_it_wrote(tmp_path, released):
     made = {p.name for p in (tmp_path / "new" / "class").iterdir()}
     assert made == {"students", "course", "exercises.md"}
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["class"]
+
+
+ADDRESS = "https://github.com/a-teacher/gumlab"
+
+
+@pytest.fixture(scope="module")
+def released_to(tmp_path_factory) -> Path:
+    """Copies that will lie in a repository of the teacher."""
+    folder = tmp_path_factory.mktemp("to") / "my class"
+    done = command(folder, "--repository", ADDRESS)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_a_repository_gives_each_copy_badges_to_itself_and_an_install_cell(
+    path, released, released_to
+):
+    plain, with_address = copies(released[0], path), copies(released_to, path)
+    assert len(plain) == len(with_address)
+    for before, after in zip(plain, with_address, strict=True):
+        nbformat.validate(after)
+        to_itself = badges(ADDRESS, f"my class/students/{path.name}")
+        assert after.cells[0].source == f"{to_itself}\n{before.cells[0].source}"
+        code = [cell for cell in after.cells if cell.cell_type == "code"]
+        assert f'%pip install -q "gumlab @ git+{ADDRESS}"' in code[0].source
+        assert {"skip-execution", "nbval-skip"} == set(code[0].metadata.tags)
+        sources = [cell.source for cell in before.cells if ON_COLAB not in cell.source]
+        assert [c.source for c in after.cells if c is not code[0]][1:] == sources[1:]
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a/b", ""])
+def test_a_repository_that_is_not_on_github_is_refused_and_nothing_written(address, tmp_path):
+    done = command(tmp_path / "class", "--repository", address)
+    assert done.returncode == 1
+    assert "open only those; write https://github.com/" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_notebooks_that_begin_with_code_or_have_none_get_badges_too(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name, cells in {"a": [("code", "1")], "b": [("markdown", "Text.")]}.items():
+        (tmp_path / "mine" / f"{name}.ipynb").write_text(notebook(*cells))
+    release(tmp_path / "out", tmp_path / "mine", ADDRESS)
+    first, second = (
+        nbformat.read(tmp_path / "out" / "students" / f"{name}.ipynb", as_version=4).cells
+        for name in "ab"
+    )
+    assert [cell.cell_type for cell in first] == ["markdown", "code", "code"]
+    assert [cell.cell_type for cell in second] == ["markdown"]
+    assert second[0].source == badges(ADDRESS, "out/students/b.ipynb") + "\nText."
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path):

@@ -94,6 +94,8 @@ def test_a_messy_notebook_is_not_in_normal_form(messy, tmp_path):
 def test_edited_code_is_stale_but_edited_prose_is_not(tidy, tmp_path):
     tidy.cells[0].source = "# How?"
     assert problems(tidy, tmp_path) == ""
+    tidy.cells[2].source = "on_two_gpus()"  # never run here, so no output is older than it
+    assert problems(tidy, tmp_path) == ""
     tidy.cells[1].source = "2 + 3"
     assert "is stale" in problems(tidy, tmp_path)
 

@@ -1,4 +1,4 @@
-"""The built-in models: small, loadable by plain transformers, as good as README says, redundant."""
+"""The built-in models: small, loadable by plain transformers, as good as results say, redundant."""
 
 from __future__ import annotations
 

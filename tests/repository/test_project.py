@@ -8,7 +8,10 @@ import check_in_step
 import pytest
 from helpers import ROOT
 
-FILES = ("pyproject.toml", "constraints.txt", "environment.yml", "Makefile")
+FILES = (
+    "pyproject.toml", "constraints.txt", "environment.yml", "Makefile",
+    "CITATION.cff", "CHANGELOG.md", "gumlab/__init__.py",
+)  # fmt: skip
 
 
 def test_project_files_are_in_step(capsys):
@@ -27,10 +30,26 @@ def test_project_files_are_in_step(capsys):
         ("environment.yml", "lab,test", "lab", "extras ['lab'], Makefile ['lab', 'test']"),
         ("environment.yml", "- -c constraints.txt", "- tqdm", "does not pass -c constraints.txt"),
         ("Makefile", "-c constraints.txt -e", "-e", "Makefile has no `pip install -c"),
+        ("pyproject.toml", 'version = "', 'version = "9.', "CITATION.cff has version 0"),
+        (
+            "CITATION.cff",
+            "Apache-2.0",
+            "MIT",
+            "CITATION.cff has license MIT",
+        ),
+        ("CHANGELOG.md", "## 0", "## Not 0", "CHANGELOG.md has no heading `## 0"),
+        (
+            "gumlab/__init__.py",
+            '__version__ = "0',
+            '__version__ = "9',
+            "__init__.py has not pyproject",
+        ),
+        ("environment.yml", "python=3.11", "python", "environment.yml names no Python version"),
         ("pyproject.toml", "\nlab = [", "\nlaboratory = [", "'lab' is installed, but pyproject"),
     ],
 )
 def test_a_mismatch_is_named(tmp_path, capsys, name, old, new, sentence):
+    (tmp_path / "gumlab").mkdir()
     for file in FILES:
         shutil.copy(ROOT / file, tmp_path / file)
     text = (tmp_path / name).read_text(encoding="utf-8")

@@ -1,9 +1,10 @@
-"""What README says about the committed results is what their files hold."""
+"""What README.md and results/README.md say about the committed results is what their files hold."""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -71,9 +72,18 @@ def test_every_method_has_the_same_seeds_and_budget(results):
     assert ((soft >= 205) & (soft <= 1.1 * 205)).all()
 
 
-def test_readme_shows_the_stored_tables():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", update_readme.FILES)
+def test_readme_shows_the_stored_tables(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert text.count("<!-- end -->") == len(update_readme.SECTION.findall(text)) > 0
     assert update_readme.filled(text) == text
+
+
+def test_readme_types_no_result_by_hand():
+    text = update_readme.SECTION.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
+    prose = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", text, flags=re.DOTALL)
+    prose = prose.replace("Python 3.11", "").replace("Apache-2.0", "")
+    assert re.findall(r"\d+[.,]\d+|\d+ ?%", prose) == []
 
 
 @pytest.mark.parametrize("better", ["GUM", "GUM, lambda_gum = 0", "random at GUM's widths"])
@@ -372,6 +382,35 @@ def test_the_filter_and_the_term_show_no_gain_over_plain_l1(task):
     assert not runs.higher("plain L1", "GUM")
 
 
+def test_the_figures_of_readmes_five_rows_are_these_runs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (rows,) = re.findall(r"<!-- findings -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    shown = [float(figure) for figure in re.findall(r"\d+\.\d+|\d+(?=%)", rows)]
+    assert len(rows.splitlines()) == 2 + 5
+
+    tables = {task: stored(f"methods_{task}").query("~distilled") for task in TASKS}
+    here, real = (Results(tables[task]) for task in TASKS)
+    shares = [
+        100 * (runs.mean("random") - runs.mean("random at GUM's widths"))
+        / (runs.mean("random") - runs.mean("GUM"))
+        for runs in (here, real)
+    ]  # fmt: skip
+    cut = stored("one_shot").query("task == 'restaurants' and scope == 'layer' and keep == 0.25")
+    bare = cut[cut["refit"] == "none"].groupby("score")["loss"].mean()
+    healed = cut[(cut["refit"] == "weights") & (cut["score"] == "random")]["loss"]
+    known, new = (recipes("tiny-gpt-neo", task, 0.1) for task in TASKS)
+    measured = [
+        here.mean("GUM"), here.mean("random"), here.mean("magnitude"),
+        *shares,
+        here.mean("GUM"), here.mean("GUM, lambda_gum = 0"),
+        bare.min(), healed.mean(), dense_loss("restaurants"),
+        known.mean(RECOMMENDED), known.mean("GUM"),
+        new.mean("GUM"), new.mean(RECOMMENDED),
+    ]  # fmt: skip
+    digits = [0 if value > 2 else 3 for value in measured]
+    assert shown == [round(value, n) for value, n in zip(measured, digits, strict=True)]
+
+
 # --- real text ------------------------------------------------------------------------------------
 
 
@@ -443,7 +482,7 @@ def test_the_controls_of_the_study_say_what_readme_says():
 
 def table(name: str, number: int = 1) -> pd.DataFrame:
     """A Markdown table of a results file, its first column as the index; all text."""
-    lines = update_readme.table_of(ROOT / "results" / f"{name}.md", number).splitlines()
+    lines = update_readme.results_table(ROOT, name, number).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return pd.DataFrame(cells[2:], columns=cells[0]).set_index(cells[0][0])
 
