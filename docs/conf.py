@@ -26,7 +26,6 @@ html_title = f"gumlab {release}"
 
 extensions = ["myst_nb", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 exclude_patterns = [".doctrees", "notebooks/download"]
-suppress_warnings = ["toc.empty_glob"]  # a text that is not there is not listed
 default_role = "py:obj"  # `select` in a docstring is a link where it can be, else code
 
 nb_execution_mode = "off"  # the notebooks come with the outputs that are stored in them
