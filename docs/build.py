@@ -50,12 +50,23 @@ def as_page(notebook: dict, name: str) -> dict:
     links.append(f"{{download}}`Download this notebook <download/{name}>`")
     under = {"cell_type": "markdown", "id": "links", "metadata": {}, "source": " · ".join(links)}
     cells.insert(1, under)
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                sentence = "".join(output["data"]["text/plain"])
-                cell["metadata"]["mystnb"] = {"image": {"alt": sentence}}
+    notebook["cells"] = [part for cell in cells for part in with_one_picture(cell)]
     return notebook
+
+
+def with_one_picture(cell: dict) -> list[dict]:
+    """A cell as cells of one picture each, whose alternative text is what the picture says."""
+    parts = [cell | {"outputs": []}] if "outputs" in cell else [cell]
+    for output in cell.get("outputs", []):
+        if "image/png" in output.get("data", {}):
+            if "mystnb" in parts[-1]["metadata"]:  # it has a picture
+                name = f"{cell['id']}-{len(parts)}"
+                hidden = {"tags": ["remove-input"]}
+                parts.append(cell | {"id": name, "metadata": hidden, "outputs": []})
+            sentence = "".join(output["data"]["text/plain"])
+            parts[-1]["metadata"] |= {"mystnb": {"image": {"alt": sentence}}}
+        parts[-1]["outputs"].append(output)
+    return parts
 
 
 def main(site: Path) -> int:

@@ -217,6 +217,10 @@ def watched(browser, origin: str, width: int = WIDE, **options) -> Iterator:
     assert troubles == []
 
 
+PICTURES = """() => Promise.all([...document.images].map(image => {
+  image.loading = 'eager';
+  return image.complete || new Promise(done => { image.onload = image.onerror = done });
+}))"""
 STATE = """() => ({
   unseen: [...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src),
   flat: [...document.querySelectorAll('math')].filter(
@@ -239,8 +243,7 @@ def test_every_page_reads_well(browser, site, pages, address, over):
     with watched(browser, origin, width) as tab:
         for name in pages:
             tab.goto(f"{origin}/{name}")
-            tab.evaluate("document.querySelectorAll('img').forEach(i => { i.loading = 'eager' })")
-            tab.wait_for_load_state("networkidle")
+            tab.evaluate(PICTURES)
             state = tab.evaluate(STATE)
             expected = {"unseen": [], "flat": [], "unread": 0, "overflow": 0, "raw": []}
             assert state == expected, name
