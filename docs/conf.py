@@ -42,8 +42,9 @@ maximum_signature_line_length = 80
 html_theme = "furo"
 html_static_path = ["_static", str(Path(ziamath.__file__).parent / "fonts")]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_copy_source = False
-html_use_index = False  # the search finds more
+html_use_index = html_domain_indices = False  # the search finds more
 html_show_sphinx = False
 html_show_copyright = False
 html_math_renderer = "mathml"  # drawn by the browser itself: no script, no network
