@@ -5,7 +5,7 @@ PY ?= .venv/bin/python
 BIN = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 
-.PHONY: help demo lab app test test-package test-browser test-notebooks notebooks bench mutations lint assets coverage lowest clean
+.PHONY: help demo lab app test test-package test-browser test-notebooks notebooks bench mutations lint assets coverage lowest docs clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -74,6 +74,9 @@ lowest: $(READY) ## Test with the oldest versions that pyproject.toml allows (do
 
 assets: $(READY) ## Make the built-in checkpoints and tokenizer again
 	$(PY) tools/make_assets.py
+
+docs: $(READY) ## Build the site, without a network (build/site/index.html)
+	$(PY) docs/build.py build/site
 
 clean: ## Remove what a build, a test or the demo left (.venv and runs/ stay)
 	rm -rf build dist gumlab-demo .pytest_cache .ruff_cache .hypothesis .mypy_cache .coverage*

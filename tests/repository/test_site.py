@@ -1,0 +1,340 @@
+"""The site: built without a warning, whole, self-contained, and read in a browser.
+
+The browser is Debian's chromium, driven by playwright. GUMLAB_BROWSER=required, as in .ci/run,
+makes a missing browser a failure instead of a skip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHROMIUM = shutil.which("chromium")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+WIDE = 1280
+NARROW = 400
+
+needs_a_browser = pytest.mark.skipif(
+    not (CHROMIUM and find_spec("playwright")) and os.environ.get("GUMLAB_BROWSER") != "required",
+    reason="needs chromium and playwright: apt install chromium, pip install playwright",
+)
+
+
+class Page(HTMLParser):
+    """What a page says of itself: its anchors, and what it links to and loads."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        if given.get("id"):
+            self.anchors.add(given["id"])
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+        if tag == "link" and given.get("href"):
+            self.loads.append(given["href"])
+        if tag in ("script", "img", "iframe", "source", "video", "object") and given.get("src"):
+            self.loads.append(given["src"])
+        if tag == "img":
+            self.pictures.append(given)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The folder of the built site; the build fails with the first warning."""
+    folder = tmp_path_factory.mktemp("site") / "site"
+    command = [sys.executable, str(ROOT / "docs" / "build.py"), str(folder)]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert built.stderr == ""
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site) -> dict[str, Page]:
+    """Every page of the site by its path."""
+    return {str(file.relative_to(site)): Page(file) for file in sorted(site.rglob("*.html"))}
+
+
+def test_every_part_is_there(pages):
+    texts = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.rst")]
+    expected = {file.relative_to(ROOT / "docs").with_suffix(".html") for file in texts}
+    expected |= {Path("notebooks", notebook.stem + ".html") for notebook in NOTEBOOKS}
+    expected |= {Path("results", file.stem + ".html") for file in (ROOT / "results").glob("*.md")}
+    expected |= {Path("TEACHING.html"), Path("search.html")}
+    assert expected <= {Path(name) for name in pages}
+    assert len(NOTEBOOKS) == 14
+
+
+def test_no_link_leads_nowhere(site, pages):
+    broken = []
+    for name, page in pages.items():
+        for address in page.links + page.loads:
+            parts = urlsplit(address)
+            if parts.scheme in ("http", "https", "mailto"):
+                continue
+            target = (site / name).parent / unquote(parts.path) if parts.path else site / name
+            if not target.is_file():
+                broken.append(f"{name}: {address}")
+                continue
+            other = pages.get(str(target.resolve().relative_to(site.resolve())))
+            if parts.fragment and other and unquote(parts.fragment) not in other.anchors:
+                broken.append(f"{name}: {address}")
+    assert broken == []
+
+
+def test_every_page_is_found_from_the_front(site, pages):
+    found = {"index.html", "search.html"}  # the search is a form, not a link
+    waiting = ["index.html"]
+    while waiting:
+        name = waiting.pop()
+        for address in pages[name].links:
+            parts = urlsplit(address)
+            if parts.scheme or not parts.path.endswith(".html"):
+                continue
+            target = ((site / name).parent / unquote(parts.path)).resolve()
+            linked = str(target.relative_to(site.resolve()))
+            if linked not in found:
+                found.add(linked)
+                waiting.append(linked)
+    assert set(pages) == found
+
+
+def test_nothing_is_loaded_from_elsewhere(site, pages):
+    for name, page in pages.items():
+        for address in page.loads:
+            assert not urlsplit(address).netloc, f"{name} loads {address}"
+    for style in site.rglob("*.css"):
+        text = style.read_text(encoding="utf-8")
+        assert not re.search(r"(url\(|@import)[\"' ]*(https?:)?//", text), style.name
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_shows_its_stored_pictures_and_says_what_they_show(pages, notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    pictured = [output["data"] for output in outputs if "image/png" in output.get("data", {})]
+    assert pictured
+    sentences = ["".join(data["text/plain"]) for data in pictured]
+    shown = pages[f"notebooks/{notebook.stem}.html"].pictures
+    assert [picture["alt"] for picture in shown if "_images/" in picture["src"]] == sentences
+
+
+def test_the_api_pages_show_every_public_name(site):
+    import gumlab
+
+    shown = "".join(file.read_text(encoding="utf-8") for file in (site / "api").glob("*.html"))
+    modules = {name for name in gumlab.__all__ if name in gumlab._MODULES}
+    for name in set(gumlab.__all__) - modules:
+        assert f'id="gumlab.{name}"' in shown, name
+    for name in modules:
+        assert f"gumlab.{name}" in shown, name
+
+
+# --- in a browser ---------------------------------------------------------------------------------
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A server of files that prints nothing."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site) -> Iterator[str]:
+    """Where a web server of this computer serves the site."""
+    handler = functools.partial(Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@contextlib.contextmanager
+def watched(browser, origin: str, width: int = WIDE, **options) -> Iterator:
+    """A tab whose complaints, failed requests and requests to elsewhere fail the test."""
+    context = browser.new_context(viewport={"width": width, "height": 1000}, **options)
+    tab = context.new_page()
+    troubles: list[str] = []
+
+    def requested(request) -> None:
+        if not request.url.startswith((origin, "data:")):
+            troubles.append(f"{tab.url} asks for {request.url}")
+
+    def answered(response) -> None:
+        if response.status >= 400:
+            troubles.append(f"{response.status} for {response.url}")
+
+    def said(message) -> None:
+        if message.type in ("error", "warning"):
+            troubles.append(f"{tab.url} says {message.text}")
+
+    tab.on("request", requested)
+    tab.on("response", answered)
+    tab.on("console", said)
+    tab.on("pageerror", lambda error: troubles.append(f"{tab.url} raises {error}"))
+    tab.on("requestfailed", lambda request: troubles.append(f"{request.url} failed"))
+    yield tab
+    context.close()
+    assert troubles == []
+
+
+PICTURES = """() => Promise.all([...document.images].map(image => {
+  image.loading = 'eager';
+  return image.complete || new Promise(done => { image.onload = image.onerror = done });
+}))"""
+STATE = """() => ({
+  unseen: [...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src),
+  flat: [...document.querySelectorAll('math')].filter(
+    m => !m.closest('details') && !m.getBoundingClientRect().width).map(m => m.textContent),
+  unread: [...document.querySelectorAll('merror')].length,
+  overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  raw: [...document.querySelectorAll('article p, article li, article td')]
+    .map(e => [...e.childNodes].filter(n => n.nodeType == 3).map(n => n.data).join(' '))
+    .filter(t => /\\$[^$]+\\$|\\\\(frac|sum|mathrm)|:::|```/.test(t)),
+})"""
+
+
+@pytest.mark.slow
+@needs_a_browser
+@pytest.mark.filterwarnings("default::ResourceWarning")  # of playwright's own pipes
+@pytest.mark.parametrize("over", ["http", "file"])
+def test_every_page_reads_well(browser, site, pages, address, over):
+    origin = address if over == "http" else site.as_uri()
+    width = WIDE if over == "http" else NARROW
+    with watched(browser, origin, width) as tab:
+        for name in pages:
+            tab.goto(f"{origin}/{name}")
+            tab.evaluate(PICTURES)
+            state = tab.evaluate(STATE)
+            expected = {"unseen": [], "flat": [], "unread": 0, "overflow": 0, "raw": []}
+            assert state == expected, name
+            print(f"{over} {width} {name}: {tab.title()}")
+
+
+@pytest.mark.slow
+@needs_a_browser
+@pytest.mark.filterwarnings("default::ResourceWarning")
+def test_the_search_finds_and_the_dark_is_dark(browser, site, address):
+    with watched(browser, address) as tab:
+        tab.goto(f"{address}/index.html")
+        tab.fill("input.sidebar-search", "twin filter")
+        tab.press("input.sidebar-search", "Enter")
+        tab.wait_for_selector("#search-results li a")
+        found = tab.eval_on_selector_all("#search-results li a", "all => all.map(a => a.href)")
+        assert any("notebooks/08_gum.html" in link for link in found)
+    brightness = "getComputedStyle(document.body).{}.match(/[0-9.]+/g).slice(0, 3).map(Number)"
+    for scheme, dark in (("light", False), ("dark", True)):
+        with watched(browser, address, color_scheme=scheme) as tab:
+            tab.goto(f"{address}/guide/lifecycle.html")
+            paper = sum(tab.evaluate(brightness.format("backgroundColor")))
+            ink = sum(tab.evaluate(brightness.format("color")))
+            assert abs(paper - ink) > 400
+            assert (paper < ink) == dark
+
+
+# --- what the guide says to type ------------------------------------------------------------------
+
+GUIDE = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The code blocks of a page of the guide: language and text."""
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def a_model_and_data() -> None:
+    """What "Your own model and data" takes for granted: the reader's own, in this folder."""
+    import gumlab as gl
+
+    model, tokenizer = gl.load("tiny-gpt2")
+    gl.save(model, tokenizer, "my-model")
+    examples = gl.load_task("restaurants").train[:100]
+    rows = [json.dumps({"prompt": e.prompt, "target": e.target}) for e in examples]
+    Path("my-data.jsonl").write_text("\n".join(rows), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", GUIDE, ids=lambda path: path.stem)
+def test_the_guide_does_what_it_says(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if page.stem == "your_model_and_data":
+        a_model_and_data()
+    names: dict[str, object] = {}
+    printed = None
+    for language, text in blocks(page):
+        capsys.readouterr()
+        if language == "python":
+            exec(compile(text, page.name, "exec"), names)
+            printed = capsys.readouterr().out
+        elif language == "text":
+            assert printed == text
+        elif language == "json":
+            assert {"prompt", "target"} <= json.loads(text).keys()
+        else:
+            assert language == "sh", f"{page.name} has a block of {language}"
+            for line in text.splitlines():
+                typed(line)
+
+
+def typed(line: str) -> None:
+    """Run a `gumlab` command; of what builds an environment, see that it could be run here."""
+    from gumlab.cli import commands
+
+    words = shlex.split(line)
+    if words[0] == "gumlab":
+        assert not commands.app(words[1:], standalone_mode=False), line
+        return
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    match words:
+        case ["make", target]:
+            assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+        case [".venv/bin/pip", "install", "-c", constraints, "-e", package]:
+            assert (ROOT / constraints).exists()
+            extras = package.removeprefix(".[").removesuffix("]").split(",")
+            assert set(extras) <= project["optional-dependencies"].keys()
+        case [".venv/bin/gumlab", command]:
+            assert command in {
+                known.callback.__name__ for known in commands.app.registered_commands
+            }
+        case _:
+            assert words == ["python3", "-m", "venv", ".venv"], f"nobody has run: {line}"
