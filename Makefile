@@ -3,6 +3,9 @@
 PYTHON ?= python3
 PY ?= .venv/bin/python
 BIN = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
+# the ledger is made from the study, so it comes last
+LEDGER = benchmarks/quality/ledger.py
+BENCHMARKS = $(filter-out $(LEDGER),$(sort $(wildcard benchmarks/speed/*.py benchmarks/quality/*.py))) $(LEDGER)
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 
 .PHONY: help demo lab app test test-package test-browser test-notebooks notebooks bench mutations lint assets coverage lowest docs clean
@@ -45,8 +48,7 @@ notebooks: $(READY) ## Run every notebook again and write it back in normal form
 
 bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped)
 	$(PY) -m pip install -q -c constraints.txt -e ".[bench]"
-	@set -e; for name in startup step paying peers billion redundancy refit latency explorers one_shot uniqueness methods recipes study ledger faults; do \
-	echo "== $$name"; $(PY) benchmarks/$$name.py; done
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(PY) $$script; done
 
 mutations: $(READY) ## Break the package on purpose, and see that a test notices each time (minutes)
 	$(PY) tools/mutations.py

@@ -1,32 +1,25 @@
-"""The contenders of benchmarks/peers.py, and what one run of one of them does, in its own process.
+"""The contenders of benchmarks/speed/peers.py, and what one run of one of them does.
 
-    python benchmarks/contenders.py '["prune", "gumlab", {"layers": 2}, "/tmp/small"]'
-
-prints a row as JSON. The work: magnitude, half of the neurons of every layer, a Llama-shaped model
-with random weights. Nothing of gumlab is imported before it is a contender's turn.
+The work: magnitude, half of the neurons of every layer, a Llama-shaped model with random weights.
+Nothing of gumlab is imported before it is a contender's turn: each run is a process of its own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from harness import TOKENIZER, measured
 from torch import Tensor, nn
 from torch.nn.utils import prune as masks
 
-ROOT = Path(__file__).parents[1]
-TOKENIZER = ROOT / "gumlab" / "assets" / "tiny-llama"
 PACKAGES = {"Torch-Pruning": "torch_pruning", "optipfair": "optipfair"}
 
 
@@ -49,11 +42,17 @@ def build(shape: Shape, width: int | None = None) -> Any:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=1024, hidden_size=shape.d, intermediate_size=width or shape.width,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.d // 16,
-        max_position_embeddings=256, bos_token_id=1, eos_token_id=None, pad_token_id=0,
+        vocab_size=1024,
+        hidden_size=shape.d,
+        intermediate_size=width or shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.d // 16,
+        max_position_embeddings=256,
+        bos_token_id=1,
+        eos_token_id=None,
+        pad_token_id=0,
         initializer_range=shape.d**-0.5,  # activations of order one, whatever the width
-    )  # fmt: skip
+    )
     return LlamaForCausalLM(config).eval()
 
 
@@ -67,8 +66,8 @@ def blocks(model: Any, name: str = "weight") -> Iterator[tuple[nn.Module, Tensor
     for layer in model.model.layers:
         block = layer.mlp
         score = torch.zeros(len(getattr(block.gate_proj, name)))
-        for m, dim in maps(block):  # `norm` is several times slower down a column
-            score += getattr(m, name).detach().square().sum(1 - dim)
+        for module, dim in maps(block):  # `norm` is several times slower down a column
+            score += getattr(module, name).detach().square().sum(1 - dim)
         yield block, score.topk(len(score) // 2).indices.sort().values
 
 
@@ -95,18 +94,19 @@ def gumlab(model: Any, marks: list[float], in_place: bool = False) -> Any:
 def weight_masks(model: Any, marks: list[float]) -> Any:
     """Zeros in place of neurons, by torch.nn.utils.prune: nothing gets smaller."""
     mask_weights(model)
-    for module in (m for layer in model.model.layers for m, _ in maps(layer.mlp)):
-        masks.remove(module, "weight")
+    for layer in model.model.layers:
+        for module, _ in maps(layer.mlp):
+            masks.remove(module, "weight")
     return model
 
 
 def mask_weights(model: Any) -> None:
     for block, kept in blocks(model):
-        for (module, _), mask in zip(maps(block), spread(block, kept), strict=True):
+        for (module, _), mask in zip(maps(block), weight_mask(block, kept), strict=True):
             masks.custom_from_mask(module, "weight", mask)
 
 
-def spread(block: nn.Module, kept: Tensor) -> Iterator[Tensor]:
+def weight_mask(block: nn.Module, kept: Tensor) -> Iterator[Tensor]:
     """A mask of neurons as one of weights, for each of a block's three matrices."""
     for module, dim in maps(block):
         mask = torch.zeros_like(module.weight)
@@ -154,30 +154,6 @@ IN_PLACE = (
 TRAINED_BY = ("dense", "gumlab", "weight masks")
 
 
-def high_water() -> float:
-    """The most memory this process has held since the last reset, MB; NaN where no one counts."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return float("nan")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1000
-
-
-def forget_high_water() -> None:
-    """From now on the high-water mark counts from what the process holds, where Linux lets it."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def measured(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """What `work` gives; its seconds, and the MB that memory rose at most while it ran."""
-    forget_high_water()
-    before, began = high_water(), time.perf_counter()
-    made = work()
-    spent = time.perf_counter() - began
-    return made, {"seconds": spent, "MB": high_water() - before}
-
-
 @torch.no_grad()
 def tokens(model: Any, count: int = 16) -> list[int]:
     """What the model generates, greedily, after eight fixed tokens."""
@@ -192,14 +168,16 @@ def pruned(name: str, shape: Shape, folder: str) -> dict[str, Any]:
     """One contender prunes, generates and saves."""
     from transformers import AutoTokenizer
 
-    CONTENDERS[name](build(TOY), [])
-    model, marks = build(shape), []
+    CONTENDERS[name](build(TOY), [])  # warms up
+    model = build(shape)
+    marks: list[float] = []
     small, row = measured(partial(CONTENDERS[name], model, marks))
     if name == "bare operations":
         row["operations"] = marks[1] - marks[0]
         row["deepcopy"] = measured(partial(copy.deepcopy, model))[1]
-        state, small = small, build(shape, shape.width // 2)
-        small.load_state_dict(state, strict=True)
+        weights = small
+        small = build(shape, shape.width // 2)
+        small.load_state_dict(weights, strict=True)
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     row["width"] = len(small.model.layers[0].mlp.gate_proj.weight)
     row["tokens"] = tokens(small)
@@ -255,9 +233,11 @@ def trained(name: str, shape: Shape, folder: str, steps: int = 4) -> dict[str, A
 
         after = gl.Pruner(model, "magnitude", 0.5, 1000, start=0, end=1e-3, freeze=False).step
     elif name == "weight masks":
-        for module in (m for layer in model.model.layers for m, _ in maps(layer.mlp)):
-            masks.identity(module, "weight")
-    losses, times = [], []
+        for layer in model.model.layers:
+            for module, _ in maps(layer.mlp):
+                masks.identity(module, "weight")
+    losses = []
+    times = []
 
     def step() -> None:
         began = time.perf_counter()
@@ -276,14 +256,8 @@ def trained(name: str, shape: Shape, folder: str, steps: int = 4) -> dict[str, A
 @torch.no_grad()
 def remask(model: Any) -> None:
     for block, kept in blocks(model, "weight_orig"):
-        for (module, _), mask in zip(maps(block), spread(block, kept), strict=True):
+        for (module, _), mask in zip(maps(block), weight_mask(block, kept), strict=True):
             module.weight_mask.copy_(mask)
 
 
 WORK = {"prune": pruned, "load": loaded, "train": trained}
-
-
-if __name__ == "__main__":  # the last line of what it prints is the row
-    work, name, shape, folder = json.loads(sys.argv[1])
-    warnings.simplefilter("ignore")
-    print(json.dumps(WORK[work](name, Shape(**shape), folder)))

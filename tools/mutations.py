@@ -264,7 +264,7 @@ def main() -> int:
             if not caught(outcome):
                 rows[-1]["caught by"] = f"**not caught** by `{one.test}`"
     sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-    from grid import made_by, markdown
+    from harness import made_by, markdown
 
     head = f"# Breakages that the tests notice\n\n{made_by('python tools/mutations.py')} "
     head += f"{len(rows) - survived} of {len(rows)} caught, each by one test that passes unbroken."

@@ -42,7 +42,7 @@ def table() -> pd.DataFrame:
 def study() -> pd.DataFrame:
     """Our runs of the paper's grid and of methods it never tried.
 
-    benchmarks/study.py made them on a CPU, with the built-in models.
+    benchmarks/quality/study.py made them on a CPU, with the built-in models.
 
     Returns
     -------

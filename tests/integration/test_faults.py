@@ -1,7 +1,7 @@
 """Faults in runs that last: kills, full and read-only disks, two at once, hostile SQL, and leaks.
 
-Each takes a count: the suite's is short, `benchmarks/faults.py` has the long one. What befalls a
-saved folder is in test_checkpoint_faults, a study that is killed in test_study.
+Each takes a count: the suite's is short, `benchmarks/quality/faults.py` has the long one. What
+befalls a saved folder is in test_checkpoint_faults, a study that is killed in test_study.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""benchmarks/billion.py at toy size: what it measures, fits and says."""
+"""benchmarks/speed/billion.py at toy size: what it measures, fits and says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def billion(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks" / "speed")
     return importlib.import_module("billion")
 
 
@@ -43,7 +43,7 @@ def test_every_size_is_scored_refitted_cut_and_told(billion, tmp_path, monkeypat
         assert row["shrink"] > 0
     assert list(panels["layers"]["layers"]) == [1, 2]
     assert billion.exponent(panels["width"].width, panels["width"].beyond) == pytest.approx(2)
-    text = billion.report(billion.TOY, rows[0], billion.TOY, panels, 1)
+    text = billion.report("python x.py", billion.TOY, rows[0], billion.TOY, panels, 1)
     assert text.splitlines().count("## On paper: 70 billion, one GPU of 80 GB") == 1
     assert "nan" not in text
     billion.draw(panels).savefig(tmp_path / "billion.png")

@@ -1,4 +1,4 @@
-"""benchmarks/peers.py at toy size: the contenders that need no further package, and the report."""
+"""benchmarks/speed/peers.py at toy size: what needs no further package, and the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OWN = ("bare operations", "gumlab", "gumlab, in place", "weight masks")
 
 @pytest.fixture
 def peers(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks" / "speed")
     module = importlib.import_module("peers")
     monkeypatch.setattr(module, "PACKAGES", dict.fromkeys(module.PACKAGES, "no_such_package"))
     return module
@@ -43,7 +43,7 @@ def test_the_same_work_gives_the_same_model_and_the_report_says_who_loads_it(pee
     losses = {name: rows[0]["losses"] for name, rows in found["train"].items()}
     assert losses["gumlab"] == pytest.approx(losses["weight masks"], abs=1e-4)
     assert losses["gumlab"][-1] != pytest.approx(losses["dense"][-1], abs=1e-4)
-    text = peers.text_of(found, shapes, 1)
+    text = peers.report("python x.py", found, shapes, 1)
     assert text.count(peers.INSTALL) == 2
     (line,) = [x for x in text.splitlines() if x.startswith("| gumlab | 32 |")]
     assert line.split(" | ")[2:5] == ["yes"] * 3

@@ -1,6 +1,6 @@
 """How long an explorer takes to answer a moved control.
 
-python benchmarks/explorers.py
+    python benchmarks/speed/explorers.py
 
 Every explorer of the course, on tiny-gpt2 and restaurants: seconds to its first picture, then each
 of its controls moved to several places (first visit: computed and drawn), all of them once more as
@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import random
 import statistics
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from grid import ROOT, markdown
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
 
 MOVES = 40
 BUDGET = {"first visit": 1000, "seen before": 150, "drawn again": 150}  # milliseconds, p95
@@ -32,10 +35,11 @@ def places(control: Any) -> list[Any]:
     return [False, True]
 
 
-def answers(explorer: Any, seed: int = 0) -> dict[str, list[float]]:
+def answers(explorer: Any, count: int, seed: int = 0) -> dict[str, list[float]]:
     """Milliseconds of each move, on the first visit and again."""
-    draw, moves = random.Random(seed), []
-    for _ in range(MOVES):
+    draw = random.Random(seed)
+    moves = []
+    for _ in range(count):
         name = draw.choice(list(explorer.controls))
         moves.append((name, draw.choice(places(explorer.controls[name]))))
     times: dict[str, list[float]] = {}
@@ -64,13 +68,15 @@ def p95(values: list[float]) -> float:
 
 
 def main() -> None:
+    args = harness.parsed(harness.options(__doc__))
     import gumlab as gl
     from gumlab.course.explore import page
 
     gl.start(seed=0, threads=1)
     tabs = page("tiny-gpt2", "restaurants")
-    rows, worst = [], dict.fromkeys(BUDGET, 0.0)
-    for number in range(len(tabs.children)):
+    rows = []
+    worst = dict.fromkeys(BUDGET, 0.0)
+    for number in range(2 if args.quick else len(tabs.children)):
         began = time.perf_counter()
         tabs.selected_index = number
         first = time.perf_counter() - began
@@ -79,27 +85,26 @@ def main() -> None:
             "explorer": tabs._titles[number],
             "first picture, s": f"{first:.1f}" if number else "",
         }
-        for visit, times in answers(explorer).items():
+        for visit, times in answers(explorer, 4 if args.quick else MOVES).items():
             row[f"{visit}: median, ms"] = f"{statistics.median(times):.0f}"
             row[f"{visit}: p95, ms"] = f"{p95(times):.0f}"
             worst[visit] = max(worst[visit], p95(times))
         rows.append(row)
         print(row, flush=True)
     verdicts = [
-        f"{visit}: the largest p95 is {worst[visit]:.0f} ms, the budget {limit} ms: "
-        f"{'kept' if worst[visit] <= limit else 'missed'}."
+        f"- {visit}: the largest p95 is {worst[visit]:.0f} ms, the budget {limit} ms: "
+        f"{'kept' if worst[visit] <= limit else 'missed'}.\n"
         for visit, limit in BUDGET.items()
     ]
-    text = "# How long the explorers take to answer\n\n"
-    text += (
-        "Made by `python benchmarks/explorers.py`, one thread. First visit: computed and drawn; "
-        "seen before: answer and picture are kept, as they are for a user; drawn again: the answer "
-        "is kept, but not its picture. Timed until picture and sentence are given to the browser; "
-        "the collection of memory, which waits for that, is left out.\n\n"
+    text = (
+        "# How long the explorers take to answer\n\n"
+        f"Made by `{args.command}`, one thread. First visit: computed and drawn; seen before: "
+        "answer and picture are kept, as they are for a user; drawn again: the answer is kept, but "
+        "not its picture. Timed until picture and sentence are given to the browser; the "
+        "collection of memory, which waits for that, is left out.\n\n"
+        f"{harness.markdown(rows)}\n{''.join(verdicts)}"
     )
-    text += f"{markdown(rows)}\n" + "\n".join(f"- {line}" for line in verdicts) + "\n"
-    (ROOT / "results" / "explorers.md").write_text(text, encoding="utf-8")
-    print(text)
+    harness.write(args, "explorers.md", text)
 
 
 if __name__ == "__main__":

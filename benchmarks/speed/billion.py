@@ -1,6 +1,6 @@
 """A billion parameters on a machine of 24 GB: results/billion.md and billion.png.
 
-    python benchmarks/billion.py
+    python benchmarks/speed/billion.py
 
 OBS scores, half of every layer's neurons, the refit and the cut in place (`gumlab.score`,
 `gumlab.select`, `gumlab.shrink`): a Llama-shaped model of 1.1 billion random weights in bfloat16,
@@ -11,30 +11,27 @@ Each size is a process of its own, which warms up on a toy model.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
-import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
 import numpy as np
 import pandas as pd
 import torch
-from contenders import TOKENIZER, forget_high_water, high_water
-from grid import ROOT, made_by, markdown
 
 import gumlab as gl
-from gumlab.course.plots.figure import BLUE, ORANGE, new_figure
 from gumlab.tasks import Example
 from gumlab.tasks.batches import token_stream
 
 BUDGET = 1.3  # memory at its highest, in models
-DOUBLE, BUS = 30e12, 25e9  # of one 80 GB GPU, assumed: operations a second in float64, bytes
+DOUBLE = 30e12  # operations a second in float64 of one 80 GB GPU, assumed
+BUS = 25e9  # bytes a second between it and the machine's memory, assumed
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,8 @@ class Size:
 
     def operations(self) -> dict[str, float]:
         """Of one layer: three passes and a Gram matrix twice; factor, inverse and refit."""
-        n, kept = self.width, self.width / 2
+        n = self.width
+        kept = n / 2
         passes = 3 * 2 * self.tokens * self.layer() + 2 * 2 * self.tokens * n**2
         refit = kept**3 / 3 + 2 * kept**2 * self.d + 2 * kept * (n - kept) * self.d
         return {"passes": passes, "float64": n**3 + refit}
@@ -76,10 +74,14 @@ def build(size: Size) -> Any:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=size.vocabulary, hidden_size=size.d, intermediate_size=size.width,
-        num_hidden_layers=size.layers, num_attention_heads=size.heads,
-        num_key_value_heads=size.shared, max_position_embeddings=512,
-    )  # fmt: skip
+        vocab_size=size.vocabulary,
+        hidden_size=size.d,
+        intermediate_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.shared,
+        max_position_embeddings=512,
+    )
     return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
@@ -90,7 +92,8 @@ def task() -> Any:
 
 def text_of(tokens: int, tokenizer: Any) -> list[Example]:
     """Running text of a built-in task: as few examples as have that many tokens."""
-    examples, count = [], 0
+    examples = []
+    count = 0
     for example in task().train:
         examples.append(Example("", example.target))
         count += len(token_stream(tokenizer, examples[-1:]))
@@ -103,20 +106,25 @@ def perform(size: Size) -> dict[str, float]:
     """Build, score, refit and cut; seconds, and bytes beyond what the process held before."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
+    tokenizer = AutoTokenizer.from_pretrained(harness.TOKENIZER)
     prune(build(TOY), tokenizer, text_of(TOY.tokens, tokenizer))
     examples = text_of(size.tokens, tokenizer)
-    forget_high_water()
-    before = high_water()
+    harness.forget_high_water()
+    before = harness.high_water()
     model = build(size)
-    row = {
+    size_before = {
         "model": sum(p.nbytes for p in model.parameters()) / 1e6,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "built": high_water() - before,
+        "built": harness.high_water() - before,
     }
-    row |= prune(model, tokenizer, examples)
-    row["tokens"] = len(token_stream(tokenizer, examples))
-    return row | {"peak": high_water() - before, "left": sum(p.numel() for p in model.parameters())}
+    spent = prune(model, tokenizer, examples)
+    return {
+        **size_before,
+        **spent,
+        "tokens": len(token_stream(tokenizer, examples)),
+        "peak": harness.high_water() - before,
+        "left": sum(p.numel() for p in model.parameters()),
+    }
 
 
 def prune(model: Any, tokenizer: Any, examples: list[Example]) -> dict[str, float]:
@@ -132,11 +140,11 @@ def prune(model: Any, tokenizer: Any, examples: list[Example]) -> dict[str, floa
 
 
 def child(size: Size) -> dict[str, float]:
-    order = json.dumps(asdict(size))
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", order], stdout=subprocess.PIPE, text=True, check=True
-    )
-    row = asdict(size) | json.loads(done.stdout.splitlines()[-1])
+    """`perform` in a process of its own; a run that fails ends the program."""
+    found = harness.child(__file__, asdict(size))
+    if "error" in found:
+        sys.exit(f"{size}: {found['error']}")
+    row = asdict(size) | found
     print(row, flush=True)
     return row
 
@@ -149,14 +157,14 @@ def growth(
         name: [replace(base, **{name: int(f * getattr(base, name))}) for f in factors]
         for name, factors in FACTORS.items()
     }
-    rows: dict[Size, list[dict[str, float]]] = {s: [] for found in sizes.values() for s in found}
-    for _ in range(rounds):
-        for size in rows:  # a size of several panels is measured once
-            rows[size].append(run(size))
+    once = list(dict.fromkeys(size for panel in sizes.values() for size in panel))
+    rows = harness.in_turns(once, rounds, lambda size, _: run(size))
     medians = {size: pd.DataFrame(found).median() for size, found in rows.items()}
     panels = {name: pd.DataFrame([medians[s] for s in found]) for name, found in sizes.items()}
-    return {name: t.assign(seconds=t.score + t.shrink, beyond=t.peak - t.model)
-            for name, t in panels.items()}  # fmt: skip
+    return {
+        name: table.assign(seconds=table.score + table.shrink, beyond=table.peak - table.model)
+        for name, table in panels.items()
+    }
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
@@ -166,6 +174,8 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 def draw(panels: Mapping[str, pd.DataFrame]) -> Any:
     """Seconds and memory beyond the model against width, tokens and layers; first size = 1."""
+    from gumlab.course.plots.figure import BLUE, ORANGE, new_figure
+
     figure, axes = new_figure(3, width=9.0, height=3.0)
     for ax, (name, rows) in zip(axes, panels.items(), strict=True):
         for key, style, colour in (("seconds", "o-", BLUE), ("beyond", "s--", ORANGE)):
@@ -184,7 +194,8 @@ def draw(panels: Mapping[str, pd.DataFrame]) -> Any:
 
 
 def whole_text(size: Size, row: Mapping[str, float]) -> str:
-    ratio, layers = row["peak"] / row["model"], size.layers
+    ratio = row["peak"] / row["model"]
+    layers = size.layers
     return f"""## {row["parameters"] / 1e9:.2f} billion parameters
 
 {layers} layers, d = {size.d:,}, {size.width:,} neurons, {size.heads} heads and {size.shared} of
@@ -208,11 +219,11 @@ def growth_text(base: Size, panels: Mapping[str, pd.DataFrame]) -> str:
     rows = [
         {
             "what grows": name,
-            "from, to": f"{t[name].iloc[0]:,.0f}, {t[name].iloc[-1]:,.0f}",
-            "seconds, exponent": f"{exponent(t[name], t.seconds):.2f}",
-            "memory beyond the model, exponent": f"{exponent(t[name], t.beyond):.2f}",
+            "from, to": f"{table[name].iloc[0]:,.0f}, {table[name].iloc[-1]:,.0f}",
+            "seconds, exponent": f"{exponent(table[name], table.seconds):.2f}",
+            "memory beyond the model, exponent": f"{exponent(table[name], table.beyond):.2f}",
         }
-        for name, t in panels.items()
+        for name, table in panels.items()
     ]
     return f"""## Growth
 
@@ -220,23 +231,28 @@ Around {base.layers} layers, d = {base.d}, {base.width:,} neurons, {base.tokens:
 grows at a time. The exponent b is that of the least squares line log y = a + b log x. Over sizes
 this small the fixed costs still count, and lower it.
 
-{markdown(rows)}
+{harness.markdown(rows)}
 ![Seconds and memory against width, tokens and layers](billion.png)
 """
 
 
 def seventy_text(whole: Size, row: Mapping[str, float], panels: Mapping[str, pd.DataFrame]) -> str:
     """What a streamed model of 70 billion would need: arithmetic, nothing here was run."""
-    big, t = SEVENTY, panels["width"]
+    big = SEVENTY
+    widths = panels["width"]
+    lengths = panels["tokens"]
     wider = big.width / whole.width
-    beyond = (row["peak"] - row["model"]) / 1e3 * wider ** exponent(t.width, t.beyond)
-    weights, states = 2 * big.layer() / 1e9, 2 * 2 * big.tokens * big.d * 2 / 1e9
+    longer = big.tokens / whole.tokens
+    measured_beyond = (row["peak"] - row["model"]) / 1e3
+    beyond = measured_beyond * wider ** exponent(widths.width, widths.beyond)
+    weights = 2 * big.layer() / 1e9  # bfloat16
+    states = 2 * 2 * big.tokens * big.d * 2 / 1e9
     per_layer = (row["score"] + row["shrink"]) / whole.layers
+    by_width = wider ** exponent(widths.width, widths.seconds)
+    by_tokens = longer ** exponent(lengths.tokens, lengths.seconds)
+    by_exponents = by_width * by_tokens * per_layer * big.layers / 3600
     counted = sum(big.operations().values()) / sum(whole.operations().values())
-    grown = wider ** exponent(t.width, t.seconds) * (big.tokens / whole.tokens) ** exponent(
-        panels["tokens"].tokens, panels["tokens"].seconds
-    )
-    hours = [factor * per_layer * big.layers / 3600 for factor in (grown, counted)]
+    by_operations = counted * per_layer * big.layers / 3600
     double = big.layers * big.operations()["float64"] / DOUBLE
     moved = 3.5 * big.layers * weights * 1e9 / BUS
     need = 2 * weights + states + max(beyond, big.working_set() / 1e9)
@@ -252,8 +268,8 @@ the weights lie in the machine's memory and visit the GPU a layer at a time.
 | beyond the weights | {beyond:.1f} GB | the run above, and the exponent of the width |
 | the same | {big.working_set() / 1e9:.1f} GB | 12 N^2 bytes: G, and its inverse in float64 |
 | together, at most | {need:.1f} of 80 GB | the larger of the two |
-| time on this processor | {hours[0]:,.0f} hours | the run above, and the exponents |
-| the same | {hours[1]:,.0f} hours | the run above, and the number of operations |
+| time on this processor | {by_exponents:,.0f} hours | the run above, and the exponents |
+| the same | {by_operations:,.0f} hours | the run above, and the number of operations |
 | float64 on the GPU | {double / 60:,.1f} minutes | N^3 and more a layer |
 | weights moved | {moved / 60:,.1f} minutes | three visits and a half of a layer |
 
@@ -264,35 +280,18 @@ refitted and run again, and half of it goes back.
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=3, help="of the smaller models")
-    parser.add_argument("--toy", action="store_true", help="tiny models; writes to runs/billion")
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    if args.child:
-        print(json.dumps(perform(Size(**json.loads(args.child)))))
-        return
-    whole, base = (TOY, TOY) if args.toy else (WHOLE, Size())
-    folder = ROOT / ("runs/billion" if args.toy else "results")
-    folder.mkdir(parents=True, exist_ok=True)
-    panels = growth(base, args.rounds)
-    text = report(whole, child(whole), base, panels, args.rounds)
-    draw(panels).savefig(folder / "billion.png", dpi=100, metadata={"Software": None})
-    (folder / "billion.md").write_text(text, encoding="utf-8")
-    print(text)
-
-
 def report(
-    whole: Size, row: Mapping[str, float], base: Size, panels: Mapping[str, Any], rounds: int
+    command: str,
+    whole: Size,
+    row: Mapping[str, float],
+    base: Size,
+    panels: Mapping[str, Any],
+    rounds: int,
 ) -> str:
     """results/billion.md."""
-    from peers import machine
-
     return f"""# A billion parameters on 24 GB
 
-{made_by("python benchmarks/billion.py")} {machine()}. Random weights in bfloat16. OBS scores, half
+{harness.made_by(command)} {harness.machine()}. Random weights in bfloat16. OBS scores, half
 of every layer's neurons, refit behind the layers already cut, in place; a layer at a time. MB: how
 far the process's high-water mark (VmHWM) rose above what it held before the model was built. The
 smaller models ran {rounds} times, the large one once.
@@ -300,6 +299,16 @@ smaller models ran {rounds} times, the large one once.
 {whole_text(whole, row)}
 {growth_text(base, panels)}
 {seventy_text(whole, row, panels)}"""
+
+
+def main() -> None:
+    harness.answer(lambda size: perform(Size(**size)))
+    args = harness.parsed(harness.options(__doc__, rounds=3))
+    whole, base = (TOY, TOY) if args.quick else (WHOLE, Size())
+    panels = growth(base, args.rounds)
+    harness.save_figure(args, "billion.png", draw(panels))
+    text = report(args.command, whole, child(whole), base, panels, args.rounds)
+    harness.write(args, "billion.md", text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The paper's grid with error bars, and methods it never tried: results/study.md|png.
 
-    python benchmarks/study.py --data-dir FOLDER     # the E2E challenge's folder; without it no e2e
+    python benchmarks/quality/study.py --data-dir FOLDER    # E2E's; without it no e2e
 
 One `gumlab.Study` in five parts, a base and a task each: two GPT-Neo-shaped ones (one of them on
 real data), a GPT-2-shaped one and the two redundant bases. Every run of a part gets the same base,
@@ -12,18 +12,19 @@ others hold what can change a claim of the paper there. Stopped, it goes on wher
 
 from __future__ import annotations
 
-import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
 import pandas as pd
-from grid import MADE_WITH, ROOT, made_by, markdown
 
 import gumlab as gl
-from gumlab.study import PAPER_METHODS, RECOMMENDED_METHOD, Method, Study
+from gumlab.study import PAPER_METHODS, RECOMMENDED_METHOD, Method
 from gumlab.study.intervals import half_interval, verdict
-from gumlab.study.paper import STUDY as CSV
+from gumlab.study.paper import STUDY
 
-FOLDER = ROOT / "runs" / "study"
 METHODS = (*PAPER_METHODS[1:], RECOMMENDED_METHOD)
 REFITTED = tuple(
     Method(f"{name} + refit", name, {"scope": "global", "floor": 10}, one_shot=True)
@@ -35,7 +36,7 @@ CONTROLS = {  # random neurons at the widths of another method's run, for what c
     "recommended": Method("random + refit at recommended's widths", "random", one_shot=True),
 }
 SAME = {"seed": range(3), "steps": 200, "batch_size": 8, "generated": 100}
-BOTH = [False, True]
+ALL = [0.75, 0.5, 0.25, 0.1]
 
 
 def part(model: str, task: str, full: list[float], distilled: list[float]) -> list[dict[str, Any]]:
@@ -55,13 +56,13 @@ def part(model: str, task: str, full: list[float], distilled: list[float]) -> li
 
 
 PARTS = {
-    "GPT-Neo, restaurants": part("tiny-gpt-neo", "restaurants", [0.75, 0.5, 0.25, 0.1],
-                                 [0.75, 0.5, 0.25, 0.1]),
+    "GPT-Neo, restaurants": part("tiny-gpt-neo", "restaurants", ALL, ALL),
     "wide, tables": part("tiny-wide", "tables", [0.5, 0.25, 0.1], [0.1]),
     "GPT-2, tables": part("tiny-gpt2", "tables", [0.25, 0.1], [0.1]),
     "GPT-Neo, E2E": part("tiny-gpt-neo", "e2e", [0.1], []),
     "twins, restaurants": part("tiny-twins", "restaurants", [0.25], []),
-}  # fmt: skip
+}
+QUICK = {"GPT-Neo, restaurants": part("tiny-gpt-neo", "restaurants", [0.25], [])}
 
 
 def compared(runs: pd.DataFrame, chance: pd.DataFrame) -> str:
@@ -73,7 +74,8 @@ def compared(runs: pd.DataFrame, chance: pd.DataFrame) -> str:
 
 def losses(table: pd.DataFrame) -> list[dict[str, Any]]:
     """One part as in the paper's Table 4: a row per method, a column per keep and distillation."""
-    pruned, rows = table[table["method"] != "dense"], []
+    pruned = table[table["method"] != "dense"]
+    rows = []
     columns = {*zip(pruned["asked"], pruned["distilled"], strict=True)}
     for method, mine in pruned.groupby("method", sort=False):
         row = {"method": method}
@@ -89,30 +91,13 @@ def losses(table: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", help="the E2E challenge's folder; without it no e2e")
-    parser.add_argument("--jobs", type=int, default=2)
-    args = parser.parse_args()
-    parts = {k: v for k, v in PARTS.items() if args.data_dir or v[0]["task"] != "e2e"}
-    tables = {}
-    for name, grids in parts.items():
-        print(name, flush=True)
-        study = Study(grids, FOLDER, data_dir=args.data_dir).run(args.jobs, threads=1)
-        tables[name] = study.table()
+def report(command: str, tables: dict[str, pd.DataFrame]) -> str:
+    """results/study.md, from a table for each part."""
     table = pd.concat(tables.values(), ignore_index=True)
-    if "error" in table:
-        raise SystemExit(table.dropna(subset="error")[["model", "method", "error"]].to_string())
-    drop = [*MADE_WITH, "scope", "lambda_gum", "floor", "neurons", "perplexity"]
-    table.drop(columns=drop).to_csv(CSV, index=False, float_format="%.6g")
-    main_part = table[(table["model"] == "tiny-gpt-neo") & (table["task"] == "restaurants")]
-    paper_alone = main_part["method"].isin([m.label for m in PAPER_METHODS])
-    shown = main_part[paper_alone & ~main_part["distilled"]]
-    (ROOT / "results" / "study.png").write_bytes(gl.plots.bands(shown, "uniqueness").png())
-    command = "python benchmarks/study.py --data-dir FOLDER"
     text = (
         "# The study: the paper's grid with error bars\n\n"
-        f"{made_by(command)} {len(table)} runs of one thread, {table['seconds'].sum() / 3600:.1f} "
+        f"{harness.made_by(command)} {len(table)} runs of one thread, "
+        f"{table['seconds'].sum() / 3600:.1f} "
         f"hours in all; {table['steps'].iloc[0]} steps of {table['batch_size'].iloc[0]} examples, "
         f"{table['seed'].nunique()} seeds. Loss on the test split (e2e: validation), in nats per "
         "target token, with half its 95 % t interval; an arrow where it differs from random's at "
@@ -124,9 +109,27 @@ def main() -> None:
         one = one.reindex(columns=table.columns)
         dense = one[one["method"] == "dense"]["loss"]
         head = f"{dense.mean():.3f} +- {half_interval(dense):.3f}"
-        text += f"## {name} (dense {head})\n\n{markdown(losses(one))}\n"
-    (ROOT / "results" / "study.md").write_text(text, encoding="utf-8")
-    print(text)
+        text += f"## {name} (dense {head})\n\n{harness.markdown(losses(one))}\n"
+    return text
+
+
+def main() -> None:
+    parser = harness.grid_options(__doc__, data="the E2E challenge's folder; without it no e2e")
+    args = harness.parsed(parser)
+    parts = QUICK if args.quick else PARTS
+    tables = {}
+    for name, grids in parts.items():
+        if grids[0]["task"] != "e2e" or args.data_dir:
+            print(name, flush=True)
+            tables[name] = harness.finished(args, "study", grids)
+    table = pd.concat(tables.values(), ignore_index=True)
+    path = args.out / STUDY.name if args.quick else STUDY
+    table.drop(columns=["neurons", "perplexity"]).to_csv(path, index=False, float_format="%.6g")
+    first = table[(table["model"] == "tiny-gpt-neo") & (table["task"] == "restaurants")]
+    by_the_paper = first["method"].isin([method.label for method in PAPER_METHODS])
+    shown = first[by_the_paper & ~first["distilled"]]
+    (args.out / "study.png").write_bytes(gl.plots.bands(shown, "uniqueness").png())
+    harness.write(args, "study.md", report(f"{args.command} --data-dir FOLDER", tables))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What `gl.redundancy` costs beside the bare work it needs: results/redundancy.md and .png.
 
-    python benchmarks/redundancy.py
+    python benchmarks/speed/redundancy.py
 
 All metrics against the passes, matrix products and factorisations they need; reconstructability of
 all neurons at once against one least-squares fit per neuron; peak memory against one Gram matrix
@@ -12,32 +12,31 @@ from __future__ import annotations
 
 import cProfile
 import inspect
-import multiprocessing
-import resource
 import sys
-import time
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
 import numpy as np
 import pandas as pd
 import torch
-from grid import ROOT, made_by, markdown
-from matplotlib.ticker import LogLocator
+from harness import seconds, spread
 
 import gumlab as gl
 from gumlab import inspection
 from gumlab.collecting import Statistics
-from gumlab.course.plots.figure import BLUE, GREY, new_figure
 from gumlab.gram import lifted
 from gumlab.tasks.batches import batches, token_losses
 
-BUDGET, FASTER, AGREE = 1.5, 100, 1e-4  # of the ratio, of the speed-up, of the difference in R2
-D, BATCH = 768, 16
+BUDGET = 1.5  # of the seconds of all metrics in those of the bare work
+FASTER = 100  # than one fit per neuron
+AGREE = 1e-4  # the difference in R2
+BATCH = 16
+D = 768
 PARTS = {  # what gl.redundancy calls, in words, and the bare work it is set against
     "collect": ("passes and Gram matrices", ["passes", "products"]),
     "unrebuilt": ("Cholesky and inverse, float64", ["Cholesky"]),
@@ -58,6 +57,8 @@ class Size:
 
 WHOLE = Size()
 MEMORY = [Size(32, layers=n) for n in (1, 4)]
+SMALL = Size(16, 64, 1)
+QUICK = {"tokens": [SMALL, Size(32, 64, 1)], "width": [SMALL, Size(16, 128, 1)]}
 PANELS = {  # a size of two panels is measured once
     "tokens": [Size(n, layers=1) for n in (16, 32, 64, 128)],
     "width": [Size(64, n, 1) for n in (512, 1024, 2048, 3072)],
@@ -67,29 +68,17 @@ PANELS = {  # a size of two panels is measured once
 
 def build(size: Size) -> tuple[Any, Any, list[Any]]:
     """A GPT-2 with random weights, a tokenizer of its vocabulary, and the examples."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     _, tokenizer = gl.load("tiny-gpt2", device="cpu")
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=128, n_embd=D, n_inner=size.width,
-        n_layer=size.layers, n_head=12, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    torch.manual_seed(0)
+    shape = harness.Shape("", D, size.width, size.layers, 12, len(tokenizer))
     examples = gl.load_task("restaurants").train[: size.examples]
-    return GPT2LMHeadModel(config).eval(), tokenizer, examples
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    return harness.random_gpt2(shape, 128).eval(), tokenizer, examples
 
 
 def redundancy(inputs: tuple[Any, Any, list[Any]]) -> Any:
     return gl.redundancy(*inputs, limit=None, batch_size=BATCH)
 
 
-def passes(model, tokenizer, examples) -> None:
+def passes(model: Any, tokenizer: Any, examples: list) -> None:
     """Forward, and back as far as the first layer's neurons; no gradient of a weight."""
     seen: list[torch.Tensor] = []
     handles = [
@@ -104,23 +93,14 @@ def passes(model, tokenizer, examples) -> None:
         handle.remove()
 
 
-@torch.no_grad()
-def activations(model, tokenizer, examples) -> list[torch.Tensor]:
+def activations(model: Any, tokenizer: Any, examples: list) -> list[torch.Tensor]:
     """H of each layer, (tokens, N), without padding."""
-    found = defaultdict(list)
-    handles = [
-        layer.proj.register_forward_pre_hook(lambda _, x, i=i: found[i].append(x[0][real]))
-        for i, layer in enumerate(gl.neurons(model))
-    ]
-    for batch in batches(model, tokenizer, examples, BATCH):
-        real = batch["attention_mask"].bool()
-        model(batch["input_ids"], attention_mask=batch["attention_mask"])
-    for handle in handles:
-        handle.remove()
-    return [torch.cat(rows) for rows in found.values()]
+    heard = defaultdict(list)
+    harness.hear(model, tokenizer, examples, lambda i, rows: heard[i].append(rows), BATCH)
+    return [torch.cat(rows) for rows in heard.values()]
 
 
-def measured(inputs: tuple[Any, Any, list[Any]]) -> dict[str, float]:
+def profiled(inputs: tuple[Any, Any, list[Any]]) -> dict[str, float]:
     """Seconds of gl.redundancy and of its parts, by the profiler (which adds a little to both)."""
     profile = cProfile.Profile()
     whole = seconds(lambda: profile.runcall(redundancy, inputs))
@@ -141,13 +121,16 @@ def against_bare_work(size: Size, rounds: int) -> pd.DataFrame:
         "Cholesky": lambda: [torch.cholesky_inverse(torch.linalg.cholesky(g)) for g in grams],
         "eigenvalues": lambda: [torch.linalg.eigvalsh(g) for g in grams],
     }
-    turns = [lambda: {k: seconds(work) for k, work in bare.items()}, lambda: measured(inputs)]
-    measured((*inputs[:2], inputs[2][:BATCH]))  # warms up
-    rows = []
-    for _ in range(rounds):
-        rows.append(turns[0]() | turns[1]())
-        turns.reverse()  # each goes first in every other round
-    return pd.DataFrame(rows).assign(tokens=len(tensors[0]))
+
+    def run(name: str, _: int) -> dict[str, float]:
+        if name == "gl.redundancy":
+            return profiled(inputs)
+        return {part: seconds(work) for part, work in bare.items()}
+
+    profiled((*inputs[:2], inputs[2][:BATCH]))  # warms up
+    turns = harness.in_turns(["bare work", "gl.redundancy"], rounds, run)
+    both = [pd.DataFrame(rows) for rows in turns.values()]
+    return pd.concat(both, axis=1).assign(tokens=len(tensors[0]))
 
 
 def against_lstsq(tokens: int, sample: int, rounds: int, ridge: float = 1e-12) -> pd.DataFrame:
@@ -172,48 +155,54 @@ def against_lstsq(tokens: int, sample: int, rounds: int, ridge: float = 1e-12) -
 
     rows = []
     for _ in range(rounds):
-        r2: list[Any] = []
-        once = seconds(lambda r2=r2: r2.append(at_once()))
-        fits = seconds(lambda r2=r2: r2.append([fit(i) for i in chosen])) * h.shape[1] / sample
-        apart = np.abs(r2[0][chosen] - r2[1]).max()
+        all_r2, together = harness.measured(at_once)
+        fitted, apiece = harness.measured(lambda: [fit(i) for i in chosen])
+        once = together["seconds"]
+        fits = apiece["seconds"] * h.shape[1] / sample
+        apart = np.abs(all_r2[chosen] - fitted).max()
         rows.append({"once": once, "fits": fits, "faster": fits / once, "apart": apart})
     return pd.DataFrame(rows).assign(tokens=len(h), width=h.shape[1], sample=sample)
 
 
 def peak_memory(size: Size) -> dict[str, float]:
-    """Bytes beyond the loaded model, at most: of the passes alone, and of gl.redundancy.
+    """MB beyond the loaded model, at most: of the passes alone, and of gl.redundancy.
 
-    For a fresh process of a small parent: its high-water mark starts at the parent's.
+    For a fresh process: what an earlier work has held and freed would count as loaded.
     """
-
-    def high_water() -> int:  # the most this process has held so far
-        unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in kilobytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
     inputs = build(size)
-    loaded = high_water()
+    loaded = harness.high_water()
     passes(*inputs)
-    marks = {"layers": size.layers, "passes": high_water() - loaded}
+    after_passes = harness.high_water()
     redundancy(inputs)
-    grams = size.layers * size.width**2 * 4  # float32
-    return {**marks, "all": high_water() - loaded, "grams": grams}
+    grams = size.layers * size.width**2 * 4 / 1e6  # float32
+    return {
+        "layers": size.layers,
+        "grams": grams,
+        "passes": after_passes - loaded,
+        "all": harness.high_water() - loaded,
+    }
 
 
 def growth(panels: Mapping[str, Sequence[Size]], rounds: int) -> pd.DataFrame:
     """One row per size: tokens, width, layers; median, least and most seconds of gl.redundancy."""
-    built = {size: build(size) for sizes in panels.values() for size in sizes}
-    times, tokens = defaultdict(list), {}
-    for _ in range(rounds):
-        for size, inputs in built.items():
-            spent = seconds(lambda i=inputs, s=size: tokens.update({s: redundancy(i).tokens}))
-            times[size].append(spent)
-    t = np.array(list(times.values()))  # (sizes, rounds)
-    found = pd.DataFrame([asdict(size) | {"tokens": tokens[size]} for size in times], list(times))
-    return found.assign(median=np.median(t, axis=1), least=t.min(axis=1), most=t.max(axis=1))
+    sizes = list(dict.fromkeys(size for panel in panels.values() for size in panel))
+    inputs = {size: build(size) for size in sizes}
+    tokens = {}
+
+    def run(size: Size, _: int) -> float:
+        return seconds(lambda: tokens.update({size: redundancy(inputs[size]).tokens}))
+
+    times = pd.DataFrame(harness.in_turns(sizes, rounds, run).values(), index=sizes)
+    rows = pd.DataFrame([asdict(size) | {"tokens": tokens[size]} for size in sizes], index=sizes)
+    return rows.assign(median=times.median(axis=1), least=times.min(axis=1), most=times.max(axis=1))
 
 
 def draw(found: pd.DataFrame, panels: Mapping[str, Sequence[Size]]) -> Any:
     """Seconds against tokens, width and layers; dashed: in proportion."""
+    from matplotlib.ticker import LogLocator
+
+    from gumlab.course.plots.figure import BLUE, GREY, new_figure
+
     figure, axes = new_figure(len(panels), width=9.6, height=3.2)
     for ax, (name, sizes) in zip(axes, panels.items(), strict=True):
         rows = found.loc[sizes]
@@ -233,22 +222,22 @@ def draw(found: pd.DataFrame, panels: Mapping[str, Sequence[Size]]) -> Any:
     return figure
 
 
-def spread(values: pd.Series, digits: str = ".2f") -> str:
-    """Median and quartiles as text."""
-    low, mid, high = values.quantile([0.25, 0.5, 0.75])
-    return f"{mid:{digits}} ({low:{digits}} to {high:{digits}})"
-
-
 def bare_text(size: Size, times: pd.DataFrame) -> str:
-    rows, ratios = [], {}
+    rows = []
     for part, (label, needed) in PARTS.items():
         bare = times[needed].sum(axis=1)
-        ratios[part] = times[part] / bare
-        row = {"part": label, "bare work, s": spread(bare), "gl.redundancy, s": spread(times[part])}
-        row |= {"ratio": spread(ratios[part])} if needed else {"bare work, s": ""}
         share = (times[part] / times["whole"]).median()
-        rows.append(row | {"share of its time": f"{share:.1%}"})
-    good = ratios["whole"].median() <= BUDGET
+        rows.append(
+            {
+                "part": label,
+                "bare work, s": spread(bare) if needed else "",
+                "gl.redundancy, s": spread(times[part]),
+                "ratio": spread(times[part] / bare) if needed else "",
+                "share of its time": f"{share:.1%}",
+            }
+        )
+    ratio = times["whole"] / times[PARTS["whole"][1]].sum(axis=1)
+    good = ratio.median() <= BUDGET
     return f"""## All metrics against the bare work
 
 Layers of GPT-2-small shape (d = {D}, {size.width:,} neurons), {size.layers} of them, and a smaller
@@ -258,7 +247,7 @@ the same tensors: the same batches forward, and back to the first layer's neuron
 ({times["passes"].median():.2f} s); one product H^T H a layer ({times["products"].median():.2f} s);
 one Cholesky factorisation and inverse a layer; one eigvalsh a layer.
 
-{markdown(rows)}
+{harness.markdown(rows)}
 The budget is a ratio of at most {BUDGET}: {"kept" if good else "exceeded"}.
 """
 
@@ -279,46 +268,43 @@ The budget is {FASTER} times faster and no more than {AGREE:.0e} apart:
 """
 
 
-def memory_text(marks: pd.DataFrame, width: int) -> str:
-    names = {"grams": "a Gram matrix per layer", "passes": "passes alone", "all": "gl.redundancy"}
+def memory_text(marks: Sequence[Mapping[str, float]], width: int) -> str:
     rows = [
-        {"layers": f"{m['layers']:.0f}"}
-        | {f"{name}, MB": f"{m[key] / 1e6:.0f}" for key, name in names.items()}
-        | {"in Gram matrices of all layers": f"{m['all'] / m['grams']:.1f}"}
-        for _, m in marks.iterrows()
+        {
+            "layers": mark["layers"],
+            "a Gram matrix per layer, MB": f"{mark['grams']:.0f}",
+            "passes alone, MB": f"{mark['passes']:.0f}",
+            "gl.redundancy, MB": f"{mark['all']:.0f}",
+            "in Gram matrices of all layers": f"{mark['all'] / mark['grams']:.1f}",
+        }
+        for mark in marks
     ]
     return f"""## Peak memory
 
 Beyond the loaded model, {width:,} neurons a layer: how far the process's high-water mark
-(ru_maxrss) rises, each row in a fresh process. Gram matrices in float32.
+(VmHWM) rises, each row in a fresh process. Gram matrices in float32.
 
-{markdown(rows)}
+{harness.markdown(rows)}
 The peak is the higher of two: the passes' activations beside the Gram matrices of all layers, or
 one layer's factorisation in float64 beside the Gram matrices and cosines of all layers.
 """
 
 
-def main(
-    folder: Path = ROOT / "results",
-    size: Size = WHOLE,
-    memory: Sequence[Size] = MEMORY,
-    panels: Mapping[str, Sequence[Size]] = PANELS,
-    rounds: int = 5,
-) -> None:
-    warnings.simplefilter("ignore")
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
-        marks = pd.DataFrame(fresh.map(peak_memory, memory, chunksize=1))
-    few = rounds // 2 + 1
-    times, fits = against_bare_work(size, rounds), against_lstsq(4096, 16, few)
-    draw(growth(panels, few), panels).savefig(
-        folder / "redundancy.png", dpi=100, metadata={"Software": None}
-    )
+def main() -> None:
+    harness.answer(lambda size: peak_memory(Size(**size)))
+    args = harness.parsed(harness.options(__doc__, rounds=5))
+    whole, memory, panels = (SMALL, [SMALL], QUICK) if args.quick else (WHOLE, MEMORY, PANELS)
+    marks = [harness.child(__file__, asdict(size)) for size in memory]
+    few = args.rounds // 2 + 1
+    times = against_bare_work(whole, args.rounds)
+    fits = against_lstsq(*(512, 2) if args.quick else (4096, 16), few)
+    harness.save_figure(args, "redundancy.png", draw(growth(panels, few), panels))
     text = f"""# What measuring redundancy costs
 
-{made_by("python benchmarks/redundancy.py")} {torch.get_num_threads()} threads. Medians over the
+{harness.made_by(args.command)} {torch.get_num_threads()} threads. Medians over the
 rounds, quartiles in brackets; ratios are taken within a round.
 
-{bare_text(size, times)}
+{bare_text(whole, times)}
 {lstsq_text(fits)}
 {memory_text(marks, memory[0].width)}
 ## Growth
@@ -327,8 +313,7 @@ Seconds of gl.redundancy, {few} rounds.
 
 ![Seconds against tokens, width and layers](redundancy.png)
 """
-    (folder / "redundancy.md").write_text(text, encoding="utf-8")
-    print(text)
+    harness.write(args, "redundancy.md", text)
 
 
 if __name__ == "__main__":

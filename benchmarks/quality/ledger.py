@@ -1,26 +1,31 @@
 """The paper's findings beside what the study measured: results/ledger.md and ledger.csv.
 
-    python benchmarks/ledger.py
+    python benchmarks/quality/ledger.py
 
 From gumlab/assets/study.csv, which study.py makes, alone. Claims and rules are those of
-gumlab/claims.py and gumlab/paper.py.
+gumlab/study/claims.py and gumlab/study/paper.py.
 """
 
 from __future__ import annotations
 
-from grid import ROOT, made_by, markdown
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
 
 from gumlab.study import paper
 
 
 def main() -> None:
+    args = harness.parsed(harness.options(__doc__))
     table = paper.study()
     claims = paper.effects(table, paper.margin())
-    claims.drop(columns="number").to_csv(ROOT / "results" / "ledger.csv", index=False)
+    claims.drop(columns="number").to_csv(args.out / "ledger.csv", index=False)
     told = paper.ledger(table)
     text = (
         "# The paper's findings, and what we measured\n\n"
-        f"{made_by('python benchmarks/ledger.py')} From the {len(table)} runs of the study "
+        f"{harness.made_by(args.command)} From the {len(table)} runs of the study "
         f"(`study.md`; {table['seed'].nunique()} seeds each), of them those of the paper's "
         "methods.\n\n"
         "Every claim is an effect that is below 0 where it is as claimed, measured in each setting "
@@ -34,10 +39,11 @@ def main() -> None:
         "construction. That the best results balance both (F6) and a reasonable sensitivity (F4) "
         "are no differences, and are not tested. Which of the two movements the paper's hard "
         "movement was is not known, so both count. Settings share runs, so they are no independent "
-        "tests.\n\n" + markdown(told.to_dict("records")) + "\nEvery setting: `ledger.csv`.\n"
+        "tests.\n\n"
+        + harness.markdown(told.to_dict("records"))
+        + "\nEvery setting: `ledger.csv`.\n"
     )
-    (ROOT / "results" / "ledger.md").write_text(text, encoding="utf-8")
-    print(text)
+    harness.write(args, "ledger.md", text)
 
 
 if __name__ == "__main__":

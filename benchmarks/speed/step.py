@@ -1,0 +1,263 @@
+"""What a pruning step costs beside a dense step, and what GUM's sampling loses: results/step.md.
+
+    python benchmarks/speed/step.py [--device cuda]
+
+One process, a model with random weights, random tokens, AdamW. On a CPU two layers of GPT-2-small's
+shapes (vocabulary 1,024) and 8 steps of 8 x 128 tokens in a turn, which hold one refresh of GUM's
+similarity; on a GPU GPT-2-small and GPT-2-medium in the precision of `gumlab.train`, 16 steps of
+8 x 512. The methods take turns in the middle of the schedule, where every method does all its work;
+each round begins with the next one. A ratio is taken within a round; the table gives the median
+over the rounds and the quartiles. glibc is told to keep the memory that is freed: else the page
+faults of its return, which come and go with what the heap looks like, blur the ratios by one or two
+hundredths.
+
+Rank agreement, on a CPU alone: Spearman's correlation of GUM's running mean |cosine| with the exact
+one, taken from 1,024 training examples, in every layer of tiny-gpt-neo on restaurants at every
+tenth of a run, until the masks freeze.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
+import pandas as pd
+import torch
+
+import gumlab as gl
+from gumlab.collecting import RunningGrams
+from gumlab.feedforward import FeedForward
+from gumlab.scoring import mean_similarity
+from gumlab.training import in_precision
+
+Sampling = dict[str, float]
+
+
+def sampling(every: int, tokens: float, memory: float) -> Sampling:
+    """How GUM's similarity is sampled, as `Pruner` takes it."""
+    return {"gram_every": every, "gram_tokens": tokens, "gram_memory": memory}
+
+
+USUAL = {
+    "random": ("random", {}),
+    "magnitude": ("magnitude", {}),
+    "movement, local": ("movement", {}),
+    "movement, global": ("movement", {"scope": "global"}),
+    "movement, global, gate": ("movement", {"scope": "global", "gradient": "gate"}),
+    "soft movement": ("soft_movement", {}),
+    "GUM": ("gum", {}),
+    "GUM, gate": ("gum", {"gradient": "gate"}),
+}
+EXACT = "GUM, every step, all tokens, memory 0.8"
+SAMPLED = {
+    "GUM, every 2 steps, 1/8 of the tokens, memory 0.8": sampling(2, 1 / 8, 0.8),
+    "GUM, every step, 1/16 of the tokens, memory 0.8": sampling(1, 1 / 16, 0.8),
+    "GUM, every step, 1/8 of the tokens, memory 0.8": sampling(1, 1 / 8, 0.8),
+    "GUM, every step, 1/4 of the tokens, memory 0.8": sampling(1, 1 / 4, 0.8),
+    EXACT: sampling(1, 1.0, 0.8),
+    "GUM, every step, all tokens, memory 0.001 (reference code)": sampling(1, 1.0, 0.001),
+}
+SETTINGS_OF_GUM = {"GUM": sampling(8, 1 / 4, 0.8), **SAMPLED}  # the first is the default
+CONTENDERS = USUAL | {label: ("gum", settings) for label, settings in SAMPLED.items()}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model's shape, and the steps of a turn: how many, and of how many random tokens."""
+
+    shape: harness.Shape
+    batch: int = 8
+    tokens: int = 128
+    steps: int = 8
+
+
+SETTINGS = {
+    "cpu": [Setting(harness.Shape("GPT-2-small layers"))],
+    "cuda": [
+        Setting(harness.SMALL, tokens=512, steps=16),
+        Setting(harness.MEDIUM, tokens=512, steps=16),
+    ],
+}
+QUICK = [Setting(harness.TOY, 2, 16)]
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc, where there is one, to keep it for the next allocation."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            libc.mallopt(option, 1 << 30)
+
+
+def step_times(setting: Setting, labels: list[str], rounds: int, device: str) -> pd.DataFrame:
+    """Seconds of one step, dense and of each contender (columns), in each round (rows)."""
+    model = (
+        harness.random_gpt2(setting.shape, setting.tokens, **harness.without_dropout())
+        .to(device)
+        .train()
+    )
+    fused = True if device == "cuda" else None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused)
+    ids = torch.randint(0, setting.shape.vocabulary, (setting.batch, setting.tokens)).to(device)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+    def steps(pruner: gl.Pruner | None) -> None:
+        for _ in range(setting.steps):
+            with in_precision(model, None):
+                loss = model(**batch).loss
+            loss.backward()
+            if pruner is not None:
+                pruner.step(optimizer)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def turn(label: str, _: int) -> float:
+        if label == "dense":
+            return harness.seconds(lambda: steps(None), device) / setting.steps
+        method, settings = CONTENDERS[label]
+        pruner = gl.Pruner(model, method, 0.25, 1000, **settings)
+        pruner.step_count = 400  # the middle of the schedule
+        spent = harness.seconds(lambda: steps(pruner), device)
+        pruner.remove()
+        return spent / setting.steps
+
+    times = harness.in_turns(["dense", *labels], rounds + 1, turn)
+    return pd.DataFrame(times).iloc[1:]  # the first round warms up
+
+
+class Tap:
+    """A layer's ungated h for several running sums, which take it for a gate."""
+
+    def __init__(self, layer: FeedForward) -> None:
+        self.mask = torch.ones(layer.width, dtype=torch.bool)
+        self.watch = None
+
+
+def running_sums(model: Any) -> dict[str, RunningGrams]:
+    """The Gram sums of GUM in each setting, all of one model that trains."""
+    layers = gl.neurons(model)
+    taps = {label: [Tap(layer) for layer in layers] for label in SETTINGS_OF_GUM}
+    sums = {
+        label: RunningGrams(model, taps[label], *settings.values())
+        for label, settings in SETTINGS_OF_GUM.items()
+    }
+
+    def before_proj(i: int, proj: Any, inputs: tuple) -> None:
+        if proj.training:
+            for of_setting in taps.values():
+                of_setting[i].watch(inputs[0].detach())
+
+    for i, layer in enumerate(layers):
+        layer.proj.register_forward_pre_hook(partial(before_proj, i), prepend=True)
+    return sums
+
+
+class Enough(Exception):
+    """The masks are frozen: nothing more to compare."""
+
+
+def rank_agreement(steps: int) -> dict[str, list[float]]:
+    """Spearman per layer and tenth of a run of each setting's similarity with the exact one.
+
+    All along one run, of the default setting: the same weights and masks for all of them.
+    """
+    model, tokenizer = gl.load("tiny-gpt-neo", device="cpu")
+    task = gl.load_task("restaurants")
+    pruner = gl.Pruner(model, "gum", 0.25, steps)
+    sums = running_sums(model)
+    agreement: dict[str, list[float]] = {label: [] for label in sums}
+
+    def compare() -> None:
+        exact = exact_grams(model, tokenizer, task.train[:1024])
+        for label, grams in sums.items():
+            for ours, theirs, mask in zip(grams.sums, exact, pruner.masks, strict=True):
+                similarity = pd.Series(mean_similarity(ours, mask))
+                wanted = pd.Series(mean_similarity(theirs, mask))
+                agreement[label].append(similarity.corr(wanted, method="spearman"))
+
+    one_step = pruner.step
+
+    def step(*optimizers: Any) -> bool:
+        cut = one_step(*optimizers)
+        if pruner.frozen:
+            raise Enough
+        for grams in sums.values():
+            grams.step += 1
+        if pruner.step_count % max(1, steps // 10) == 0:
+            compare()
+        return cut
+
+    pruner.step = step
+    with suppress(Enough):
+        gl.train(model, tokenizer, task, steps=steps, pruner=pruner, progress=False)
+    return agreement
+
+
+def exact_grams(model: Any, tokenizer: Any, examples: list) -> list[torch.Tensor]:
+    """G of every layer over examples, of the h that the running sums see.
+
+    That is h before its own layer's gate, behind the gates of the layers below.
+    """
+    grams = [torch.zeros(layer.width, layer.width) for layer in gl.neurons(model)]
+    harness.hear(model, tokenizer, examples, lambda i, rows: grams[i].addmm_(rows.T, rows))
+    return grams
+
+
+def cost_rows(times: pd.DataFrame) -> list[dict[str, str]]:
+    """A row a contender: its step beside the dense one."""
+    ratios = times.div(times["dense"], axis=0)
+    rows = []
+    for label in times:
+        low, middle, high = ratios[label].quantile([0.25, 0.5, 0.75])
+        rows.append(
+            {
+                "step": label,
+                "ratio to dense (median)": f"{middle:.3f}",
+                "quartiles": f"{low:.3f} to {high:.3f}",
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = harness.options(__doc__, rounds=8, device=True)
+    parser.add_argument("--steps", type=int, nargs="*", default=[160, 600], help="of rank runs")
+    args = harness.parsed(parser)
+    keep_freed_memory()
+    gpu = args.device == "cuda"
+    runs = [] if gpu else [20] if args.quick else args.steps
+    agreements = {steps: rank_agreement(steps) for steps in runs}
+    text = (
+        f"# What a pruning step costs\n\n"
+        f"{harness.made_by(args.command)} "
+        f"{torch.get_num_threads()} threads, {args.rounds} rounds, freed memory kept.\n"
+    )
+    for setting in QUICK if args.quick else SETTINGS[args.device]:
+        labels = [*USUAL, EXACT] if gpu else list(CONTENDERS)
+        times = step_times(setting, labels, args.rounds, args.device)
+        dense = times["dense"].median()
+        rows = cost_rows(times)
+        for row in rows:
+            for steps, agreement in agreements.items():
+                values = agreement.get(row["step"])
+                row[f"rank agreement, {steps} steps: mean, smallest"] = (
+                    f"{statistics.mean(values):.3f}, {min(values):.3f}" if values else ""
+                )
+        text += (
+            f"\n## {setting.shape.name}: {setting.shape.layers} layers, {setting.batch} x "
+            f"{setting.tokens} tokens\n\nDense step: {1000 * dense:.0f} ms (median), "
+            f"{setting.batch * setting.tokens / dense:,.0f} tokens/s.\n\n{harness.markdown(rows)}"
+        )
+    harness.write(args, "step.md", text)
+
+
+if __name__ == "__main__":
+    main()
