@@ -139,8 +139,8 @@ def damaged(folder, trials, seed=0):
     return refused
 
 
-def test_200_random_truncations_and_bit_flips_never_load_something_else(folder):
-    assert damaged(folder, 200) > 100
+def test_random_truncations_and_bit_flips_never_load_something_else(folder):
+    assert damaged(folder, 80) > 40
 
 
 # ------------------------------------------------------------------------------ what survives
