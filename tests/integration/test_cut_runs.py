@@ -11,7 +11,7 @@ from helpers.texts import make_examples, one_batch, word_tokenizer
 
 import gumlab as gl
 from gumlab.feedforward import neurons
-from gumlab.study.methods import Method, run
+from gumlab.study import Method, run
 from gumlab.tasks.batches import shuffled
 
 ROWS_TO_CUT = [

@@ -28,7 +28,7 @@ import gumlab as gl
 from gumlab.feedforward import neurons
 from gumlab.scoring import SCORES
 from gumlab.selection import schedule
-from gumlab.study.runs import PAPER_METHODS, run
+from gumlab.study import PAPER_METHODS, run
 
 
 @pytest.mark.parametrize(("case", "name"), ROWS)

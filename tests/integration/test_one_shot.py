@@ -11,7 +11,7 @@ from helpers.texts import make_examples
 
 import gumlab as gl
 from gumlab.feedforward import neurons
-from gumlab.study.runs import Method, run
+from gumlab.study import Method, run
 from gumlab.tasks import Task
 
 

@@ -158,7 +158,7 @@ def changes(page, area, move) -> tuple[str, str]:
 
 def moved(page, area):
     """The first slider of an explorer goes one step by the keyboard, then far by the mouse."""
-    area.locator("p[role=status]").wait_for(timeout=60_000)
+    area.locator("p[role=status]").wait_for(timeout=120_000)
     area.locator(".noUi-handle").first.focus()
     changes(page, area, lambda: page.keyboard.press("ArrowRight"))
     box = area.locator(".noUi-base").first.bounding_box()
