@@ -1,14 +1,17 @@
 """Guards for notebooks under nbval: a check that compares nothing fails, and so does the rest.
 
-nbval alone passes a checked cell that has no stored output, and runs on after a failed cell.
+nbval alone passes a checked cell that has no stored output, and runs on after a failed cell. A
+notebook whose last word on a subject is an explorer gets one more cell, which moves its slider.
 """
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Generator
 
 import pytest
+from nbformat.v4 import new_code_cell
 from nbval.plugin import IPyNbCell, find_comment_markers, find_metadata_tags
 
 KERNEL_ENVIRONMENT = {  # the same as in tools/run_notebooks.py
@@ -18,6 +21,25 @@ KERNEL_ENVIRONMENT = {  # the same as in tools/run_notebooks.py
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
+# At the end of a notebook, in its kernel: the first slider goes one step, then far to the right.
+MOVE = """
+def moved(explorer):
+    slider = next(c for c in explorer.controls.values() if hasattr(c, "step"))
+    _, picture, words = explorer.children
+    near = slider.value + slider.step
+    if near > slider.max:
+        near = slider.value - slider.step
+    far = slider.min + round(0.85 * (slider.max - slider.min) / slider.step) * slider.step
+    for value in (near, far):
+        before = picture.value, words.value
+        slider.value = value
+        if explorer.error:
+            raise explorer.error
+        assert picture.value != before[0], f"the picture stays as it was at {value}"
+        assert words.value != before[1], f"the sentence stays as it was at {value}"
+
+moved(explorer)
+"""
 FIRST_FAILURE = pytest.StashKey[int]()
 
 
@@ -25,6 +47,28 @@ def pytest_configure(config: pytest.Config) -> None:
     """Kernels inherit these, so that a notebook prints the same on every run."""
     if config.option.nbval or config.option.nbval_lax:
         os.environ.update(KERNEL_ENVIRONMENT)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """After the last cell of a notebook with an explorer, one cell that moves it."""
+    last_cells: dict[pytest.Collector | None, int] = {}
+    explorers: set[pytest.Collector | None] = set()
+    for place, item in enumerate(items):
+        if isinstance(item, IPyNbCell):
+            last_cells[item.parent] = place
+            if item.cell.source.rstrip().endswith("\nexplorer"):
+                explorers.add(item.parent)
+    for notebook, place in reversed(last_cells.items()):
+        if notebook in explorers:
+            number = items[place].cell_num + 1
+            move = IPyNbCell.from_parent(
+                notebook,
+                name="explorer",
+                cell_num=number,
+                cell=new_code_cell(MOVE),
+                options=defaultdict(bool),
+            )
+            items.insert(place + 1, move)
 
 
 def is_checked(cell: IPyNbCell) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
-from helpers.models import ARCHITECTURES, tiny
+from helpers.models import KINDS, tiny
 from helpers.texts import make_examples, word_tokenizer
 from torch import nn
 
@@ -28,6 +28,12 @@ def examples() -> list[Example]:
 
 
 @pytest.fixture
+def many() -> list[Example]:
+    """Enough tokens for a regular Gram matrix."""
+    return make_examples(40, seed=3)
+
+
+@pytest.fixture
 def task() -> Task:
     return Task("tiny", "bleu", make_examples(12), make_examples(5, 1), make_examples(6, 2))
 
@@ -37,7 +43,7 @@ def gpt2() -> nn.Module:
     return tiny("gpt2")
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=KINDS)
 def model(request) -> nn.Module:
-    """A tiny model of each architecture."""
+    """A tiny model of each kind of block; of all fourteen under `every_architecture`."""
     return tiny(request.param)

@@ -23,6 +23,7 @@ import pytest
 import test_checkpoint_faults
 import test_faults
 import test_study
+from helpers.children import alone
 from helpers.models import random_masks, tiny
 from helpers.texts import word_tokenizer
 
@@ -69,7 +70,7 @@ def saves(folder: Path, tries: Tries) -> Told:
 
 
 def trainer(folder: Path, tries: Tries) -> Told:
-    told = test_faults.alone("test_faults", "train_under_fire", folder, tries(20))
+    told = alone("test_faults", "kill_trainer", folder, tries(20))
     ends = (
         f"{told['half-written']} checkpoints half-written and refused; {told['ended']} runs ended "
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 import transformers
 from torch import nn
@@ -19,6 +20,9 @@ D, N, LAYERS, VOCAB, CONTEXT = 16, 24, 2, 64, 64
 PLAIN = ("gpt2", "gpt_neo", "opt", "gpt_neox", "gptj")
 GATED = ("llama", "phi3", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "olmo2")
 ARCHITECTURES = (*PLAIN, *GATED)
+# one of each storage of a block: Conv1D, Linear, gated, gate and up in one matrix; and one that
+# differs around the block (its norms, its scaled embeddings, a sliding window)
+KINDS = ("gpt2", "opt", "llama", "phi3", "gemma3_text")
 EXPERTS = ("mixtral", "qwen3_moe", "olmoe")
 _SHARED = {"vocab_size": VOCAB, "bos_token_id": 2, "eos_token_id": 0, "pad_token_id": 1}
 _LONG = {"hidden_size": D, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
@@ -61,6 +65,10 @@ _CONFIGS = {
     "bloom": ("BloomConfig", {"hidden_size": D, "n_layer": LAYERS, "n_head": 2}),
     "bitnet": ("BitNetConfig", _GROUPED),
 }
+
+
+# for what depends on how an architecture names, stores or wraps its blocks
+every_architecture = pytest.mark.parametrize("model", ARCHITECTURES, indirect=True)
 
 
 def tiny(name: str, seed: int = 0, dtype: torch.dtype = torch.float32, **config) -> nn.Module:

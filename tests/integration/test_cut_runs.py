@@ -4,36 +4,19 @@ import itertools
 
 import pytest
 import torch
-from helpers.methods import CASES, METHOD_CASES, prune
-from helpers.models import hooks_of, logits_of, loss_of, neuron_weights, tiny
+from helpers.methods import METHOD_CASES, prune
+from helpers.models import N, logits_of, loss_of, neuron_weights, tiny
+from helpers.runs import ROWS, STEPS, same, trained
 from helpers.texts import make_examples, one_batch, word_tokenizer
 
 import gumlab as gl
 from gumlab.feedforward import neurons
-from gumlab.study.methods import Method, run
+from gumlab.study import Method, run
 from gumlab.tasks.batches import shuffled
 
-STEPS = 16
-TWINS = {"twin_filter": 0.5, "gram_every": 2}
-# the options of a case beside those of METHOD_CASES
-MORE = {"random": {}, "magnitude": TWINS, "movement-layer-gate": {"multiple_of": 4}}
-RUNS = [(case, name) for case, name in CASES if name in ("gpt2", "phi3") or case == "gum-gate"]
-
-
-def both(case, name, tokenizer, task, **options):
-    """(model, pruner, history) of the run that only masks, and of the one that cuts."""
-    found = []
-    for how in ({"final": True}, {"cut": True}):
-        model = tiny(name)
-        pruner, history = prune(
-            model, case, tokenizer, task, STEPS, **(MORE.get(case, {}) | options | how)
-        )
-        found.append((model, pruner, history))
-    return found
-
-
-def same(ours, theirs):
-    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+ROWS_TO_CUT = [
+    (case, name) for case, name in ROWS if name in ("gpt2", "phi3") or case == "gum-gate"
+]
 
 
 def kept_of(value, dim, offset, mask):
@@ -53,25 +36,40 @@ def assert_kept_weights_agree(masked, cut, masks, of=lambda parameter: parameter
             torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("case", "name"), RUNS)
-def test_a_run_that_cuts_ends_as_one_that_masks(case, name, tokenizer, task):
-    (masked, by_mask, before), (cut, by_cut, after) = both(case, name, tokenizer, task)
-    assert same(by_mask.masks, by_cut.original_masks)
-    assert by_mask.fraction_kept == by_cut.fraction_kept < 0.6
-    assert before.kept == after.kept
-    assert after.losses == pytest.approx(before.losses, rel=1e-4)
-    assert_kept_weights_agree(masked, cut, by_cut.original_masks)
-    for module in (m for layer in neurons(cut) for m in (*layer.fc, layer.proj)):
+@pytest.mark.parametrize(("case", "name"), ROWS_TO_CUT)
+def test_a_run_that_cuts_ends_as_one_that_masks(case, name):
+    masked, cut = trained(case, name, "final"), trained(case, name, "cut")
+    assert same(masked.masks, cut.original_masks)
+    assert masked.pruner.fraction_kept == cut.pruner.fraction_kept < 0.6
+    assert masked.history.kept == cut.history.kept
+    assert cut.history.losses == pytest.approx(masked.history.losses, rel=1e-4)
+    assert_kept_weights_agree(masked.model, cut.model, cut.original_masks)
+    for module in (m for layer in neurons(cut.model) for m in (*layer.fc, layer.proj)):
         sizes = (module.nx, module.nf) if hasattr(module, "nf") else _sizes(module)
         assert sizes == module.weight.shape
-    batch = one_batch(cut, tokenizer, task.test)
-    gated = logits_of(masked, batch)
-    torch.testing.assert_close(logits_of(cut, batch), gated, rtol=1e-3, atol=1e-4)
-    by_cut.remove()
-    assert hooks_of(cut) == 0
-    torch.testing.assert_close(logits_of(cut, batch), gated, rtol=1e-3, atol=1e-4)
-    small = gl.shrink(cut, by_cut.masks)  # the masks are over the neurons there are
-    torch.testing.assert_close(logits_of(small, batch), gated, rtol=1e-3, atol=1e-4)
+    assert cut.hooks == 0
+    # with its gates, without them, and shrunk by the masks over the neurons that it has
+    for logits in (cut.gated, cut.dense, logits_of(cut.small, cut.batch)):
+        torch.testing.assert_close(logits, masked.gated, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("case", "name"), ROWS_TO_CUT)
+def test_masks_fit_the_neurons_there_are_and_original_masks_those_there_were(case, name):
+    masked, cut = trained(case, name, "final"), trained(case, name, "cut")
+    assert same(masked.masks, masked.original_masks)
+    assert [len(m) for m in cut.original_masks] == [N, N]
+    assert [len(m) for m in cut.masks] == [layer.width for layer in neurons(cut.model)]
+    assert all(m.all() for m in cut.masks)  # at the end of a run nobody waits to be cut
+    assert [int(m.sum()) for m in cut.original_masks] == [len(m) for m in cut.masks]
+    assert [len(score) for score in cut.scores] == [len(m) for m in cut.masks]
+    wanted = [score[mask] for score, mask in zip(masked.scores, masked.masks, strict=True)]
+    for got, want in zip(cut.scores, wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-5)
+    for over_all, mask, want in zip(
+        cut.pruner.original_scores, cut.original_masks, wanted, strict=True
+    ):
+        assert len(over_all) == N
+        torch.testing.assert_close(over_all[mask], want, rtol=1e-3, atol=1e-5)
 
 
 def _sizes(linear):
@@ -140,8 +138,7 @@ def test_it_cuts_when_an_eighth_is_out_and_when_no_more_will_go():
     assert 1 < sum(cuts) < 12
     assert [layer.width for layer in neurons(model)] == [int(m.sum()) for m in pruner.masks]
     assert [len(m) for m in pruner.masks] == [len(s) for s in pruner.scores]
-    assert [len(m) for m in pruner.original_masks] == [24, 24]
-    assert [len(s) for s in pruner.original_scores] == [24, 24]
+    assert [len(m) for m in pruner.original_masks] == [N, N]
     assert f"keeps {round(0.4 * 48)} of 48 neurons" in repr(pruner)
 
 
@@ -236,8 +233,7 @@ def test_without_its_optimizer_it_says_so(gpt2, tokenizer, examples):
 
 def test_what_was_cut_is_saved_and_pruned_again(gpt2, tokenizer, task, tmp_path):
     pruner, _ = prune(gpt2, "movement-layer-neuron", tokenizer, task, 10, cut=True, widths=[9, 9])
-    masks = pruner.masks
-    assert [mask.all() and len(mask) for mask in masks] == [9, 9]
+    masks = pruner.original_masks
     pruner.remove()
     assert gpt2.config.n_inner == 9
     gl.save(gpt2, tokenizer, tmp_path / "small")
@@ -245,8 +241,8 @@ def test_what_was_cut_is_saved_and_pruned_again(gpt2, tokenizer, task, tmp_path)
     batch = one_batch(gpt2, tokenizer, task.test)
     torch.testing.assert_close(logits_of(loaded, batch), logits_of(gpt2, batch))
     with pytest.raises(gl.GumlabError, match=r"masks have shapes \[\(24,\), \(24,\)\]"):
-        gl.shrink(gpt2, pruner.original_masks)
-    assert len(gl.shrink(gpt2, masks).state_dict()) == len(gpt2.state_dict())
+        gl.shrink(gpt2, masks)  # of neurons that are gone
+    assert len(gl.shrink(gpt2, pruner.masks).state_dict()) == len(gpt2.state_dict())
     again = gl.Pruner(gpt2, "random", 0.5, 10)
     assert [len(m) for m in again.masks] == [9, 9]
 

@@ -18,7 +18,7 @@ from gumlab.tasks import Task
 @pytest.fixture(scope="module")
 def small_task() -> Task:
     full = gl.load_task("restaurants")
-    return Task("restaurants", "bleu", full.train[:200], full.validation[:20], full.test[:20])
+    return Task("restaurants", "bleu", full.train[:64], full.validation[:8], full.test[:8])
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def results(small_task, tmp_path_factory):
     folder = tmp_path_factory.mktemp("with spaces é")
     said: list[str] = []
     table = demo(
-        "tiny-gpt-neo", small_task, folder, keep=0.5, steps=12, generated=4, say=said.append
+        "tiny-gpt-neo", small_task, folder, keep=0.5, steps=6, generated=2, say=said.append
     )
     return folder, table, said
 

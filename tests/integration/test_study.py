@@ -6,14 +6,16 @@ import itertools
 import json
 import os
 import platform
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from helpers.children import environment
+from helpers.children import alone, environment, killed
 from helpers.models import tiny
 from helpers.texts import make_examples, word_tokenizer
 
@@ -252,34 +254,32 @@ def test_rows_say_what_made_them_and_no_hosts_name(made):
 
 
 MANY = {"method": ["random", "gum"], "seed": [0, 1, 2], "distil": [False, True]}
-KILLED = """
-import glob, json, os, random, signal, sys, time
-import torch, gumlab as gl
 
-torch.set_num_threads(1)
-grid, folder, data, wanted = json.loads(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4])
-gl.Study(grid, folder + "/imports", data_dir=data).run()
-began = time.time()
-gl.Study(grid, folder + "/whole", data_dir=data).run()
-whole = time.time() - began
-draw, kills = random.Random(0), 0
-while True:
-    child = os.fork()
-    if not child:
-        gl.Study(grid, folder + "/killed", data_dir=data).run()
-        os._exit(0)
-    if kills < wanted:
-        rows = len(glob.glob(folder + "/killed/*.json")) + draw.randint(0, 1)
-        while len(glob.glob(folder + "/killed/*.json")) < rows:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 6 / wanted) * whole / 15)
-        os.kill(child, signal.SIGKILL)
-    died = os.waitpid(child, 0)[1] != 0
-    kills += died
-    print(int(died), len(gl.Study(grid, folder + "/killed").table()), flush=True)
-    if not died:
-        break
-"""
+
+def kill_study(grid, folder, data, kills):
+    """kill -9 a study at random moments until it has died `kills` times; then it ends.
+
+    How many of its runs were done at each kill.
+    """
+    folder = Path(folder)
+    Study(grid, folder / "imports", data_dir=data).run()
+    began = time.monotonic()
+    Study(grid, folder / "whole", data_dir=data).run()
+    seconds_a_run = (time.monotonic() - began) / len(expand(grid))
+    target, draw, done = folder / "killed", random.Random(0), []
+
+    def rows():
+        return len(list(target.glob("*.json")))
+
+    def work():
+        Study(grid, target, data_dir=data).run()
+
+    while True:
+        wanted = rows() + draw.randint(0, 1)
+        pause = draw.uniform(0, 6 / kills) * seconds_a_run if len(done) < kills else None
+        if not killed(work, lambda n=wanted: rows() >= n, pause, 120):
+            return done
+        done.append(len(Study(grid, target).table()))
 
 
 def killed_study(base: str, data: str, folder: Path, kills: int) -> list[int]:
@@ -288,18 +288,12 @@ def killed_study(base: str, data: str, folder: Path, kills: int) -> list[int]:
     How many of its 15 runs were done at each kill; its table is that of one that was not killed.
     """
     grid = {"model": base, "task": "e2e", **FEW, **MANY}
-    out = subprocess.run(
-        [sys.executable, "-c", KILLED, json.dumps(grid), str(folder), data, str(kills)],
-        capture_output=True,
-        text=True,
-    )
-    assert out.returncode == 0, out.stderr
-    told = [tuple(map(int, line.split())) for line in out.stdout.splitlines()]
-    whole, killed = (Study(grid, folder / name).table() for name in ("whole", "killed"))
+    done = alone("test_study", "kill_study", grid, folder, data, kills)
+    whole, interrupted = (Study(grid, folder / name).table() for name in ("whole", "killed"))
     assert len(whole) == 15
     assert "error" not in whole
-    pd.testing.assert_frame_equal(figures(killed), figures(whole))
-    return [done for died, done in told if died]
+    pd.testing.assert_frame_equal(figures(interrupted), figures(whole))
+    return done
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")

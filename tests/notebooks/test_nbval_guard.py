@@ -30,6 +30,26 @@ def picture() -> list:
     return [new_output("display_data", data={"image/png": "iVBORw0KGgo="})]
 
 
+# the parts of an explorer that the guard touches; `draws` is what it does when its slider moves
+EXPLORER = """
+class Part:
+    def __init__(self, **traits):
+        vars(self).update(traits)
+
+class Slider(Part):
+    def __setattr__(self, name, value):
+        vars(self)[name] = value
+        explorer.answer(value)
+
+def answer(value):
+    {draws}
+
+picture, words = Part(value="0"), Part(value="zero")
+slider = Slider(value=1, min=0, max=10, step=1)
+explorer = Part(controls={{"menu": Part(value=0), "x": slider}}, error=None, answer=answer)
+explorer.children = (Part(), picture, words)
+explorer"""
+DRAWS = "picture.value, words.value = str(value), str(value)"
 NOTEBOOKS = {  # nbval alone passes "empty" and "picture"
     "good": [cell("x = 2"), cell("print(x)", printed("2\n"), checked=True)],
     "empty": [cell("print(1)", checked=True), cell("1")],
@@ -37,7 +57,14 @@ NOTEBOOKS = {  # nbval alone passes "empty" and "picture"
     "wrong": [cell("print(1)", printed("2\n"), checked=True)],
     "broken": [cell("1 / 0"), cell("1"), cell("print(1)", printed("1\n"), checked=True)],
     "kernel": [cell("1"), cell("2")],
+    "explorer": [cell(EXPLORER.format(draws=DRAWS)), cell("x = 3")],
+    "dumb": [cell(EXPLORER.format(draws="picture.value = str(value)"))],
+    "blind": [cell(EXPLORER.format(draws="words.value = str(value)"))],
+    "faulty": [cell(EXPLORER.format(draws="explorer.error = ValueError('too odd')"))],
 }
+
+
+GOOD = ("good", "explorer")
 
 
 def run_nbval(folder: Path, names: list[str]) -> tuple[int, dict[str, list[tuple[str, str]]]]:
@@ -63,15 +90,16 @@ def run_nbval(folder: Path, names: list[str]) -> tuple[int, dict[str, list[tuple
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory) -> dict[str, list[tuple[str, str]]]:
-    code, found = run_nbval(tmp_path_factory.mktemp("bad"), [n for n in NOTEBOOKS if n != "good"])
+    code, found = run_nbval(tmp_path_factory.mktemp("bad"), [n for n in NOTEBOOKS if n not in GOOD])
     assert code == 1
     return found
 
 
 def test_a_good_notebook_passes(tmp_path):
-    code, found = run_nbval(tmp_path, ["good"])
+    code, found = run_nbval(tmp_path, list(GOOD))
     assert code == 0
     assert [outcome for outcome, _ in found["good"]] == ["passed", "passed"]
+    assert [outcome for outcome, _ in found["explorer"]] == ["passed", "passed", "passed"]
 
 
 @pytest.mark.parametrize("name", ["empty", "picture"])
@@ -95,3 +123,16 @@ def test_a_failing_cell_stops_its_notebook(bad):
 def test_the_kernelspec_must_be_python3(bad):
     assert [outcome for outcome, _ in bad["kernel"]] == ["error", "skipped"]
     assert "kernelspec must be python3, not elsewhere" in bad["kernel"][0][1]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("dumb", "the sentence stays as it was at 2"),
+        ("blind", "the picture stays as it was at 2"),
+        ("faulty", "too odd"),
+    ],
+)
+def test_an_explorer_that_does_not_answer_fails(bad, name, says):
+    assert [outcome for outcome, _ in bad[name]] == ["passed", "failure"]
+    assert says in bad[name][1][1]

@@ -14,6 +14,7 @@ from helpers.models import (
     D,
     N,
     activations,
+    every_architecture,
     linear_twin,
     logits_of,
     neuron_weights,
@@ -45,6 +46,7 @@ def test_every_architecture_shows_its_neurons(name):
         assert f"{N} neurons" in repr(layer)
 
 
+@every_architecture
 def test_incoming_and_outgoing_compute_the_block(model, tokenizer, examples):
     """h W_out and act(x W_in^T + b), from the views alone, are what the block computes."""
     layer, seen = neurons(model)[0], {}
@@ -66,6 +68,7 @@ def test_incoming_and_outgoing_compute_the_block(model, tokenizer, examples):
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU, type(ACT2FN["gelu_pytorch_tanh"]))
 
 
+@every_architecture
 def test_gradients_have_the_shape_of_the_weights(model, tokenizer, examples):
     layer = neurons(model)[0]
     with pytest.raises(gl.GumlabError, match="no gradient yet"):
@@ -88,6 +91,7 @@ def test_conv1d_and_linear_show_the_same_neurons(gpt2):
         assert torch.equal(ours.incoming_bias(), twins.incoming_bias())
 
 
+@every_architecture
 def test_replacements_take_neurons_and_pad_with_zeros(model):
     layer = neurons(model)[0]
     index = torch.tensor([5, 2, N, N + 3])

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers.models import activations, hooks_of, logits_of, random_masks, tiny
+from helpers.models import activations, every_architecture, hooks_of, logits_of, random_masks, tiny
 from helpers.texts import make_examples, one_batch
 from torch import nn
 
@@ -17,6 +17,7 @@ from gumlab.gating import Gate, remove_gates
 from gumlab.inspection import cosine
 
 
+@every_architecture
 def test_a_gate_is_a_zeroed_column_of_proj(model, tokenizer, examples):
     batch, masks = one_batch(model, tokenizer, examples), random_masks(model)
     zeroed, dense = copy.deepcopy(model), logits_of(model, batch)

@@ -2,15 +2,17 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from helpers.models import N, activations, loss_of, neuron_weights, random_masks, tiny
+from helpers.statistics import TINY_RIDGE, from_rows, stacked
 from helpers.texts import one_batch
 from torch import nn
 
 import gumlab as gl
 from gumlab.feedforward import neurons
-from gumlab.inspection import cosine, nearest, unique
+from gumlab.inspection import cosine, nearest, reconstructability, unique
 
 
 def sensitivity_by_hand(model, tokenizer, examples):
@@ -192,3 +194,47 @@ def test_it_works_where_gradients_are_off(gpt2, tokenizer, examples):
     with torch.no_grad():
         report = gl.redundancy(gpt2, tokenizer, examples)
     assert torch.cat(report.sensitivity).min() > 0
+
+
+def test_obs_is_used_times_exactly_unique(gpt2, tokenizer, many):
+    report = gl.redundancy(gpt2, tokenizer, many)
+    for layer, o, own, gram in zip(
+        neurons(gpt2), report.obs, report.exact_uniqueness, report.gram, strict=True
+    ):
+        lift = 1e-4 * gram.diagonal().mean()
+        used = layer.outgoing().square().sum(1) * (gram.diagonal() + lift)
+        torch.testing.assert_close(o, (used * own).detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_reconstructability_is_one_least_squares_fit_per_neuron(model, tokenizer, many):
+    h = torch.cat(stacked(model, tokenizer, many)[0]).double()
+    got = reconstructability(from_rows(h), TINY_RIDGE)
+    for i in range(0, N, 5):
+        others = np.delete(h.numpy(), i, axis=1)
+        fit, *_ = np.linalg.lstsq(others, h[:, i].numpy(), rcond=None)
+        rest = ((h[:, i].numpy() - others @ fit) ** 2).sum()
+        assert got[i].item() == pytest.approx(1 - rest / (h[:, i] ** 2).sum().item(), abs=1e-4)
+
+
+def test_redundancy_of_a_gated_model_counts_kept_neurons_only(gpt2, tokenizer, examples):
+    masks = random_masks(gpt2)
+    small = gl.redundancy(gl.shrink(gpt2, masks), tokenizer, examples)
+    gl.gate(gpt2, masks)
+    gated = gl.redundancy(gpt2, tokenizer, examples)
+    for mask, a, b in zip(masks, gated.dead, gated.unique, strict=True):
+        assert torch.equal(a, ~mask)
+        assert not b[~mask].any()
+    assert gated.uniqueness == pytest.approx(small.uniqueness)
+    assert gated.rebuilt(0.5) == pytest.approx(small.rebuilt(0.5))
+
+
+@pytest.mark.parametrize("ridge", [1e-4, 0.1])
+def test_a_gated_models_kept_neurons_have_the_shrunk_models_figures(model, tokenizer, many, ridge):
+    masks = random_masks(model, equal=False)
+    small = gl.redundancy(gl.shrink(model, masks), tokenizer, many, ridge=ridge)
+    gl.gate(model, masks)
+    gated = gl.redundancy(model, tokenizer, many, ridge=ridge)
+    for name in ("reconstructability", "obs", "max_cosine", "sensitivity", "energy"):
+        pairs = zip(getattr(gated, name), masks, getattr(small, name), strict=True)
+        for a, mask, b in pairs:
+            torch.testing.assert_close(a[mask], b, rtol=2e-4, atol=1e-5 * float(b.abs().max()))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.models import CONTEXT, N, hooks_of, random_masks, tiny
+from helpers.models import CONTEXT, N, every_architecture, hooks_of, random_masks, tiny
 from torch import nn
 
 import gumlab as gl
@@ -14,6 +14,7 @@ from gumlab.feedforward import is_linear
 from gumlab.measurement import compare, latencies, why_little
 
 
+@every_architecture
 def test_counts(model):
     cost = gl.measure(model, latency=False)
     assert cost["parameters"] == sum({id(p): p.numel() for p in model.parameters()}.values())
@@ -26,6 +27,7 @@ def test_counts(model):
     )
 
 
+@every_architecture
 def test_flops_are_two_per_multiply_add_of_every_linear_map_that_runs(model):
     counted = []
 

@@ -4,7 +4,15 @@ import copy
 
 import pytest
 import torch
-from helpers.models import N, hooks_of, logits_of, neuron_weights, random_masks, tiny
+from helpers.models import (
+    N,
+    every_architecture,
+    hooks_of,
+    logits_of,
+    neuron_weights,
+    random_masks,
+    tiny,
+)
 from helpers.texts import one_batch
 
 import gumlab as gl
@@ -12,6 +20,7 @@ from gumlab.collecting import RunningGrams
 from gumlab.feedforward import neurons, width_field
 
 
+@every_architecture
 @pytest.mark.parametrize("equal", [True, False])
 def test_shrunk_equals_gated_and_the_original_is_untouched(model, equal, tokenizer, examples):
     batch, masks = one_batch(model, tokenizer, examples), random_masks(model, equal)
@@ -49,6 +58,7 @@ def test_the_neurons_that_stay_keep_their_order_and_weights(model):
             assert torch.equal(new.incoming_bias(), old.incoming_bias()[mask])
 
 
+@every_architecture
 def test_it_loses_exactly_the_neurons_parameters(model):
     masks = random_masks(model, equal=False)
     small = gl.shrink(model, masks)
@@ -60,6 +70,7 @@ def test_it_loses_exactly_the_neurons_parameters(model):
     assert sizes[0] - sizes[1] == lost > 0
 
 
+@every_architecture
 def test_sizes_and_config_tell_the_truth(model):
     small = gl.shrink(model, random_masks(model))
     assert getattr(small.config, width_field(small)) == 11

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 import transformers
-from helpers.models import N, logits_of, random_masks, tiny
+from helpers.models import N, every_architecture, logits_of, random_masks, tiny
 from helpers.texts import make_examples, one_batch, word_tokenizer
 from safetensors.torch import load_file, save_file
 
@@ -21,6 +21,7 @@ def plain(folder):
     return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
+@every_architecture
 @pytest.mark.parametrize("equal", [True, False])
 def test_save_and_load_give_the_same_logits(model, equal, tokenizer, examples, tmp_path):
     small = gl.shrink(model, random_masks(model, equal))
@@ -36,6 +37,7 @@ def test_save_and_load_give_the_same_logits(model, equal, tokenizer, examples, t
     assert its_tokenizer.pad_token_id == tokenizer.pad_token_id
 
 
+@every_architecture
 def test_equal_widths_load_in_plain_transformers(model, tokenizer, examples, tmp_path):
     small = gl.shrink(model, random_masks(model))
     batch = one_batch(small, tokenizer, examples)
@@ -44,6 +46,7 @@ def test_equal_widths_load_in_plain_transformers(model, tokenizer, examples, tmp
     assert "per_layer_config" not in json.loads((folder / "config.json").read_text())
 
 
+@every_architecture
 def test_padded_widths_load_in_plain_transformers(model, tokenizer, examples, tmp_path):
     small = gl.shrink(model, random_masks(model, equal=False))
     batch = one_batch(small, tokenizer, examples)
@@ -59,6 +62,7 @@ def test_padded_widths_load_in_plain_transformers(model, tokenizer, examples, tm
     assert torch.equal(logits_of(ours, batch), logits_of(padded, batch))
 
 
+@every_architecture
 def test_unequal_widths_are_recorded_layer_by_layer(model, tokenizer, tmp_path):
     small = gl.shrink(model, random_masks(model, equal=False))
     folder = gl.save(small, tokenizer, tmp_path / "small")

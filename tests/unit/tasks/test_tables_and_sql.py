@@ -198,19 +198,29 @@ def test_gold_queries_find_something_and_databases_are_shared(task):
         assert example.prompt.endswith(" ->")
 
 
+def other_numbers(gold):
+    """The query with each of its numbers one lower and one higher; never LIMIT 0."""
+    for found in re.finditer(r"(?<= )\d+\b", gold):
+        for step in (-1, 1):
+            if number := int(found[0]) + step:
+                yield gold[: found.start()] + str(number) + gold[found.end() :]
+
+
+def other_literal(gold, columns, databases):
+    """The query with its text in quotes replaced by another of the same column."""
+    if found := re.search(r"'(\w+)'", gold):
+        rows = [row for database in databases for row in next(iter(database.values()))[1]]
+        position = next(i for i in range(len(columns)) if found[1] in {r[i] for r in rows})
+        other = min({row[position] for row in rows} - {found[1]})
+        yield gold.replace(found[0], f"'{other}'")
+
+
 def mutants(example):
     """Wrong queries near the gold one, by kind of mistake."""
     gold = example.target
     columns = next(iter(example.databases[0].values()))[0]
-    for found in re.finditer(r"(?<= )\d+\b", gold):
-        for step in (-1, 1):
-            if number := int(found[0]) + step:  # not LIMIT 0
-                yield "number", gold[: found.start()] + str(number) + gold[found.end() :]
-    if found := re.search(r"'(\w+)'", gold):
-        rows = [row for database in example.databases for row in next(iter(database.values()))[1]]
-        position = next(i for i in range(len(columns)) if found[1] in {r[i] for r in rows})
-        other = min({row[position] for row in rows} - {found[1]})
-        yield "literal", gold.replace(found[0], f"'{other}'")
+    yield from (("number", wrong) for wrong in other_numbers(gold))
+    yield from (("literal", wrong) for wrong in other_literal(gold, columns, example.databases))
     for a, b in (("<", ">"), (">", "<"), ("=", ">"), ("DESC", "ASC"), ("ASC", "DESC")):
         if f" {a} " in gold:
             yield "operator", gold.replace(f" {a} ", f" {b} ")
