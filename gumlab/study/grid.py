@@ -111,7 +111,6 @@ class Cell:
 
 
 _CELL_FIELDS = {f.name for f in dataclasses.fields(Cell)}
-_GRID_KEYS = (_CELL_FIELDS - {"distilled", "training"}) | {"distil"}
 
 
 def expand(grid: Mapping[str, Any] | Sequence[Mapping[str, Any] | Cell]) -> list[Cell]:
@@ -200,7 +199,8 @@ def _check_options(method: Method) -> None:
     possible = _SELECT_OPTIONS if method.one_shot else _PRUNER_OPTIONS | _RULE_OPTIONS
     for option in method.options:
         if option not in possible:
-            raise unknown("setting", option, sorted(possible | _TRAINING_OPTIONS | _GRID_KEYS))
+            known = possible | _TRAINING_OPTIONS | _REQUIRED | {*_DEFAULTS}
+            raise unknown("setting", option, sorted(known))
     if not method.one_shot and method.name is not None:
         own = {key: value for key, value in method.options.items() if key in _RULE_OPTIONS}
         rule_of(str(method.name), own)  # raises for one that belongs to another method
