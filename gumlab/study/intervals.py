@@ -126,3 +126,22 @@ def compared(table: pd.DataFrame, one: str, other: str, value: str = "loss") -> 
         f"difference of {value}": f"{differences.mean():+.4f} +- {half_interval(differences):.4f}",
         "verdict": verdict(differences),
     }
+
+
+def rank_correlation(one: Any, other: Any) -> float:
+    """Spearman's rank correlation of two rows of numbers, ties at their mean rank, by pandas.
+
+    Parameters
+    ----------
+    one, other : array-like
+        Equally many numbers: lists, arrays, or tensors on the CPU.
+
+    Examples
+    --------
+    >>> rank_correlation([1, 2, 30], [2, 4, 5]), round(rank_correlation([1, 2, 3], [3, 1, 2]), 3)
+    (1.0, -0.5)
+    """
+    import numpy as np
+    import pandas as pd
+
+    return float(pd.Series(np.asarray(one)).corr(pd.Series(np.asarray(other)), method="spearman"))

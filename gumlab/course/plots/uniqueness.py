@@ -17,6 +17,7 @@ from gumlab.course.plots.figure import (
     new_figure,
     point_at,
 )
+from gumlab.study.intervals import rank_correlation
 
 
 def used_and_unique(
@@ -199,8 +200,7 @@ def against(
         place = (across[neuron], up[neuron])
         ax.annotate(name, place, (8, 6), textcoords="offset points", fontsize=9)
     ax.set(xlabel=labels[0], ylabel=labels[1])
-    ranks = [np.argsort(np.argsort(values)) for values in (across, up)]
-    rho = float(np.asarray(np.corrcoef(ranks))[0, 1])
+    rho = rank_correlation(across, up)
     return Plot(
         figure,
         f"{len(across)} neurons: {labels[0]} and {labels[1]} have a rank correlation of {rho:.2f}.",
