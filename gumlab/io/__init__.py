@@ -1,1 +1,1 @@
-"""Models in and out: load, save, the model card, and what is in a folder."""
+"""Models in and out: load, save, the model card, the state of a run, what is in a folder."""
