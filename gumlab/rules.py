@@ -120,11 +120,11 @@ class Rule:
 
         Called once a step, after the backward pass, so the weights have their gradients.
         """
-        raise NotImplementedError(f"{type(self).__name__} needs a method scores(self, now).")
+        raise GumlabError(f"{type(self).__name__} needs a method scores(self, now).")
 
     def masks(self, scores: Sequence[Tensor], kept_now: float, keep: float) -> list[Tensor]:
         """The neurons that stay, (N,) bool per layer, where the rule `selects` itself."""
-        raise NotImplementedError(f"{type(self).__name__} selects, but has no method masks.")
+        raise GumlabError(f"{type(self).__name__} selects, but has no method masks.")
 
     def state_dict(self) -> dict[str, Any]:
         """What the rule needs to go on from this step: tensors, numbers, lists and dicts of them.
