@@ -51,6 +51,18 @@ def _toy(order: Tensor) -> tuple[FeedForward, Statistics]:
     return FeedForward("toy", (fc,), proj), statistics
 
 
+_PER_OUTPUT = (
+    "That is one number per output; outgoing() is (N, D), so for one per neuron sum over axis 1."
+)
+_NAN = "A dead neuron (found.dead) gives 0 / 0, which is NaN. Use clamp_min on what you divide by."
+_INFINITE = "A dead neuron (found.dead) gives a number / 0, infinite: it would always stay."
+_BY_PLACE = (
+    "The same neurons in another order get other scores: neither a neuron's place nor chance "
+    "may count."
+)
+_ALL_EQUAL = "All neurons have the same score: then the first ones stay, whoever they are."
+
+
 class Form(Exercise):
     """Judges a criterion's form: any score of the right form is right, whatever its values."""
 
@@ -78,21 +90,20 @@ class Form(Exercise):
 
     def _problem(self, scores: Any, scores_in_order: Any) -> str | None:
         """What is wrong with the scores, and with those of the same neurons in another order."""
-        along_the_wrong_axis, nan, infinite, by_place, all_equal = (hint for hint, _ in self.hints)
         shape = tuple(getattr(scores, "shape", ()))
         if shape == (3,):
-            return along_the_wrong_axis
+            return _PER_OUTPUT
         if not isinstance(scores, Tensor) or shape != _ORDER.shape:
             shown = f"one of shape {shape}" if isinstance(scores, Tensor) else repr(scores)
             return f"A tensor of shape (6,) is due, for 6 neurons; yours gives {shown}."
         if scores.isnan().any():
-            return nan
+            return _NAN
         if not scores.isfinite().all():
-            return infinite
+            return _INFINITE
         if not torch.allclose(scores[_ORDER].double(), scores_in_order.double(), rtol=1e-3):
-            return by_place
+            return _BY_PLACE
         if (scores == scores[0]).all():
-            return all_equal
+            return _ALL_EQUAL
         return None
 
 
@@ -106,26 +117,23 @@ def _norm(layer: FeedForward) -> Tensor:
     cases=[_toy(torch.arange(6)), _toy(_ORDER)],
     hints=[
         (
-            "That is one number per output; outgoing() is (N, D), so for one per neuron sum over "
-            "axis 1.",
+            _PER_OUTPUT,
             lambda layer, found: layer.outgoing().square().sum(0),
         ),
         (
-            "A dead neuron (found.dead) gives 0 / 0, which is NaN. Use clamp_min on what you "
-            "divide by.",
+            _NAN,
             lambda layer, found: _norm(layer) * found.gram.abs().sum(1) / found.energy,
         ),
         (
-            "A dead neuron (found.dead) gives a number / 0, infinite: it would always stay.",
+            _INFINITE,
             lambda layer, found: _norm(layer) / found.energy,
         ),
         (
-            "The same neurons in another order get other scores: neither a neuron's place nor "
-            "chance may count.",
+            _BY_PLACE,
             lambda layer, found: found.energy * torch.arange(1, layer.width + 1),
         ),
         (
-            "All neurons have the same score: then the first ones stay, whoever they are.",
+            _ALL_EQUAL,
             lambda layer, found: torch.ones(layer.width),
         ),
     ],

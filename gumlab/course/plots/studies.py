@@ -19,6 +19,7 @@ from gumlab.course.plots.figure import (
     Style,
     new_figure,
 )
+from gumlab.errors import GumlabError
 from gumlab.study.claims import values
 from gumlab.study.intervals import half_interval
 
@@ -123,7 +124,9 @@ def ratios(table: pd.DataFrame) -> Plot:
         ratio = pruned[measure] / dense[measure].reindex(pruned.index)
         pruned = pruned.assign(**{measure: ratio})
     figure, (ax,) = new_figure(width=7.5, height=4.4)
+    averages = {}
     for style, (method, runs) in zip(STYLES, pruned.groupby("method", sort=False), strict=False):
+        averages[method] = runs[measures].mean()
         for distilled, some_runs in runs.groupby("distilled"):
             mean = some_runs.groupby("keep")[measures].mean()
             ax.plot(mean["sensitivity"], mean["uniqueness"], color=style.colour, lw=0.8)
@@ -142,14 +145,13 @@ def ratios(table: pd.DataFrame) -> Plot:
         ax.set_xscale("log")
     ax.set(xlabel="sensitivity / dense", ylabel="uniqueness / dense")
     ax.legend(frameon=False, fontsize=8)
-    averages = pruned.groupby("method", sort=False)[measures].mean()
-    most_sensitive = averages["sensitivity"].idxmax()
-    most_unique = averages["uniqueness"].idxmax()
+    most_sensitive = max(averages, key=lambda method: averages[method]["sensitivity"])
+    most_unique = max(averages, key=lambda method: averages[method]["uniqueness"])
     return Plot(
         figure,
         f"On average {most_sensitive} keeps the highest sensitivity "
-        f"({averages['sensitivity'].max():.2f} of dense), and {most_unique} the highest uniqueness "
-        f"({averages['uniqueness'].max():.2f} of dense).",
+        f"({averages[most_sensitive]['sensitivity']:.2f} of dense), and {most_unique} the highest "
+        f"uniqueness ({averages[most_unique]['uniqueness']:.2f} of dense).",
     )
 
 
@@ -167,6 +169,11 @@ def gaps(table: pd.DataFrame) -> Plot:
     Plot
         The gap against the share of neurons kept: a point is the mean over the seeds, a band its
         95 % t interval. The sentence gives the gap without and with distillation at each share.
+
+    Raises
+    ------
+    GumlabError
+        If the table has no losses of methods that ran both distilled and not.
     """
     rows = values(table)["gap"].rename("gap").reset_index()
     figure, (ax,) = new_figure(width=6.5)
@@ -174,6 +181,11 @@ def gaps(table: pd.DataFrame) -> Plot:
     for style, (distilled, runs) in zip(STYLES, rows.groupby("distilled"), strict=False):
         label = "distilled" if distilled else "labels only"
         means[distilled] = _draw_band(ax, runs.groupby("keep")["gap"], style, label)
+    if len(means) < 2:
+        raise GumlabError(
+            f"No gaps to compare: of the table's {len(table)} rows none has the loss of a method "
+            "that ran both distilled and not. Give the runs of both."
+        )
     ax.set(xlabel="neurons kept (%)", ylabel="loss, worst less best (nats)")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
