@@ -17,7 +17,7 @@ from sphinx.cmd.build import build_main
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-TEXTS = ("TEACHING.md", "CONTRIBUTING.md", "CHANGELOG.md")  # those that are there
+TEXTS = ("TEACHING.md", "CONTRIBUTING.md", "CHANGELOG.md")
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)\n*")  # its picture is elsewhere
 
 
@@ -31,8 +31,7 @@ def lay_out(sources: Path) -> None:
         text = text.replace(" +- ", "\u00a0±\u00a0").replace("+-", "±")  # no break within a number
         page.write_text(text, encoding="utf-8")
     for name in TEXTS:
-        if (ROOT / name).exists():
-            shutil.copy2(ROOT / name, sources)
+        shutil.copy2(ROOT / name, sources)
     (sources / "notebooks" / "download").mkdir(parents=True)
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         shutil.copy2(notebook, sources / "notebooks" / "download")

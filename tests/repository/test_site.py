@@ -86,7 +86,9 @@ def test_every_part_is_there(pages):
     expected = {file.relative_to(ROOT / "docs").with_suffix(".html") for file in texts}
     expected |= {Path("notebooks", notebook.stem + ".html") for notebook in NOTEBOOKS}
     expected |= {Path("results", file.stem + ".html") for file in (ROOT / "results").glob("*.md")}
-    expected |= {Path("TEACHING.html"), Path("search.html")}
+    expected |= {
+        Path(f"{name}.html") for name in ("TEACHING", "CONTRIBUTING", "CHANGELOG", "search")
+    }
     assert expected <= {Path(name) for name in pages}
     assert len(NOTEBOOKS) == 14
 
@@ -294,6 +296,7 @@ def a_model_and_data() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")  # Trainer, no GPU
 @pytest.mark.parametrize("page", GUIDE, ids=lambda path: path.stem)
 def test_the_guide_does_what_it_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
