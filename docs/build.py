@@ -27,9 +27,7 @@ def lay_out(sources: Path) -> None:
     shutil.copytree(DOCS, sources, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     shutil.copytree(ROOT / "results", sources / "results")
     for page in (sources / "results").glob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        text = text.replace(" +- ", "\u00a0±\u00a0").replace("+-", "±")  # no break within a number
-        page.write_text(text, encoding="utf-8")
+        page.write_text(unbroken(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name in TEXTS:
         shutil.copy2(ROOT / name, sources)
     (sources / "notebooks" / "download").mkdir(parents=True)
@@ -38,6 +36,12 @@ def lay_out(sources: Path) -> None:
         page = as_page(json.loads(notebook.read_text(encoding="utf-8")), notebook.name)
         text = json.dumps(page, ensure_ascii=False)
         (sources / "notebooks" / notebook.name).write_text(text, encoding="utf-8")
+
+
+def unbroken(text: str) -> str:
+    """The text with signs that keep a number and its spread in one line: 1.09e-03 +- 1.5e-05."""
+    text = re.sub(r"(?<=\de)-(?=\d)", "-\u2060", text)
+    return text.replace(" +- ", "\u00a0±\u00a0").replace("+-", "±")
 
 
 def as_page(notebook: dict, name: str) -> dict:
