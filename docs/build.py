@@ -17,7 +17,7 @@ from sphinx.cmd.build import build_main
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-TEXTS = ("TEACHING.md", "CONTRIBUTING.md", "CHANGELOG.md")  # those that are there
+TEXTS = ("TEACHING.md", "CONTRIBUTING.md", "CHANGELOG.md")
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)\n*")  # its picture is elsewhere
 
 
@@ -27,18 +27,21 @@ def lay_out(sources: Path) -> None:
     shutil.copytree(DOCS, sources, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     shutil.copytree(ROOT / "results", sources / "results")
     for page in (sources / "results").glob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        text = text.replace(" +- ", "\u00a0±\u00a0").replace("+-", "±")  # no break within a number
-        page.write_text(text, encoding="utf-8")
+        page.write_text(unbroken(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name in TEXTS:
-        if (ROOT / name).exists():
-            shutil.copy2(ROOT / name, sources)
+        shutil.copy2(ROOT / name, sources)
     (sources / "notebooks" / "download").mkdir(parents=True)
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         shutil.copy2(notebook, sources / "notebooks" / "download")
         page = as_page(json.loads(notebook.read_text(encoding="utf-8")), notebook.name)
         text = json.dumps(page, ensure_ascii=False)
         (sources / "notebooks" / notebook.name).write_text(text, encoding="utf-8")
+
+
+def unbroken(text: str) -> str:
+    """The text with signs that keep a number and its spread in one line: 1.09e-03 +- 1.5e-05."""
+    text = re.sub(r"(?<=\de)-(?=\d)", "-\u2060", text)
+    return text.replace(" +- ", "\u00a0±\u00a0").replace("+-", "±")
 
 
 def as_page(notebook: dict, name: str) -> dict:

@@ -86,7 +86,9 @@ def test_every_part_is_there(pages):
     expected = {file.relative_to(ROOT / "docs").with_suffix(".html") for file in texts}
     expected |= {Path("notebooks", notebook.stem + ".html") for notebook in NOTEBOOKS}
     expected |= {Path("results", file.stem + ".html") for file in (ROOT / "results").glob("*.md")}
-    expected |= {Path("TEACHING.html"), Path("search.html")}
+    expected |= {
+        Path(f"{name}.html") for name in ("TEACHING", "CONTRIBUTING", "CHANGELOG", "search")
+    }
     assert expected <= {Path(name) for name in pages}
     assert len(NOTEBOOKS) == 14
 
@@ -294,6 +296,7 @@ def a_model_and_data() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")  # Trainer, no GPU
 @pytest.mark.parametrize("page", GUIDE, ids=lambda path: path.stem)
 def test_the_guide_does_what_it_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -318,11 +321,11 @@ def test_the_guide_does_what_it_says(page, tmp_path, monkeypatch, capsys):
 
 def typed(line: str) -> None:
     """Run a `gumlab` command; of what builds an environment, see that it could be run here."""
-    from gumlab.cli import commands
+    from gumlab.cli.application import app
 
     words = shlex.split(line)
     if words[0] == "gumlab":
-        assert not commands.app(words[1:], standalone_mode=False), line
+        assert not app(words[1:], standalone_mode=False), line
         return
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     match words:
@@ -333,8 +336,6 @@ def typed(line: str) -> None:
             extras = package.removeprefix(".[").removesuffix("]").split(",")
             assert set(extras) <= project["optional-dependencies"].keys()
         case [".venv/bin/gumlab", command]:
-            assert command in {
-                known.callback.__name__ for known in commands.app.registered_commands
-            }
+            assert command in {known.callback.__name__ for known in app.registered_commands}
         case _:
             assert words == ["python3", "-m", "venv", ".venv"], f"nobody has run: {line}"
