@@ -6,6 +6,11 @@ BIN = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
 # the ledger is made from the study, so it comes last
 LEDGER = benchmarks/quality/ledger.py
 BENCHMARKS = $(filter-out $(LEDGER),$(sort $(wildcard benchmarks/speed/*.py benchmarks/quality/*.py))) $(LEDGER)
+# a process for each core (JOBS=1: none), a file to each, the notebooks, which take longest, first
+JOBS ?= logical
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
+NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=150
+NOTEBOOKS = $(or $(wildcard notebooks/*.ipynb),$(error No notebook in notebooks/, so none was tested))
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 
 .PHONY: help demo lab app test test-package test-browser test-notebooks notebooks bench mutations lint assets coverage lowest docs clean
@@ -28,20 +33,17 @@ lab: $(READY) ## Open JupyterLab at the first notebook
 app: $(READY) ## Serve all explorers as one page
 	$(PY) -m voila notebooks/app/explorers.ipynb
 
-test: $(READY) ## Run the tests and every notebook under nbval, side by side (about half an hour)
-	@$(MAKE) -j2 --no-print-directory test-browser test-package test-notebooks
+test: $(READY) ## Run the tests, a browser's too where there is one, and every notebook
+	$(PYTEST) $(NBVAL) $(NOTEBOOKS) tests
 
-test-package: $(READY) ## Run the tests of the package
-	$(PY) -m pytest -q --ignore tests/notebooks/test_browser.py
+test-package: $(READY) ## Run the tests that need no browser
+	$(PYTEST) --ignore tests/notebooks/test_browser.py tests
 
-test-browser: $(READY) ## Run every notebook in a browser, where there is one
-	$(PY) -m pytest -q tests/notebooks/test_browser.py
+test-browser: $(READY) ## Run the tests in a browser, where there is one
+	$(PYTEST) tests/notebooks/test_browser.py
 
-test-notebooks: test-notebooks-0 test-notebooks-1 ## Run every notebook under nbval
-
-test-notebooks-%: $(READY)
-	@ls notebooks/$**.ipynb >/dev/null 2>&1 || { echo "No notebook in notebooks/, so none was tested."; exit 1; }
-	$(PY) -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=150 notebooks/$**.ipynb
+test-notebooks: $(READY) ## Run every notebook under nbval
+	$(PYTEST) $(NBVAL) $(NOTEBOOKS)
 
 notebooks: $(READY) ## Run every notebook again and write it back in normal form
 	$(PY) tools/run_notebooks.py
@@ -50,8 +52,8 @@ bench: $(READY) ## Run every benchmark (hours; each goes on where it was stopped
 	$(PY) -m pip install -q -c constraints.txt -e ".[bench]"
 	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(PY) $$script; done
 
-mutations: $(READY) ## Break the package on purpose, and see that a test notices each time (minutes)
-	$(PY) tools/mutations.py
+mutations: $(READY) ## Break the package on purpose, and see that a test notices each time (ARGS=FILE for one)
+	$(PY) tools/mutations.py $(ARGS)
 
 lint: $(READY) ## Check style, types, versions in step, fresh notebooks and tables, the address
 	$(PY) -m ruff check

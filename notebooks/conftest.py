@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Generator
+from unittest import mock
 
 import pytest
 from nbformat.v4 import new_code_cell
@@ -43,10 +44,11 @@ moved(explorer)
 FIRST_FAILURE = pytest.StashKey[int]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Kernels inherit these, so that a notebook prints the same on every run."""
-    if config.option.nbval or config.option.nbval_lax:
-        os.environ.update(KERNEL_ENVIRONMENT)
+    with mock.patch.dict(os.environ, KERNEL_ENVIRONMENT if isinstance(item, IPyNbCell) else {}):
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
