@@ -1,0 +1,77 @@
+"""What the guide says to type does what the guide says it does."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GUIDE = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The code blocks of a page of the guide: language and text."""
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def a_model_and_data() -> None:
+    """What "Your own model and data" takes for granted: the reader's own, in this folder."""
+    import gumlab as gl
+
+    model, tokenizer = gl.load("tiny-gpt2")
+    gl.save(model, tokenizer, "my-model")
+    examples = gl.load_task("restaurants").train[:100]
+    rows = [json.dumps({"prompt": e.prompt, "target": e.target}) for e in examples]
+    Path("my-data.jsonl").write_text("\n".join(rows), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")  # Trainer, no GPU
+@pytest.mark.parametrize("page", GUIDE, ids=lambda path: path.stem)
+def test_the_guide_does_what_it_says(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if page.stem == "your_model_and_data":
+        a_model_and_data()
+    names: dict[str, object] = {}
+    printed = None
+    for language, text in blocks(page):
+        capsys.readouterr()
+        if language == "python":
+            exec(compile(text, page.name, "exec"), names)
+            printed = capsys.readouterr().out
+        elif language == "text":
+            assert printed == text
+        elif language == "json":
+            assert {"prompt", "target"} <= json.loads(text).keys()
+        else:
+            assert language == "sh", f"{page.name} has a block of {language}"
+            for line in text.splitlines():
+                typed(line)
+
+
+def typed(line: str) -> None:
+    """Run a `gumlab` command; of what builds an environment, see that it could be run here."""
+    from gumlab.cli.application import app
+
+    words = shlex.split(line)
+    if words[0] == "gumlab":
+        assert not app(words[1:], standalone_mode=False), line
+        return
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    match words:
+        case ["make", target]:
+            assert f"\n{target}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+        case [".venv/bin/pip", "install", "-c", constraints, "-e", package]:
+            assert (ROOT / constraints).exists()
+            extras = package.removeprefix(".[").removesuffix("]").split(",")
+            assert set(extras) <= project["optional-dependencies"].keys()
+        case [".venv/bin/gumlab", command]:
+            assert command in {known.callback.__name__ for known in app.registered_commands}
+        case _:
+            assert words == ["python3", "-m", "venv", ".venv"], f"nobody has run: {line}"
