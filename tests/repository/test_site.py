@@ -199,6 +199,10 @@ def watched(browser, origin: str, width: int = WIDE, **options) -> Iterator:
         if not request.url.startswith((origin, "data:")):
             troubles.append(f"{tab.url} asks for {request.url}")
 
+    def failed(request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # the tab went on before it had the icon
+            troubles.append(f"{request.url}: {request.failure}")
+
     def answered(response) -> None:
         if response.status >= 400:
             troubles.append(f"{response.status} for {response.url}")
@@ -211,7 +215,7 @@ def watched(browser, origin: str, width: int = WIDE, **options) -> Iterator:
     tab.on("response", answered)
     tab.on("console", said)
     tab.on("pageerror", lambda error: troubles.append(f"{tab.url} raises {error}"))
-    tab.on("requestfailed", lambda request: troubles.append(f"{request.url} failed"))
+    tab.on("requestfailed", failed)
     yield tab
     context.close()
     assert troubles == []
