@@ -68,7 +68,10 @@ def task_of(name: str, data_dir: Path, tokenizer: Any, context: int) -> tuple[An
 def perform(
     name: str, task: Any, method: Method, seed: int, steps: dict[str, int], folder: Path
 ) -> dict[str, Any]:
-    """One run's row, from its file where it is there; the file appears whole or not at all."""
+    """One run's row, from its file where it is there; the file appears whole or not at all.
+
+    steps: of the run ("run"), and of each task's base.
+    """
     path = folder / f"{name}-{method.label}-{seed}.json"
     if path.exists():
         return json.loads(path.read_text())
@@ -168,7 +171,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     steps = BASE_STEPS | {"run": STEPS}
     if args.quick:
-        steps = dict.fromkeys(steps, 2)
+        steps = dict.fromkeys(steps, 4)
     model, tokenizer = gl.load(BASE, device="cpu")
     rows = []
     data = []

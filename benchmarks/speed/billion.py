@@ -66,6 +66,7 @@ class Size:
 WHOLE = Size(2048, 5632, 22, 2048, 32, 4, 32_000)
 SEVENTY = Size(8192, 28_672, 80, 2048, 64, 8, 128_256)
 TOY = Size(64, 128, 2, 128, 4, 1)
+QUICK = {"width": (1, 2), "tokens": (1, 2), "layers": (1, 2)}
 FACTORS = {"width": (0.5, 1, 2, 4), "tokens": (0.5, 1, 2, 4), "layers": (0.5, 1, 2)}
 
 
@@ -150,12 +151,15 @@ def child(size: Size) -> dict[str, float]:
 
 
 def growth(
-    base: Size, rounds: int, run: Callable[[Size], dict[str, float]] = child
+    base: Size,
+    rounds: int,
+    factors: Mapping[str, Sequence[float]],
+    run: Callable[[Size], dict[str, float]] = child,
 ) -> dict[str, pd.DataFrame]:
     """By panel, a row a size: seconds (median of the rounds) and MB beyond the model."""
     sizes = {
-        name: [replace(base, **{name: int(f * getattr(base, name))}) for f in factors]
-        for name, factors in FACTORS.items()
+        name: [replace(base, **{name: int(factor * getattr(base, name))}) for factor in panel]
+        for name, panel in factors.items()
     }
     once = list(dict.fromkeys(size for panel in sizes.values() for size in panel))
     rows = harness.in_turns(once, rounds, lambda size, _: run(size))
@@ -304,8 +308,8 @@ smaller models ran {rounds} times, the large one once.
 def main() -> None:
     harness.answer(lambda size: perform(Size(**size)))
     args = harness.parsed(harness.options(__doc__, rounds=3))
-    whole, base = (TOY, TOY) if args.quick else (WHOLE, Size())
-    panels = growth(base, args.rounds)
+    whole, base, factors = (TOY, TOY, QUICK) if args.quick else (WHOLE, Size(), FACTORS)
+    panels = growth(base, args.rounds, factors)
     harness.save_figure(args, "billion.png", draw(panels))
     text = report(args.command, whole, child(whole), base, panels, args.rounds)
     harness.write(args, "billion.md", text)

@@ -25,9 +25,8 @@ def test_the_shape_counts_a_layers_weights(billion):
     assert billion.TOY.layer() == sum(weights)
 
 
-def test_every_size_is_scored_refitted_cut_and_told(billion, tmp_path, monkeypatch):
+def test_every_size_is_scored_refitted_cut_and_told(billion, tmp_path):
     factors = {"width": (0.5, 1), "tokens": (1, 2), "layers": (0.5, 1)}
-    monkeypatch.setattr(billion, "FACTORS", factors)
     rows = []
 
     def run(size):  # memory says nothing in a process that did other things before
@@ -35,7 +34,7 @@ def test_every_size_is_scored_refitted_cut_and_told(billion, tmp_path, monkeypat
         rows.append(row | {"peak": row["model"] + size.width**2})
         return rows[-1]
 
-    panels = billion.growth(billion.TOY, 1, run)
+    panels = billion.growth(billion.TOY, 1, factors, run)
     assert len(rows) == 4  # the base belongs to all three panels
     for row in rows:
         assert row["parameters"] - row["left"] == row["layers"] * row["width"] // 2 * 3 * row["d"]
