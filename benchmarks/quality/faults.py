@@ -89,7 +89,8 @@ def statements(folder: Path, tries: Tries) -> Told:
 def leaks(folder: Path, tries: Tries) -> Told:
     alive, memory = test_faults.cycles(200)
     assert alive[1] == alive[2], alive
-    first, rest = memory[1] - memory[0], memory[2] - memory[1]
+    first = memory[1] - memory[0]
+    rest = memory[2] - memory[1]
     assert rest <= first, memory
     text = f"{alive[2] - alive[1]} tensors more alive after 200 than after 50; memory grew by "
     text += f"{first:.1f} MB in the first 50 and {rest:.1f} MB in the other 150"

@@ -105,7 +105,8 @@ def compared(
 def told(turns: dict[str, list[tuple[float, Outcome]]]) -> dict[str, str]:
     """A method's row: ratios within a round, the largest differences of all rounds."""
     times = pd.DataFrame({way: [spent for spent, _ in runs] for way, runs in turns.items()})
-    swapped, gaps = [], []
+    swapped = []
+    gaps = []
     for (_, masked), (_, cut) in zip(turns["masked"], turns["cut"], strict=True):
         pairs = zip(masked[1], cut[1], strict=True)
         swapped.append(sum(int((ours ^ theirs).sum()) for ours, theirs in pairs) // 2)

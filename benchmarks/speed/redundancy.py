@@ -145,11 +145,12 @@ def against_lstsq(tokens: int, sample: int, rounds: int, ridge: float = 1e-12) -
 
     def at_once() -> np.ndarray:
         gram = h.T @ h
-        found = Statistics(gram, *[torch.zeros(len(gram))] * 7, tokens=len(h))
-        return inspection.reconstructability(found, ridge).numpy()
+        statistics = Statistics(gram, *[torch.zeros(len(gram))] * 7, tokens=len(h))
+        return inspection.reconstructability(statistics, ridge).numpy()
 
     def fit(i: int) -> float:
-        others, target = np.delete(h.numpy(), i, axis=1), h[:, i].numpy()
+        target = h[:, i].numpy()
+        others = np.delete(h.numpy(), i, axis=1)
         weights = np.linalg.lstsq(others, target, rcond=None)[0]
         return 1 - np.square(target - others @ weights).sum() / np.square(target).sum()
 
@@ -197,7 +198,7 @@ def growth(panels: Mapping[str, Sequence[Size]], rounds: int) -> pd.DataFrame:
     return rows.assign(median=times.median(axis=1), least=times.min(axis=1), most=times.max(axis=1))
 
 
-def draw(found: pd.DataFrame, panels: Mapping[str, Sequence[Size]]) -> Any:
+def draw(grown: pd.DataFrame, panels: Mapping[str, Sequence[Size]]) -> Any:
     """Seconds against tokens, width and layers; dashed: in proportion."""
     from matplotlib.ticker import LogLocator
 
@@ -205,8 +206,9 @@ def draw(found: pd.DataFrame, panels: Mapping[str, Sequence[Size]]) -> Any:
 
     figure, axes = new_figure(len(panels), width=9.6, height=3.2)
     for ax, (name, sizes) in zip(axes, panels.items(), strict=True):
-        rows = found.loc[sizes]
-        x, y = rows[name], rows["median"]
+        rows = grown.loc[sizes]
+        x = rows[name]
+        y = rows["median"]
         bars = [y - rows["least"], rows["most"] - y]
         ax.errorbar(x, y, bars, fmt="o-", color=BLUE, capsize=3, label="median, least to most")
         ax.plot(x, y.iloc[-1] * x / x.iloc[-1], "--", color=GREY, label="in proportion")
@@ -253,7 +255,8 @@ The budget is a ratio of at most {BUDGET}: {"kept" if good else "exceeded"}.
 
 
 def lstsq_text(fits: pd.DataFrame) -> str:
-    first, apart = fits.iloc[0], fits["apart"].max()
+    first = fits.iloc[0]
+    apart = fits["apart"].max()
     good = fits["faster"].median() >= FASTER and apart <= AGREE
     return f"""## Reconstructability: all at once, or one fit per neuron
 
