@@ -1,6 +1,7 @@
-"""Break the lifecycle on purpose, one line at a time: each breakage must fail the test it names.
+"""Break the package on purpose, one line at a time: each breakage must fail the test it names.
 
-    python tools/mutations.py
+    python tools/mutations.py             # all of them, and results/mutations.md
+    python tools/mutations.py pruner.py   # only those in gumlab/pruner.py
 
 Works on a copy of the package and its tests in a temporary folder; every named test must first
 pass there unbroken. Writes results/mutations.md; exits with 1 where a breakage goes unnoticed, or
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NEEDED = ("gumlab", "tests", "tools", "pyproject.toml")
+NEEDED = ("gumlab", "notebooks", "tests", "tools", "pyproject.toml")
 # A test that fails by one of these has met the writing of the breakage, not what it breaks.
 WRONG_REASONS = ("ImportError", "ModuleNotFoundError", "NameError", "SyntaxError", "fixture")
 
@@ -39,39 +40,67 @@ class Mutation(NamedTuple):
 
 MUTATIONS = (
     Mutation(
-        "Top_v keeps one neuron too many",
-        "selection.py",
-        "stable=True)[:count]] = True",
-        "stable=True)[: count + 1]] = True",
-        "unit/test_selection.py::test_fixed_widths_take_the_best_of_each_layer",
+        "the refit has no ridge",
+        "gram.py",
+        "raised.diagonal().add_(ridge * mean_energy)",
+        "raised.diagonal().add_(0 * ridge * mean_energy)",
+        "unit/test_gram.py::test_the_ridge_is_of_the_neurons_that_fire",
     ),
     Mutation(
-        "ties are broken by keeping more",
-        "selection.py",
-        "mask[scores.argsort(descending=True, stable=True)[:count]] = True",
-        "mask |= scores >= scores.sort(descending=True).values[count - 1]",
-        "unit/test_selection.py::test_ties_go_to_the_first_position",
+        "dead neurons count in the ridge",
+        "gram.py",
+        "firing = (energy > 0).sum().clamp_min(1)",
+        "firing = len(energy)",
+        "unit/test_gram.py::test_the_ridge_is_of_the_neurons_that_fire",
     ),
     Mutation(
-        "a global budget is spent layer by layer",
-        "selection.py",
-        'if scope == "layer":',
-        "if scope in SCOPES:",
-        "unit/test_selection.py::test_exactly_round_keep_n_neurons_stay[0-global]",
+        "what the kept rebuild of a removed neuron counts as unrebuilt",
+        "gram.py",
+        "raised.diagonal() - rows.square().sum(0)",
+        "raised.diagonal() - 0 * rows.square().sum(0)",
+        "unit/test_gram.py::test_unrebuilt_is_the_residual_of_least_squares_on_the_other_kept[0]",
     ),
     Mutation(
-        "the schedule is one step late",
-        "selection.py",
-        "m = 1 - (step / steps - start)",
-        "m = 1 - ((step - 1) / steps - start)",
-        "unit/test_selection.py::test_the_schedule_by_hand",
+        "a neuron is its own twin",
+        "gram.py",
+        "return alike.fill_diagonal_(False).nonzero()",
+        "return alike.nonzero()",
+        "integration/test_twin_filter.py::test_the_pairs_are_those_above_the_threshold_in_both_orders",
     ),
     Mutation(
-        "a floor comes on top of the total",
-        "selection.py",
-        "return apportion(wanted, total, low, sizes, multiple_of)",
-        "return apportion(wanted, total + floor, low, sizes, multiple_of)",
-        "unit/test_selection.py::test_exactly_round_keep_n_neurons_stay[1-global]",
+        "padding tokens count in the Gram matrix",
+        "collecting.py",
+        "rows = h.flatten(0, -2)[real.flatten()].float()",
+        "rows = h.flatten(0, -2).float()",
+        "unit/test_inspection.py::test_the_gram_is_the_stacked_activations[gpt2]",
+    ),
+    Mutation(
+        "padding tokens count in the running Gram sums",
+        "collecting.py",
+        "real = mask.flatten().nonzero().flatten()",
+        "real = (mask >= 0).flatten().nonzero().flatten()",
+        "unit/test_gating.py::test_running_grams_are_exactly_the_real_tokens[gpt2]",
+    ),
+    Mutation(
+        "sensitivity is of the batch, not of each sequence",
+        "collecting.py",
+        "return total.abs()",
+        "return total.sum(0, keepdim=True).abs()",
+        "unit/test_inspection.py::test_batch_size_and_padding_change_nothing[gpt2]",
+    ),
+    Mutation(
+        "a layer is measured as if the ones before were whole",
+        "collecting.py",
+        "        if changing:\n",
+        "        if changing and not rows:\n",
+        "unit/test_collecting.py::test_each_layer_is_measured_behind_what_was_done_to_the_ones_before[gpt2]",
+    ),
+    Mutation(
+        "of two micro-batches the second fades the first",
+        "collecting.py",
+        "self._fade = 1.0 if self._added_at == self.step else self.memory",
+        "self._fade = self.memory",
+        "integration/test_trainer.py::test_two_halves_accumulated_are_one_batch[gum]",
     ),
     Mutation(
         "Conv1D is read untransposed",
@@ -83,16 +112,15 @@ MUTATIONS = (
     Mutation(
         "the output projection is cut along the wrong axis",
         "feedforward.py",
-        "int(not is_conv1d(self.proj)), index)]",
-        "int(is_conv1d(self.proj)), index)]",
-        "integration/test_invariants.py::test_1_3_4_ties_biases_and_odd_widths_change_nothing"
-        "[gpt2-as-wide-as-the-model]",
+        "int(not is_conv1d(self.proj)), index))",
+        "int(is_conv1d(self.proj)), index))",
+        "integration/test_invariants.py::test_1_3_4_ties_biases_and_odd_widths_change_nothing[gpt2-as-wide-as-the-model]",
     ),
     Mutation(
         "the biases of the first neurons stay, not of the kept",
         "feedforward.py",
-        "found.append((module.bias, 0, rows))",
-        "found.append((module.bias, 0, torch.arange(len(rows))))",
+        "places.append((module.bias, 0, rows))",
+        "places.append((module.bias, 0, torch.arange(len(rows))))",
         "unit/test_removal.py::test_the_neurons_that_stay_keep_their_order_and_weights[gpt2]",
     ),
     Mutation(
@@ -117,69 +145,284 @@ MUTATIONS = (
         "unit/test_feedforward.py::test_replacements_take_neurons_and_pad_with_zeros[gpt_neo]",
     ),
     Mutation(
-        "padding tokens count in the Gram matrix",
-        "collecting.py",
-        "rows = h.flatten(0, -2)[real.flatten()].float()",
-        "rows = h.flatten(0, -2).float()",
-        "unit/test_inspection.py::test_the_gram_is_the_stacked_activations[gpt2]",
-    ),
-    Mutation(
-        "padding tokens count in the running Gram sums",
-        "collecting.py",
-        "real = mask.flatten().nonzero().flatten()",
-        "real = (mask >= 0).flatten().nonzero().flatten()",
-        "unit/test_gating.py::test_running_grams_are_exactly_the_real_tokens[gpt2]",
-    ),
-    Mutation(
-        "the straight-through gradient has the wrong sign",
-        "gating.py",
-        "product := h * grad",
-        "product := -h * grad",
-        "unit/test_gating.py::test_a_gate_passes_the_masked_gradient_to_h",
-    ),
-    Mutation(
         "removed neurons count in GUM's similarity",
         "scoring.py",
-        "kept = inverse * mask",
-        "kept = inverse",
+        "kept = inverse_norm * mask",
+        "kept = inverse_norm",
         "unit/test_scoring.py::test_mean_similarity_is_the_double_loop",
     ),
     Mutation(
         "OBS leaves out how unique a neuron is",
         "scoring.py",
-        "(squared_norm(layer) * unrebuilt(found.gram, ridge)).float()",
-        "(squared_norm(layer) * found.energy).float()",
-        "unit/test_collecting.py::test_obs_is_the_error_of_deleting_and_refitting[gpt2]",
+        "(squared_norm(layer) * unrebuilt(statistics.gram, ridge)).float()",
+        "(squared_norm(layer) * statistics.energy).float()",
+        "unit/test_data_scores.py::test_obs_is_the_error_of_deleting_and_refitting[gpt2]",
+    ),
+    Mutation(
+        "Top_v keeps one neuron too many",
+        "selection.py",
+        "stable=True)[:count]] = True",
+        "stable=True)[: count + 1]] = True",
+        "unit/test_selection.py::test_fixed_widths_take_the_best_of_each_layer",
+    ),
+    Mutation(
+        "ties are broken by keeping more",
+        "selection.py",
+        "mask[scores.argsort(descending=True, stable=True)[:count]] = True",
+        "mask |= scores >= scores.sort(descending=True).values[count - 1]",
+        "unit/test_selection.py::test_ties_go_to_the_first_position",
+    ),
+    Mutation(
+        "a global budget is spent layer by layer",
+        "selection.py",
+        'if self.scope == "layer":',
+        "if self.scope in SCOPES:",
+        "unit/test_selection.py::test_exactly_round_keep_n_neurons_stay[0-global]",
+    ),
+    Mutation(
+        "the schedule is one step late",
+        "selection.py",
+        "m = 1 - (step / steps - start)",
+        "m = 1 - ((step - 1) / steps - start)",
+        "unit/test_selection.py::test_the_schedule_by_hand",
+    ),
+    Mutation(
+        "a floor comes on top of the total",
+        "selection.py",
+        "return apportion(wanted, total, self.least_widths",
+        "return apportion(wanted, total + self.floor, self.least_widths",
+        "unit/test_selection.py::test_exactly_round_keep_n_neurons_stay[1-global]",
     ),
     Mutation(
         "of two twins the higher-scored goes",
         "selection.py",
-        "rank[partner] < rank[one]",
-        "rank[partner] > rank[one]",
+        "place[partner] < place[neuron]",
+        "place[partner] > place[neuron]",
         "integration/test_twin_filter.py::test_of_two_twins_the_higher_stays_and_of_equal_ones_the_first",
     ),
     Mutation(
-        "the refit has no ridge",
-        "gram.py",
-        "add_(ridge * (energy.sum()",
-        "add_(0 * ridge * (energy.sum()",
-        "unit/test_collecting.py::test_the_ridge_is_of_the_neurons_that_fire",
+        "the straight-through gradient has the wrong sign",
+        "gating.py",
+        "product = h * grad",
+        "product = -h * grad",
+        "unit/test_gating.py::test_a_gate_passes_the_masked_gradient_to_h",
     ),
     Mutation(
-        "the refit takes the removed neurons for the kept",
+        "GUM's penalty ignores the schedule",
+        "rules.py",
+        "return self.penalty * now.kept_now / now.keep",
+        "return self.penalty",
+        "unit/test_pruner.py::test_the_penalty_follows_the_schedule[1-gate]",
+    ),
+    Mutation(
+        "a removed neuron has the gradient of a kept one",
+        "rules.py",
+        "scoring.neuron_gradient(layer, now.masks[i])",
+        "scoring.neuron_gradient(layer, torch.ones_like(now.masks[i]))",
+        "unit/test_pruner.py::test_a_removed_neuron_hears_nothing_with_the_neuron_gradient",
+    ),
+    Mutation(
+        "an option that a method does not have is passed over",
+        "rules.py",
+        "        if name not in own:\n",
+        "        if name not in own and not options:\n",
+        "unit/test_rules.py::test_an_option_that_a_method_does_not_have_is_refused_by_name[-lamda_gum-]",
+    ),
+    Mutation(
+        "a resumed run has forgotten Adam's moments",
+        "rules.py",
+        'self._optimizer.load_state_dict(state["optimizer"])',
+        "pass",
+        "unit/test_rules.py::test_a_state_goes_through_a_file_and_the_run_goes_on_as_it_was[movement-layer-gate]",
+    ),
+    Mutation(
+        "masks change after they were frozen",
+        "pruner.py",
+        "if self.freeze and self.step_count >= self.end * self.steps:",
+        "if not self.freeze:",
+        "unit/test_pruner.py::test_freeze_holds_the_masks_from_end_on",
+    ),
+    Mutation(
+        "with final=True a removed neuron may return",
+        "pruner.py",
+        "        if not self.final:\n            return list(scores)\n",
+        "        if not self.final or scores:\n            return list(scores)\n",
+        "integration/test_cut_runs.py::test_what_is_out_stays_out_and_then_leaves[1-global]",
+    ),
+    Mutation(
+        "a state of other settings is taken",
+        "pruner.py",
+        "        if differ:\n",
+        "        if differ and not self.keep:\n",
+        "integration/test_trainer.py::test_a_checkpoint_of_another_pruner_says_so[gradient]",
+    ),
+    Mutation(
+        "masks of a cut model are over neurons that are gone",
+        "pruner.py",
+        "return [gate.mask for gate in self.gates]",
+        "return [gate.original_mask for gate in self.gates]",
+        "integration/test_cut_runs.py::test_it_cuts_when_an_eighth_is_out_and_when_no_more_will_go",
+    ),
+    Mutation(
+        "the kept neurons take over nothing",
         "removal.py",
-        "found.gram[mask][:, ~mask].double() @ removed",
-        "found.gram[mask][:, mask].double() @ layer.outgoing()[mask].double()",
-        "unit/test_collecting.py::test_the_refit_is_least_squares[True]",
+        "target = off_diagonal @ removed_weights",
+        "target = 0 * (off_diagonal @ removed_weights)",
+        "unit/test_refit.py::test_the_refit_is_least_squares[True]",
     ),
     Mutation(
         "tied weights come apart in the copy",
         "removal.py",
-        "    remove_gates(small)\n    for layer",
-        "    remove_gates(small)\n"
-        "    small.set_output_embeddings(copy.deepcopy(small.get_output_embeddings()))\n"
-        "    for layer",
+        "    for layer in neurons(small):\n        layer.set_sizes()",
+        "    small.set_output_embeddings(copy.deepcopy(small.get_output_embeddings()))\n    for layer in neurons(small):\n        layer.set_sizes()",
         "unit/test_removal.py::test_the_copy_shares_no_storage",
+    ),
+    Mutation(
+        "an optimizer's moments stay as long as before the cut",
+        "removal.py",
+        "_cut_state(optimizer.state[parameter], shape, axis, rows)",
+        "pass",
+        "integration/test_cut_runs.py::test_the_optimizers_state_is_cut_with_the_weights[adamw-gpt2]",
+    ),
+    Mutation(
+        "the config keeps the width from before the cut",
+        "removal.py",
+        "setattr(model.config, field, widths.pop())",
+        "widths.pop()",
+        "unit/test_removal.py::test_sizes_and_config_tell_the_truth[gpt2]",
+    ),
+    Mutation(
+        "the calibration of prune does not reach the scores",
+        "removal.py",
+        "scores = score(model, method, tokenizer, task, **calibration)",
+        "scores = score(model, method, tokenizer, task)",
+        "unit/test_rules.py::test_the_calibration_of_prune_is_that_of_scores_and_refit",
+    ),
+    Mutation(
+        "Ctrl-C ends a command as if all were well",
+        "cli/commands.py",
+        "            raise typer.Exit(130) from None\n\n\napp",
+        "            raise typer.Exit(0) from None\n\n\napp",
+        "integration/test_cli.py::test_ctrl_c_is_one_sentence_and_130[evaluate]",
+    ),
+    Mutation(
+        "NaN goes into the JSON of a command",
+        "cli/printing.py",
+        "parse_constant=lambda _: None",
+        "parse_constant=float",
+        "integration/test_cli.py::test_json_has_no_nan",
+    ),
+    Mutation(
+        "any numbers of the right shape are right",
+        "course/check/judging.py",
+        "return torch.allclose(got.detach().double(), right.double(), atol=1e-5)",
+        "return True",
+        "unit/course/test_check.py::test_an_unknown_mistake_shows_the_first_case_that_differs",
+    ),
+    Mutation(
+        "the reference passes for the learner's own",
+        "course/check/judging.py",
+        "        if attempt is self.reference:\n            return False\n",
+        "",
+        "notebooks/test_release.py::test_grading_passes_a_right_answer_and_nothing_else[kept_count]",
+    ),
+    Mutation(
+        "a student's copy keeps the solutions",
+        "course/releasing.py",
+        'SOLUTION.sub("", text)',
+        "text",
+        "notebooks/test_release.py::test_only_the_fold_with_the_solution_goes",
+    ),
+    Mutation(
+        "a number that no training makes is not named",
+        "io/diagnosis.py",
+        "LARGEST_PLAUSIBLE = 1e6",
+        "LARGEST_PLAUSIBLE = 1e39",
+        "unit/io/test_diagnosis.py::test_a_number_that_no_training_makes_is_named",
+    ),
+    Mutation(
+        "doctor says that gumlab loads what it refuses",
+        "io/diagnosis.py",
+        "if is_as_saved and tokenizer is not None:",
+        "if tokenizer is not None:",
+        "integration/test_checkpoint_faults.py::test_one_flipped_bit_is_refused_by_load_and_named_by_doctor",
+    ),
+    Mutation(
+        "weights that are missing are loaded as noise",
+        "io/loading.py",
+        "    if wrong:\n",
+        "    if wrong and not folder:\n",
+        "unit/io/test_saving.py::test_a_head_of_its_own_that_is_missing_is_noticed[True]",
+    ),
+    Mutation(
+        "layers of their own width keep what transformers drew",
+        "io/loading.py",
+        "nn.Parameter(stored.to(dtype))",
+        "nn.Parameter(torch.rand_like(stored).to(dtype))",
+        "unit/io/test_saving.py::test_save_and_load_give_the_same_logits[False-gpt2]",
+    ),
+    Mutation(
+        "a changed file is not noticed",
+        "io/record.py",
+        "if present.get(name) != digest",
+        "if name not in present",
+        "integration/test_checkpoint_faults.py::test_one_flipped_bit_is_refused_by_load_and_named_by_doctor",
+    ),
+    Mutation(
+        "every layer is recorded with the first one's width",
+        "io/saving.py",
+        "str(number): {field: layer.width} for",
+        "str(number): {field: neurons(model)[0].width} for",
+        "unit/io/test_saving.py::test_unequal_widths_are_recorded_layer_by_layer[gpt2]",
+    ),
+    Mutation(
+        "a save is written where the old one stands",
+        "io/saving.py",
+        "fresh = _new_folder_beside(target)",
+        "fresh = target\n    fresh.mkdir(parents=True, exist_ok=True)",
+        "unit/io/test_saving.py::test_a_save_that_fails_half_way_changes_nothing[True-RuntimeError]",
+    ),
+    Mutation(
+        "half a state is read for a whole one",
+        "io/states.py",
+        "half.replace(path)",
+        "path.write_bytes(half.read_bytes()[:-1])",
+        "unit/test_rules.py::test_a_state_that_is_damaged_or_missing_says_so",
+    ),
+    Mutation(
+        "a claim that holds is told as its opposite",
+        "study/claims.py",
+        '{"lower": AS_CLAIMED, "higher": OPPOSITE,',
+        '{"lower": OPPOSITE, "higher": AS_CLAIMED,',
+        "unit/study/test_paper.py::test_the_ledger_finds_what_was_put_in",
+    ),
+    Mutation(
+        "the interval has a degree of freedom too many",
+        "study/intervals.py",
+        "df=count - 1",
+        "df=count",
+        "unit/study/test_paper.py::test_t_is_students",
+    ),
+    Mutation(
+        "differences are not paired by seed",
+        "study/intervals.py",
+        "(by_method[one] - by_method[other]).dropna()",
+        "(by_method[one] - by_method[other].sort_values().values).dropna()",
+        "unit/study/test_paper.py::test_differences_are_paired_by_seed",
+    ),
+    Mutation(
+        "a pupil does not wait for its teacher",
+        "study/runs.py",
+        "            needs.append(cell.dense)",
+        "            pass",
+        "integration/test_study.py::test_a_row_is_what_run_gives_its_teacher_and_widths_come_first",
+    ),
+    Mutation(
+        "a row cut short stops the study",
+        "study/runs.py",
+        "except (FileNotFoundError, ValueError):",
+        "except FileNotFoundError:",
+        "integration/test_study.py::test_a_finished_run_is_not_done_again",
     ),
     Mutation(
         "the prompt is learned too",
@@ -187,6 +430,27 @@ MUTATIONS = (
         "labels[i, start:end] = input_ids[i, start:end]",
         "labels[i, :end] = input_ids[i, :end]",
         "unit/tasks/test_batches.py::test_only_the_target_and_the_end_of_text_are_labelled",
+    ),
+    Mutation(
+        "a long prompt loses its end",
+        "tasks/batches.py",
+        "prompt = prompt[-room:]",
+        "prompt = prompt[:room]",
+        "unit/tasks/test_batches.py::test_long_prompts_lose_their_left_and_are_counted",
+    ),
+    Mutation(
+        "generated SQL may do whatever it likes",
+        "tasks/sql.py",
+        "connection.set_authorizer(authorize)",
+        "pass",
+        "unit/tasks/test_tables_and_sql.py::test_the_authorizer_holds_even_without_the_check_of_the_first_word[DELETE FROM towns]",
+    ),
+    Mutation(
+        "the order of rows never counts",
+        "tasks/sql.py",
+        "arranged = list if is_ordered else Counter",
+        "arranged = Counter",
+        "unit/tasks/test_tables_and_sql.py::test_order_counts_only_where_the_gold_query_orders",
     ),
 )
 
@@ -235,42 +499,65 @@ def caught(outcome: str) -> bool:
     return outcome.startswith("failure") and not any(w in outcome for w in WRONG_REASONS)
 
 
-def main() -> int:
+def main(wanted: Sequence[str]) -> int:
     import torch  # noqa: F401, for all the children
     from transformers import GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
 
+    chosen = [one for one in MUTATIONS if not wanted or one.file in wanted]
+    if not chosen:
+        files = sorted({one.file for one in MUTATIONS})
+        print(f"No breakage is in {', '.join(wanted)}. There are some in {', '.join(files)}.")
+        return 1
     sys.dont_write_bytecode = True  # a breakage may be as old as what it breaks
-    rows, survived = [], 0
+    survivors = 0
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name)
         for part in NEEDED:
             take = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             take(ROOT / part, copy / part)
-        whole = outcomes(copy, list(dict.fromkeys(one.test for one in MUTATIONS)))
-        if failed := {test: why for test, why in whole.items() if why}:
-            print(f"These do not pass unbroken: {failed}")
+        tests = list(dict.fromkeys(one.test for one in chosen))
+        print(f"First {len(tests)} tests unbroken ...", flush=True)
+        failed = {test: why for test, why in outcomes(copy, tests).items() if why}
+        for test, why in failed.items():
+            print(f"does not pass unbroken: {test}: {why}")
+        if failed:
             return 1
-        for one in MUTATIONS:
-            path = copy / "gumlab" / one.file
-            before = path.read_text(encoding="utf-8")
-            path.write_text(mutated(one), encoding="utf-8")
-            outcome = outcomes(copy, [one.test])[one.test]
-            path.write_text(before, encoding="utf-8")
-            survived += not caught(outcome)
-            told = "caught" if caught(outcome) else f"SURVIVED ({outcome or 'passed'})"
-            print(f"{told}: {one.what}. {outcome[:120]}", flush=True)
-            where = f"`gumlab/{one.file}`"
-            rows.append({"breakage": one.what, "where": where, "caught by": f"`{one.test}`"})
-            if not caught(outcome):
-                rows[-1]["caught by"] = f"**not caught** by `{one.test}`"
+        for number, one in enumerate(chosen, 1):
+            outcome = outcome_of(one, copy)
+            is_caught = caught(outcome)
+            survivors += not is_caught
+            verdict = "caught" if is_caught else f"SURVIVED ({outcome or 'passed'})"
+            place = f"[{number}/{len(chosen)}] {one.file}"
+            print(f"{place}: {verdict}: {one.what}. {outcome[:120]}", flush=True)
+            by = f"`{one.test}`" if is_caught else f"**not caught** by `{one.test}`"
+            rows.append({"breakage": one.what, "where": f"`gumlab/{one.file}`", "caught by": by})
+    if not wanted:
+        write_report(rows, survivors)
+    return int(survivors > 0)
+
+
+def outcome_of(one: Mutation, folder: Path) -> str:
+    """How the breakage's test ends while the copy in `folder` is broken."""
+    path = folder / "gumlab" / one.file
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(mutated(one), encoding="utf-8")
+    try:
+        return outcomes(folder, [one.test])[one.test]
+    finally:
+        path.write_text(whole, encoding="utf-8")
+
+
+def write_report(rows: list[dict[str, str]], survivors: int) -> None:
+    """results/mutations.md: every breakage, and what caught it."""
     sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
     from harness import made_by, markdown
 
     head = f"# Breakages that the tests notice\n\n{made_by('python tools/mutations.py')} "
-    head += f"{len(rows) - survived} of {len(rows)} caught, each by one test that passes unbroken."
-    (ROOT / "results" / "mutations.md").write_text(f"{head}\n\n{markdown(rows)}", encoding="utf-8")
-    return int(survived > 0)
+    head += f"{len(rows) - survivors} of {len(rows)} caught, each by one test that passes unbroken."
+    text = f"{head}\n\n{markdown(rows)}"
+    (ROOT / "results" / "mutations.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -287,6 +287,7 @@ def test_a_checkpoint_without_a_pruner_says_so(saved, tokenizer, tmp_path):
         ("gum", {"keep": 0.5}, r"has keep=0.4 \(here 0.5\)\. Make the pruner with the saved"),
         ("gum", {"gradient": "gate"}, "has gradient='neuron'"),
     ],
+    ids=["method", "keep", "gradient"],
 )
 def test_a_checkpoint_of_another_pruner_says_so(case, options, sentence, saved, tokenizer):
     model, pruner = made(case, **options)
