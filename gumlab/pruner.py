@@ -239,7 +239,13 @@ class Pruner:
             gate.remove()
 
     def settings(self) -> dict[str, Any]:
-        """What the pruner was made with, as JSON can hold it; a function by its name."""
+        """What the pruner was made with.
+
+        Returns
+        -------
+        dict
+            As JSON can hold it; a function stands there by its name.
+        """
         names = (
             *("method", "keep", "steps", "scope", "widths", "floor", "multiple_of", "seed"),
             *("start", "end", "freeze", "twin_filter", "gram_every", "gram_tokens", "gram_memory"),

@@ -102,11 +102,33 @@ class Study:
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, cell: Cell) -> Path:
-        """Where a run's row is stored."""
+        """Where a run's row is stored.
+
+        Parameters
+        ----------
+        cell : Cell
+            The run's settings.
+
+        Returns
+        -------
+        Path
+            A JSON file in the study's folder.
+        """
         return self.folder / f"{cell.name}.json"
 
     def checkpoint(self, cell: Cell) -> Path:
-        """Where a run's model is stored, if it is."""
+        """Where a run's model is stored, if it is.
+
+        Parameters
+        ----------
+        cell : Cell
+            The run's settings.
+
+        Returns
+        -------
+        Path
+            A folder in the study's folder.
+        """
         return self.folder / cell.name
 
     def run(

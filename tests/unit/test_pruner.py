@@ -180,6 +180,25 @@ def score_gradients(tokenizer, step, steps, **options):
 
 
 @pytest.mark.parametrize("gradient", ["gate", "neuron"])
+def test_adam_gets_the_gradient_of_a_mask(tokenizer, gradient):
+    """At all ones: of a mask on h; or, w dL/dw, of one on a neuron's weights without its bias."""
+    given, _ = score_gradients(
+        tokenizer, method="movement", step=1, steps=100, keep=0.25, gradient=gradient
+    )
+    model = tiny("gpt2").train()
+    masks = [torch.ones(layer.width, requires_grad=True) for layer in neurons(model)]
+    for layer, mask in zip(neurons(model), masks, strict=True):
+        layer.proj.register_forward_pre_hook(lambda m, args, mask=mask: (args[0] * mask,))
+    loss_of(model, one_batch(model, tokenizer, make_examples(8))).backward()
+    for layer, mask, got in zip(neurons(model), masks, given, strict=True):
+        want = mask.grad
+        if gradient == "neuron":
+            weights, slopes = layer.maps(), layer.maps(grad=True)
+            want = sum((w * s).sum(1) for w, s in zip(weights, slopes, strict=True)).detach()
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("gradient", ["gate", "neuron"])
 @pytest.mark.parametrize("step", [1, 30, 60])
 def test_the_penalty_follows_the_schedule(tokenizer, step, gradient):
     """Beyond the loss gradient: lambda_t = lambda v_t / keep times the gradient of the mean R."""
