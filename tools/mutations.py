@@ -23,7 +23,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NEEDED = ("gumlab", "notebooks", "tests", "tools", "pyproject.toml")
+NEEDED = ("gumlab", "notebooks", "tests", "tools", "TEACHING.md", "pyproject.toml")
 # A test that fails by one of these has met the writing of the breakage, not what it breaks.
 WRONG_REASONS = ("ImportError", "ModuleNotFoundError", "NameError", "SyntaxError", "fixture")
 
@@ -499,8 +499,7 @@ def outcomes(folder: Path, tests: Sequence[str]) -> dict[str, str]:
         trouble = [part for part in case if part.tag in ("failure", "error", "skipped")]
         lines = [part.get("message", "").splitlines() or [part.tag] for part in trouble]
         found[name] = f"{trouble[0].tag}: {lines[0][0]}" if trouble else ""
-    log = (folder / "log.txt").read_text(encoding="utf-8")[-600:]
-    return {test: found.get(test, f"not run: {log}") for test in tests}
+    return {test: found.get(test, "not run") for test in tests}
 
 
 def caught(outcome: str) -> bool:
@@ -529,8 +528,9 @@ def main(wanted: Sequence[str]) -> int:
         print(f"First {len(tests)} tests unbroken ...", flush=True)
         failed = {test: why for test, why in outcomes(copy, tests).items() if why}
         for test, why in failed.items():
-            print(f"does not pass unbroken: {test}: {why}")
+            print(f"does not pass unbroken: {test}: {why.splitlines()[0]}")
         if failed:
+            print((copy / "log.txt").read_text(encoding="utf-8")[-2000:])
             return 1
         for number, one in enumerate(chosen, 1):
             outcome = outcome_of(one, copy)

@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 import gumlab as gl
 from gumlab.feedforward import by_output, is_conv1d, neurons, width_field
 from gumlab.pruner import METHODS
+from gumlab.rules import options_of
 from gumlab.scoring import SCORES
 
 TOKENIZER, EXAMPLES = word_tokenizer(), make_examples(12)
@@ -219,6 +220,12 @@ PRUNERS = st.fixed_dictionaries(
         "freeze": st.booleans(),
     },
 )
+STRAY = st.sampled_from([False, False, False, False, False, True])
+
+
+def others_options(options: dict[str, Any]) -> set[str]:
+    """Those that belong to another method than the drawn one."""
+    return {"gradient", "lambda_gum"} & options.keys() - set(options_of(options["method"]))
 
 
 def test_pruned_in_training_and_saved():
@@ -227,11 +234,15 @@ def test_pruned_in_training_and_saved():
     trained = [t for t in TOLERANCE if t != torch.float16]  # in which Adam's epsilon is 0
 
     @settings(DRAWN, max_examples=40)
-    @given(shapes(*trained), PRUNERS, ASKED)
-    def holds(shape, options, asked):
+    @given(shapes(*trained), PRUNERS, STRAY, ASKED)
+    def holds(shape, options, stray, asked):
         model, soft = shape.build(), options["method"] == "soft_movement"
         taken = {k: v for k, v in asked.items() if not soft or k in ("keep", "floor")}
-        can = possible(shape.widths, taken) and not (soft and "twin_filter" in options)
+        others = others_options(options)
+        if not stray:  # an option of another method is given now and then
+            options = {name: value for name, value in options.items() if name not in others}
+        refused = bool(stray and others) or (soft and "twin_filter" in options)
+        can = possible(shape.widths, taken) and not refused
         pruner = unless_refused(lambda: gl.Pruner(model, **options, **taken), can)
         if pruner is None:
             ends["refused"] += 1
