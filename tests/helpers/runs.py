@@ -99,7 +99,8 @@ def trained(case: str, name: str, way: str = "plain") -> Run:
     pruner = gl.Pruner(model, method, KEEP, steps, **options_for(case, way))
     if way == "permuted" and method == "random":  # drawn by position: give both the same neurons
         drawn = trained(case, name, "double").scores
-        pruner.scores = [s[order] for s, order in zip(drawn, ORDERS, strict=True)]
+        moved = [s[order] for s, order in zip(drawn, ORDERS, strict=True)]
+        pruner.rule.load_state_dict({"scores": moved})
     settings: dict[str, Any] = {"batch_size": 4, "lr": 1e-2, "progress": False}
     history = gl.train(model, tokenizer, task, steps=steps, pruner=pruner, **settings)
     batch = one_batch(model, tokenizer, task.test)

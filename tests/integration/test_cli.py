@@ -274,6 +274,11 @@ def test_json_has_no_nan(capsys):
         (["measure", "A", "tiny-gpt"], "Did you mean 'tiny-gpt2'"),
         (["measure", "A", "--batch", "0"], "must be 1 or more"),
         (["doctor", "nowhere"], "cannot be looked into"),
+        (["demo", "--keep", "1.2"], "keep must be a fraction in (0, 1]"),
+        (["demo", "--task", "restaurant"], "Did you mean 'restaurants'?"),
+        (["demo", "--task", "e2e", "--data-dir", "nowhere"], "nowhere"),
+        (["demo", "--model", "tiny-gpt"], "tiny-gpt"),
+        (["demo", "--steps", "0"], "steps"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "says",
 )
@@ -287,7 +292,8 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
     given = [str(folders[0]) if a == "A" else a for a in arguments]
     if given[0] == "prune" and "--out" not in given:
         given += ["--out", "m"]
-    code, text, error = gumlab(*given, "--json")
+    as_json = [] if given[0] == "demo" else ["--json"]
+    code, text, error = gumlab(*given, *as_json)
     assert (code, text) == (1, "")
     assert words in error
     assert len(error.strip().splitlines()) == 1
