@@ -13,6 +13,7 @@ from helpers.texts import make_examples, one_batch
 import gumlab as gl
 from gumlab.feedforward import neurons
 from gumlab.gram import twin_pairs, unrebuilt
+from gumlab.rules import Rule
 from gumlab.scoring import squared_norm
 from gumlab.selection import demote_twins, layer_widths, schedule, select, top
 from gumlab.tasks.batches import shuffled
@@ -424,18 +425,21 @@ def test_soft_movement_has_no_queue_to_filter(gpt2, threshold):
     assert hooks_of(gpt2) == 0
 
 
+class Played(Rule):
+    """A rule whose scores at each step were written down before."""
+
+    def scores(self, now):
+        return self.by_step[now.step - 1]
+
+
 def test_returned_counts_the_neurons_that_came_back(gpt2):
-    pruner = gl.Pruner(gpt2, "random", 0.5, 100, start=0.0, end=0.01, freeze=False)
+    rule = Played()
+    pruner = gl.Pruner(gpt2, rule, 0.5, 100, start=0.0, end=0.01, freeze=False)
     up = [torch.arange(float(N)) for _ in pruner.layers]
     half_up = [up[0], up[1].flip(0)]
-    for scores, returned in [
-        (up, 0),
-        ([-s for s in up], N),
-        (up, 2 * N),
-        (up, 2 * N),
-        (half_up, 2.5 * N),
-    ]:
-        pruner.scores = scores
+    down = [-scores for scores in up]
+    rule.by_step = [up, down, up, up, half_up]
+    for returned in (0, N, 2 * N, 2 * N, 2.5 * N):
         pruner.step()
         assert pruner.returned == returned
 
