@@ -63,6 +63,11 @@ class Gate:
         nobody = self.mask.new_zeros(self.size)
         return nobody.index_copy(0, self.origin, self.mask)
 
+    @property
+    def in_force(self) -> bool:
+        """Whether it is still hooked to its layer."""
+        return self in self.layer.proj._forward_pre_hooks.values()
+
     def cut(self, index: Tensor) -> None:
         """Follow a layer that now holds only its neurons `index` (k,)."""
         self.origin = self.origin[index]

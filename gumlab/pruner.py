@@ -154,6 +154,7 @@ class Pruner:
         self.step_count = 0
         self.returned = 0
         self.frozen = False
+        self.removed = False
         self.scores: list[Tensor] = self.rule.begin(self.layers, steps, seed)
         self._scores_when_cut = [score.detach() for score in self.scores]
         remove_gates(model)
@@ -204,7 +205,19 @@ class Pruner:
         -------
         bool
             True if neurons left the model.
+
+        Raises
+        ------
+        GumlabError
+            Where the gates are no longer on the model, gradients are missing, or an optimizer's
+            state cannot be cut.
         """
+        if not self.removed and not all(gate.in_force for gate in self.gates):
+            raise GumlabError(
+                "This pruner's gates are no longer on the model, so it prunes nothing: another "
+                "Pruner was made for the same model since, or its gates were taken off. Make this "
+                "one anew, and train with the newest."
+            )
         if self.cut and not self.frozen:
             check_optimizers(self.layers, optimizers)
         self.step_count += 1
@@ -234,6 +247,7 @@ class Pruner:
 
     def remove(self) -> None:
         """Take every gate off the model; its weights stay as they are."""
+        self.removed = True
         self._freeze()
         for gate in self.gates:
             gate.remove()

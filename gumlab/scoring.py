@@ -48,7 +48,7 @@ def magnitude(layer: FeedForward) -> Tensor:
     The reference code masks the two matrices by their own norms, so that a neuron may lose one
     side only; here a neuron stays or goes as a whole. Biases are left out, as there.
     """
-    squares = [weights.detach().square().sum(1) for weights in layer.maps()]
+    squares = [_at_least_float32(weights).square().sum(1) for weights in layer.maps()]
     return torch.stack(squares).sum(0).sqrt().float()
 
 
@@ -71,7 +71,10 @@ def neuron_gradient(layer: FeedForward, mask: Tensor) -> Tensor:
         Where there are no gradients.
     """
     pairs = zip(layer.maps(), layer.maps(grad=True), strict=True)
-    products = [torch.linalg.vecdot(weights.detach(), gradient) for weights, gradient in pairs]
+    products = [
+        torch.linalg.vecdot(_at_least_float32(weights), _at_least_float32(gradient))
+        for weights, gradient in pairs
+    ]
     return sum(products).mul(mask).float()
 
 
@@ -136,7 +139,7 @@ def wanda(layer: FeedForward, statistics: Statistics) -> Tensor:
     ----------
     Sun et al. 2023; the structured form: An et al. 2023.
     """
-    mean_size = layer.outgoing().abs().mean(1).detach().float()
+    mean_size = _at_least_float32(layer.outgoing()).abs().mean(1).float()
     return mean_size * statistics.energy.sqrt()
 
 
@@ -248,6 +251,11 @@ def greedy_obs(layer: FeedForward, statistics: Statistics, ridge: float = RIDGE)
         inverse_gram = inverse_gram[~removed][:, ~removed]
         weights = weights[~removed]
     return score
+
+
+def _at_least_float32(weights: Tensor) -> Tensor:
+    """The weights without gradient, in a type whose sums tell neurons apart."""
+    return weights.detach().to(torch.promote_types(weights.dtype, torch.float32))
 
 
 def squared_norm(layer: FeedForward) -> Tensor:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -117,8 +118,9 @@ class Budget:
         if self.widths is not None:
             check_widths(self.widths, self.sizes)
             return
-        if self.multiple_of < 1:
-            raise GumlabError(f"multiple_of must be 1 or more, got {self.multiple_of}.")
+        for name, value, least in (("floor", self.floor, 0), ("multiple_of", self.multiple_of, 1)):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+                raise GumlabError(f"{name} must be a whole number, {least} or more; got {value!r}.")
         if self.floor > min(self.sizes):
             raise GumlabError(
                 f"floor={self.floor} is larger than the smallest layer ({min(self.sizes)} "

@@ -136,6 +136,11 @@ def train(
         then holds the last weights known to be good (a copy is kept from every twentieth of the
         run).
     """
+    if pruner is not None and pruner.model not in model.modules():
+        raise GumlabError(
+            "The pruner was made for another model than the one to train, which it would leave "
+            "dense; give both the same one."
+        )
     if pruner is not None and (pruner.steps != steps or pruner.step_count):
         raise GumlabError(
             f"The pruner was made for {pruner.steps} steps and has done {pruner.step_count}; this "

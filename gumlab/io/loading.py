@@ -65,8 +65,9 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if str(name) in BUILT_IN:
         return _load_checked(ASSETS / str(name), device, dtype)
-    if Path(name).is_dir():
-        return _load_checked(Path(name), device, dtype)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _load_checked(folder, device, dtype)
     return _load_from_hub(str(name), device, dtype)
 
 

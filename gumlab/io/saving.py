@@ -19,6 +19,7 @@ from torch import nn
 
 from gumlab.errors import GumlabError
 from gumlab.feedforward import neurons, width_field
+from gumlab.gating import kept_by_gates
 from gumlab.io.card import model_card
 from gumlab.io.record import CARD, write_record
 from gumlab.removal import with_neurons
@@ -59,8 +60,9 @@ def save(
     Raises
     ------
     GumlabError
-        If the folder cannot be written or holds something else than a checkpoint, or if `pad` is
-        asked for a model whose config has no entry for the width.
+        If gates are on that remove neurons, if the folder cannot be written or holds something
+        else than a checkpoint, or if `pad` is asked for a model whose config has no entry for the
+        width.
 
     Notes
     -----
@@ -74,8 +76,16 @@ def save(
     """
     from safetensors import SafetensorError
 
-    folder = Path(folder)
-    widths = [layer.width for layer in neurons(model)]
+    folder = Path(folder).expanduser()
+    layers = neurons(model)
+    widths = [layer.width for layer in layers]
+    removed = sum(int((~mask).sum()) for mask in kept_by_gates(layers))
+    if removed:
+        raise GumlabError(
+            f"Gates are on that keep {sum(widths) - removed:,} of {sum(widths):,} neurons; a file "
+            "would hold the weights of all of them, without the gates. Save what was asked for: "
+            "small = gumlab.shrink(model, pruner.masks), or take the gates off: pruner.remove()."
+        )
     needs_padding = pad and len(set(widths)) > 1
     if needs_padding:
         model = with_neurons(model, [torch.arange(max(widths)) for _ in widths])

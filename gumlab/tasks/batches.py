@@ -254,15 +254,15 @@ def _drawn(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
 
 @contextmanager
 def evaluating(*models: nn.Module) -> Iterator[None]:
-    """Models in eval mode, each back in its own mode afterwards."""
-    modes = [model.training for model in models]
+    """Models in eval mode, each of their modules back in its own mode afterwards."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
     try:
         for model in models:
             model.eval()
         yield
     finally:
-        for model, mode in zip(models, modes, strict=True):
-            model.train(mode)
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextmanager
