@@ -86,13 +86,13 @@ class Statistics:
         n, device = layer.width, layer.device
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, device=device)
+            return torch.zeros(*shape, dtype=torch.float32, device=device)
 
         return cls(
             gram=zeros(n, n),
             total=zeros(n),
-            low=torch.full((n,), torch.inf, device=device),
-            high=torch.full((n,), -torch.inf, device=device),
+            low=zeros(n) + torch.inf,
+            high=zeros(n) - torch.inf,
             squared_means=zeros(n),
             sensitivity=zeros(n),
             fisher=zeros(n),
@@ -113,6 +113,15 @@ class Statistics:
     def mean(self) -> Tensor:
         """The mean of h over the tokens."""
         return self.total / self.tokens
+
+    def check_finite(self, name: str) -> None:
+        """Raise GumlabError where an activation of the layer was infinite or no number."""
+        if not self.gram.isfinite().all():
+            raise GumlabError(
+                f"The activations of {name} are not finite, or their squares are not: nothing can "
+                "be told of its neurons. float16 overflows easily; take model.float() or "
+                "model.bfloat16(), or check the model's weights."
+            )
 
     def add_activations(self, h: Tensor, real: Tensor) -> None:
         """Add a batch: h (B, T, N) or (B T, N), and which of its tokens are real, (B, T) bool."""
@@ -209,6 +218,8 @@ def collect(
     finally:
         for tap in taps:
             tap.remove()
+    for layer, block in zip(statistics, layers, strict=True):
+        layer.check_finite(block.name)
     return statistics
 
 
@@ -256,6 +267,7 @@ def one_by_one(
             for batch, state in zip(rows, inputs, strict=True):
                 outputs.append(_through(model, blocks, i, batch, state))
                 statistics.add_activations(seen.pop(), batch["attention_mask"].bool())
+        statistics.check_finite(layer.name)
         yield statistics
         if changing:
             outputs = [
@@ -285,7 +297,7 @@ def sequence_sensitivity(
     Tensor
         (B, N), float32.
     """
-    total = torch.tensor(0.0)
+    total = torch.tensor(0.0, dtype=torch.float32)
     for x, gradient in zip(activations, gradients, strict=True):
         product = (x.detach() * gradient).float()
         total = total + product.view(sequences, -1, product.shape[-1]).sum(1)
@@ -336,9 +348,13 @@ class RunningGrams:
         self.tokens = tokens
         self.memory = memory
         self.step = 0
-        self.sums = [torch.zeros(len(g.mask), len(g.mask), device=g.mask.device) for g in gates]
+        self.sums = [
+            torch.zeros(len(g.mask), len(g.mask), dtype=torch.float32, device=g.mask.device)
+            for g in gates
+        ]
         self._generator = torch.Generator().manual_seed(seed)
         self._rows: Tensor | None = None  # the drawn tokens of the batch that runs
+        self._added: set[int] = set()  # the layers that this forward pass was added of
         self._added_at = -1
         self._fade = memory
         for i, gate in enumerate(gates):
@@ -353,6 +369,7 @@ class RunningGrams:
     def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         """Draw this forward pass's tokens; called by the model before it."""
         self._rows = None
+        self._added = set()
         if not (self.due and model.training and torch.is_grad_enabled()):
             return
         mask = kwargs.get("attention_mask")
@@ -366,7 +383,9 @@ class RunningGrams:
         self._added_at = self.step
 
     def _add(self, i: int, h: Tensor) -> None:
-        if self._rows is not None:
+        # gradient checkpointing runs a layer again in the backward pass: it counts once
+        if self._rows is not None and i not in self._added:
+            self._added.add(i)
             rows = h.flatten(0, -2)[self._rows].float()  # (drawn tokens, N)
             self.sums[i].addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
 
@@ -387,13 +406,21 @@ class RunningGrams:
             for saved, present in zip(state["sums"], self.sums, strict=True)
         ]
 
-    def __deepcopy__(self, memo: dict) -> RunningGrams:
-        return self
+    def __reduce__(self) -> tuple[type[FeedsNobody], tuple]:
+        """In a copy or a pickle of the model nothing stands in the sums' place."""
+        return FeedsNobody, ()
 
     def remove(self) -> None:
         """Follow the model no longer, and let the sums go."""
         self._handle.remove()
         self.sums = []
+
+
+class FeedsNobody:
+    """The hook that a copy of a model has where the original feeds `RunningGrams`."""
+
+    def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Do nothing."""
 
 
 def check_running(every: int, tokens: float, memory: float) -> None:

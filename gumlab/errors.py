@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
 
 
 class GumlabError(Exception):
@@ -20,3 +23,26 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> GumlabError:
     near = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return GumlabError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """Raise GumlabError unless an argument is a whole number, `least` or more.
+
+    >>> check_whole("batch_size", 16)
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise GumlabError(f"{name} must be a whole number, {least} or more; got {value!r}.")
+
+
+def check_number(name: str, value: Any, *, above: float = -math.inf, least: float = 0.0) -> None:
+    """Raise GumlabError unless an argument is a finite number, `least` or more and above `above`.
+
+    >>> check_number("lr", 1e-3, above=0)
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < least or value <= above:
+        if above > -math.inf:
+            wanted = f", above {above:g}"
+        else:
+            wanted = f", {least:g} or more" if least > -math.inf else ""
+        raise GumlabError(f"{name} must be a finite number{wanted}; got {value!r}.")

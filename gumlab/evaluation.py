@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError, check_whole, unknown
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import (
     BLOCK,
@@ -73,6 +73,17 @@ def evaluate(
         For a split that is not there, an unknown metric, or a stride without running text. Prompts
         that had to be cut are counted in a warning.
     """
+    if not isinstance(task, Task):
+        raise GumlabError(
+            f"evaluate takes a task, got {type(task).__name__}: gumlab.load_task(...), or "
+            'gumlab.tasks.Task("mine", "bleu", test=examples).'
+        )
+    if limit is not None:
+        check_whole("limit", limit)
+    if generated is not None:
+        check_whole("generated", generated, least=0)
+    check_whole("batch_size", batch_size)
+    check_whole("beams", beams)
     if split == "test" and not task.test and task.validation:
         split = "validation"
         warnings.warn(f"Task {task.name!r} has no test split; this is validation.", stacklevel=2)

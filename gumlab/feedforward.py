@@ -53,6 +53,11 @@ def by_output(module: nn.Module, grad: bool = False) -> Tensor:
         Where the gradient is asked for before a backward pass.
     """
     weight = module.weight.grad if grad else module.weight
+    if weight is None and not module.weight.requires_grad:
+        raise GumlabError(
+            f"A weight {tuple(module.weight.shape)} is frozen (requires_grad=False), so it has no "
+            'gradient to score by. Unfreeze it, or take gradient="gate", which needs none.'
+        )
     if weight is None:
         raise GumlabError(
             "A weight has no gradient yet: call loss.backward() before pruner.step()."
@@ -211,6 +216,10 @@ def neurons(model: nn.Module) -> list[FeedForward]:
         Where no block of a known structure is found, or where a layer holds several (a mixture of
         experts), saying what was found.
     """
+    if not isinstance(model, nn.Module):
+        raise GumlabError(
+            f"Expected a model, got {model!r:.60}. Load one: model, tokenizer = gumlab.load(...)."
+        )
     config = getattr(model, "config", None)
     hidden_size = getattr(config, "hidden_size", None)
     modules = list(model.named_modules())
@@ -226,7 +235,35 @@ def neurons(model: nn.Module) -> list[FeedForward]:
             "gumlab prunes decoder models whose layers hold one plain or gated block, such as "
             "GPT-2, GPT-Neo, OPT or Llama; mixtures of experts are not supported."
         )
+    _check_weights(blocks)
     return blocks
+
+
+def _check_weights(blocks: list[FeedForward]) -> None:
+    """Raise GumlabError for weights that are no plain floats, or that two layers share."""
+    owners: dict[int, str] = {}
+    for block in blocks:
+        for module in (*block.fc, block.proj):
+            weight = module._parameters.get("weight")
+            if weight is None:
+                raise GumlabError(
+                    f"The weights of {block.name} are computed from others (by "
+                    "torch.nn.utils.prune, a parametrisation, an adapter): a cut would not last. "
+                    "Make them plain first: torch.nn.utils.prune.remove, remove_parametrizations, "
+                    "or merge."
+                )
+            if not weight.is_floating_point():
+                raise GumlabError(
+                    f"The weights of {block.name} are quantised ({type(module).__name__}, "
+                    f"{weight.dtype}); gumlab prunes floating-point weights. Load the model "
+                    "without quantisation, prune it, and quantise the smaller one."
+                )
+            if owners.setdefault(id(weight), block.name) != block.name:
+                raise GumlabError(
+                    f"The layers {owners[id(weight)]} and {block.name} share their weights, so "
+                    "neither can be cut by itself. gumlab prunes models whose layers have their "
+                    "own."
+                )
 
 
 def width_field(model: nn.Module) -> str:

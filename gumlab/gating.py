@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import RunningGrams
+from gumlab.collecting import FeedsNobody, RunningGrams
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.selection import check_masks
 
@@ -46,6 +47,13 @@ class Gate:
         Called with the ungated h (B, T, N), detached, at every forward pass in training.
     origin : Tensor
         (N,): where the layer's neurons stood when the gate was made, before any `cut`.
+    passed : bool
+        Whether a forward pass went through it; whoever asks sets it back.
+
+    Notes
+    -----
+    A copy of a gated model has gates of its own: its masks stay as they are, and its forward passes
+    feed neither the scores nor the Gram sums of the original.
     """
 
     def __init__(self, layer: FeedForward, score: Tensor | None = None) -> None:
@@ -55,7 +63,8 @@ class Gate:
         self.size = layer.width  # how many neurons there were at first
         self.origin = torch.arange(layer.width, device=layer.device)
         self.mask = torch.ones(layer.width, dtype=torch.bool, device=layer.device)
-        self._handle = layer.proj.register_forward_pre_hook(self)
+        self.passed = False
+        layer.proj.register_forward_pre_hook(self)
 
     @property
     def original_mask(self) -> Tensor:
@@ -75,6 +84,7 @@ class Gate:
 
     def __call__(self, proj: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (h,) = inputs
+        self.passed = True
         training = proj.training and torch.is_grad_enabled()
         if self.watch is not None and training:
             self.watch(h.detach())
@@ -84,12 +94,13 @@ class Gate:
             return (_StraightThrough.apply(h, score, mask),)
         return (h * mask,)
 
-    def __deepcopy__(self, memo: dict) -> Gate:
-        return self  # a copied model sheds its gates (see shrinking); never copy their statistics
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle of the model takes along: the mask, and no tie to the run."""
+        return {**vars(self), "score": None, "watch": None, "passed": False}
 
     def remove(self) -> None:
         """Take the hook off; the model computes what it did before."""
-        self._handle.remove()
+        _take_off(self.layer.proj, lambda hook: hook is self)
 
     def __repr__(self) -> str:
         return f"Gate({self.layer.name}: {int(self.mask.sum())} of {self.layer.width} kept)"
@@ -163,7 +174,12 @@ def kept_by_gates(layers: Sequence[FeedForward]) -> list[Tensor]:
 def remove_gates(model: nn.Module) -> None:
     """Take every gate off a model, whoever put it there, and what follows its activations."""
     for module in model.modules():
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if isinstance(hook, Gate | RunningGrams):
-                del module._forward_pre_hooks[key]
-                module._forward_pre_hooks_with_kwargs.pop(key, None)
+        _take_off(module, lambda hook: isinstance(hook, Gate | RunningGrams | FeedsNobody))
+
+
+def _take_off(module: nn.Module, which: Callable[[Any], bool]) -> None:
+    """Remove some of a module's forward pre-hooks."""
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if which(hook):
+            del module._forward_pre_hooks[key]
+            module._forward_pre_hooks_with_kwargs.pop(key, None)

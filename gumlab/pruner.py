@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gumlab import rules, scoring, selection
 from gumlab.collecting import RunningGrams, averaged, check_running
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, check_whole
 from gumlab.feedforward import neurons
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import twin_pairs
@@ -125,8 +125,7 @@ class Pruner:
                 "Soft movement keeps whatever lies above its threshold: it takes no widths, "
                 "multiple_of, scope or twin_filter. Leave them out, or use method='movement'."
             )
-        if steps < 1:
-            raise GumlabError(f"steps must be 1 or more, got {steps}.")
+        check_whole("steps", steps)
         check_running(gram_every, gram_tokens, gram_memory)
         selection.schedule(0, steps, keep, start, end)  # raises for a start or end out of order
 
@@ -218,6 +217,7 @@ class Pruner:
                 "Pruner was made for the same model since, or its gates were taken off. Make this "
                 "one anew, and train with the newest."
             )
+        self._check_passed()
         if self.cut and not self.frozen:
             check_optimizers(self.layers, optimizers)
         self.step_count += 1
@@ -348,6 +348,19 @@ class Pruner:
             if self.twin_filter is not None:
                 self._find_twins(self._seen_gram, self.twin_filter)
 
+    def _check_passed(self) -> None:
+        """Raise GumlabError where gradients came from a forward pass that left the gates out."""
+        trained = any(layer.proj.weight.grad is not None for layer in self.layers)
+        escaped = [gate.layer.name for gate in self.gates if not gate.passed]
+        if trained and escaped and not self.removed:
+            raise GumlabError(
+                f"The forward pass did not go through the gates of {', '.join(escaped[:3])}, so "
+                "nothing is pruned. A model that was compiled and used before does not see them: "
+                "make the Pruner first, then torch.compile(model); or train the model itself."
+            )
+        for gate in self.gates:
+            gate.passed = False
+
     def _fresh_grams(self) -> Callable[[int], SeenGram] | None:
         """What gives each layer's Gram sums at the steps that add to them, over all ranks."""
         if self.grams is None or not self.grams.due:
@@ -459,6 +472,12 @@ class Pruner:
 
     def _weight_sums(self) -> list[Tensor]:
         return [layer.proj.weight.detach().double().sum() for layer in self.layers]
+
+    def __deepcopy__(self, memo: dict) -> Pruner:
+        raise GumlabError(
+            "A Pruner belongs to one model and cannot be copied. Copy the model, make a Pruner of "
+            "the copy with the same settings, and other.load_state_dict(pruner.state_dict())."
+        )
 
     def __repr__(self) -> str:
         total = sum(gate.size for gate in self.gates)

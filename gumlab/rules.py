@@ -25,7 +25,7 @@ from torch import Tensor
 
 from gumlab import scoring
 from gumlab.collecting import averaged
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError, check_number, unknown
 from gumlab.feedforward import FeedForward
 from gumlab.gram import unrebuilt
 from gumlab.selection import above_threshold
@@ -113,7 +113,9 @@ class Rule:
         seed : int
             For whatever the rule draws.
         """
-        return [torch.zeros(layer.width, device=layer.device) for layer in layers]
+        return [
+            torch.zeros(layer.width, dtype=torch.float32, device=layer.device) for layer in layers
+        ]
 
     def scores(self, now: Moment) -> list[Tensor]:
         """The score of every neuron at this step, high = keep: one (N,) per layer of `now.layers`.
@@ -200,7 +202,7 @@ class Movement(Rule):
         if self.gradient not in GRADIENTS:
             raise unknown("gradient", self.gradient, GRADIENTS)
         if self.score_lr is not None:
-            _check_number("score_lr", self.score_lr, least=1e-12)
+            check_number("score_lr", self.score_lr, above=0)
 
     @property
     def heard(self) -> list[Tensor] | None:
@@ -210,7 +212,8 @@ class Movement(Rule):
     def begin(self, layers: Sequence[FeedForward], steps: int, seed: int) -> list[Tensor]:
         """S = 0 for every neuron."""
         self.learned = [
-            torch.zeros(layer.width, device=layer.device, requires_grad=True) for layer in layers
+            torch.zeros(layer.width, dtype=torch.float32, device=layer.device, requires_grad=True)
+            for layer in layers
         ]
         self._lr = self.default_lr(steps) if self.score_lr is None else self.score_lr
         self._optimizer = torch.optim.Adam(self.learned, lr=self._lr)
@@ -289,7 +292,7 @@ class SoftMovement(Movement):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number("penalty", self.penalty)
+        check_number("penalty", self.penalty)
 
     def begin(self, layers: Sequence[FeedForward], steps: int, seed: int) -> list[Tensor]:
         """S = 0, the penalty at its start."""
@@ -348,8 +351,8 @@ class GUM(Movement):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number("penalty", self.penalty)
-        _check_number("lambda_gum", self.lambda_gum, least=-math.inf)
+        check_number("penalty", self.penalty)
+        check_number("lambda_gum", self.lambda_gum, least=-math.inf)
 
     @property
     def needs_grams(self) -> bool:
@@ -495,11 +498,3 @@ def _at_origin(scores: Sequence[Tensor], now: Moment) -> list[Tensor]:
 def _like(saved: Sequence[Tensor], present: Sequence[Tensor]) -> list[Tensor]:
     """The saved tensors, each on the device of the present one."""
     return [s.to(p.device) for s, p in zip(saved, present, strict=True)]
-
-
-def _check_number(name: str, value: float, least: float = 0.0) -> None:
-    """Raise GumlabError unless an option is a finite number, `least` or more."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < least:
-        wanted = "0 or more" if least == 0 else "above 0" if least > 0 else "finite"
-        raise GumlabError(f"{name} must be a number, {wanted}; got {value!r}.")

@@ -39,7 +39,10 @@ def random_scores(layers: Sequence[FeedForward], seed: int = 0) -> list[Tensor]:
         (N,) per layer, on the CPU.
     """
     generator = torch.Generator().manual_seed(seed)
-    return [torch.rand(layer.width, generator=generator) * 2 - 1 for layer in layers]
+    return [
+        torch.rand(layer.width, generator=generator, dtype=torch.float32) * 2 - 1
+        for layer in layers
+    ]
 
 
 def magnitude(layer: FeedForward) -> Tensor:

@@ -6,12 +6,11 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError, check_whole, unknown
 from gumlab.gram import TWINS_ABOVE, twin_pairs
 
 SCOPES = ("layer", "global")
@@ -118,9 +117,8 @@ class Budget:
         if self.widths is not None:
             check_widths(self.widths, self.sizes)
             return
-        for name, value, least in (("floor", self.floor, 0), ("multiple_of", self.multiple_of, 1)):
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-                raise GumlabError(f"{name} must be a whole number, {least} or more; got {value!r}.")
+        check_whole("floor", self.floor, least=0)
+        check_whole("multiple_of", self.multiple_of)
         if self.floor > min(self.sizes):
             raise GumlabError(
                 f"floor={self.floor} is larger than the smallest layer ({min(self.sizes)} "

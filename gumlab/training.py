@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError, check_number, check_whole, unknown
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
@@ -136,6 +136,16 @@ def train(
         then holds the last weights known to be good (a copy is kept from every twentieth of the
         run).
     """
+    check_whole("steps", steps, least=0)
+    check_whole("batch_size", batch_size)
+    check_number("lr", lr, above=0)
+    check_number("weight_decay", weight_decay)
+    check_number("clip", clip, above=0)
+    check_number("temperature", temperature, above=0)
+    if record is not None:
+        check_whole("record", record)
+    if teacher is not None:
+        _check_teacher(teacher, model)
     if pruner is not None and pruner.model not in model.modules():
         raise GumlabError(
             "The pruner was made for another model than the one to train, which it would leave "
@@ -188,6 +198,16 @@ def train(
     model.eval()
     history.seconds = time.perf_counter() - began
     return history
+
+
+def _check_teacher(teacher: nn.Module, model: nn.Module) -> None:
+    """Raise GumlabError for a teacher that gives other tokens than its student."""
+    sizes = [getattr(m.config, "vocab_size", None) for m in (teacher, model)]
+    if sizes[0] != sizes[1]:
+        raise GumlabError(
+            f"The teacher knows {sizes[0]} tokens, the model {sizes[1]}: their predictions cannot "
+            "be compared. Take a teacher with the same tokenizer."
+        )
 
 
 def in_precision(model: nn.Module, precision: str | None) -> AbstractContextManager[Any]:

@@ -63,6 +63,11 @@ def load(
     logging.disable_progress_bar()  # a bar for every load is noise in a notebook
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise GumlabError(
+            f"device={str(device)!r} was asked for, but torch finds no CUDA device here. Leave "
+            'device out, or take device="cpu".'
+        )
     if str(name) in BUILT_IN:
         return _load_checked(ASSETS / str(name), device, dtype)
     folder = Path(name).expanduser()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, check_whole
 from gumlab.tasks import Example
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
@@ -27,8 +27,8 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
         With an end-of-text token.
-    examples : sequence of Example
-        One or more.
+    examples : sequence of Example or str
+        One or more; texts by themselves are running text.
     context : int
         The longest sequence, in tokens.
 
@@ -48,8 +48,7 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     An example longer than `context` loses tokens from the left of its prompt, all but one, and a
     target that is still too long loses its end; a warning says how many were cut.
     """
-    if not examples:
-        raise GumlabError("There are no examples to work on; expected one or more. Check the task.")
+    examples = as_examples(examples)
     if is_running_text(examples):
         return _blocks(token_stream(tokenizer, examples), min(context, BLOCK))
     if tokenizer.eos_token_id is None:
@@ -77,6 +76,40 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
                 stacklevel=2,
             )
     return rows
+
+
+def as_examples(examples: Sequence[Any]) -> list[Example]:
+    """The examples; a text by itself is a passage of running text.
+
+    Raises
+    ------
+    GumlabError
+        If there are none, or for something else than examples and texts.
+    """
+    if isinstance(examples, str):
+        examples = [examples]
+    found = [Example("", item) if isinstance(item, str) else item for item in examples]
+    if not found:
+        raise GumlabError("There are no examples to work on; expected one or more. Check the task.")
+    for number, item in enumerate(found):
+        if not isinstance(item, Example):
+            raise GumlabError(
+                f"Example {number} is {type(item).__name__} {item!r:.60}; expected an Example (a "
+                "prompt and a target) or a text. gumlab.load_task makes examples of files."
+            )
+    return found
+
+
+def _check_tokens(model: nn.Module, rows: Sequence[Row]) -> None:
+    """Raise GumlabError for a token that the model has no embedding of."""
+    count = model.get_input_embeddings().num_embeddings
+    largest = max(max(ids) for ids, _ in rows)
+    if largest >= count:
+        raise GumlabError(
+            f"The tokenizer gives token {largest}, but the model knows {count:,} tokens (0 to "
+            f"{count - 1}). Take the model's own tokenizer, or resize: "
+            "model.resize_token_embeddings(len(tokenizer))."
+        )
 
 
 def _blocks(ids: list[int], size: int) -> list[Row]:
@@ -199,6 +232,8 @@ def batches(
 
 def collated(model: nn.Module, rows: Sequence[Row], size: int) -> Iterator[dict[str, Tensor]]:
     """The rows in batches of `size`, longest first, on the model's device."""
+    check_whole("batch_size", size)
+    _check_tokens(model, rows)
     device = next(model.parameters()).device
     longest_first = sorted(rows, key=lambda row: -len(row[0]))
     for start in range(0, len(longest_first), size):
@@ -233,7 +268,9 @@ def shuffled(
     GumlabError
         If there are no examples, or no end-of-text token.
     """
+    check_whole("batch_size", size)
     rows = encode(tokenizer, examples, context_length(model))
+    _check_tokens(model, rows)
     device = next(model.parameters()).device
     lengths = [len(ids) for ids, _ in rows]
     for chosen in islice(_drawn(lengths, size, seed), steps):
