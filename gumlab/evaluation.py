@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -265,24 +266,39 @@ def _answers(
 ) -> list[str]:
     """What the model writes after prompts of one batch, longest first."""
     size = len(prompts[0])
+    from transformers import GenerationConfig
+
     pad = tokenizer.pad_token_id
     if pad is None:
         pad = tokenizer.eos_token_id  # masked, so any token serves
     rows = [[pad] * (size - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (size - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    with evaluating(model):
+    plain = GenerationConfig(
+        max_new_tokens=room,
+        do_sample=False,
+        num_beams=beams,
+        pad_token_id=pad,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with evaluating(model), _generating_by(model, plain):
         written = model.generate(
             input_ids=torch.tensor(rows, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
-            max_new_tokens=room,
-            do_sample=False,
-            num_beams=beams,
-            pad_token_id=pad,
-            eos_token_id=tokenizer.eos_token_id,
         )
     return [
         tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in written[:, size:]
     ]
+
+
+@contextmanager
+def _generating_by(model: nn.Module, settings: Any) -> Iterator[None]:
+    """The model generates by these settings alone, not by its checkpoint's penalties or sampling."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def bleu(outputs: Sequence[str], examples: Sequence[Example]) -> dict[str, float]:

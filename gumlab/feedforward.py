@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
 
+WRAPPED = ("module", "_orig_mod", "_fsdp_wrapped_module")  # DataParallel, DDP, compiled, FSDP
 WIDTHS = ("n_inner", "ffn_dim", "intermediate_size", "ffn_hidden_size")
 
 
@@ -219,6 +220,12 @@ def neurons(model: nn.Module) -> list[FeedForward]:
     if not isinstance(model, nn.Module):
         raise GumlabError(
             f"Expected a model, got {model!r:.60}. Load one: model, tokenizer = gumlab.load(...)."
+        )
+    inner = next((name for name in WRAPPED if name in dict(model.named_children())), None)
+    if inner is not None and not hasattr(type(model), "config_class"):
+        raise GumlabError(
+            f"{type(model).__name__} wraps a model. Give gumlab the model itself, model.{inner}: "
+            "what is done to it is seen through the wrapper too."
         )
     config = getattr(model, "config", None)
     hidden_size = getattr(config, "hidden_size", None)

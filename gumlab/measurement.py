@@ -219,11 +219,11 @@ def _turn(model: nn.Module, batch: int, tokens: int, decoded: int) -> tuple[int,
     ids = ids.to(next(model.parameters()).device)
     with evaluating(model):
         began = _now(ids)
-        out = model(ids)
+        out = model(ids, use_cache=True)  # whatever its config says
         read = _now(ids)
         for _ in range(decoded):
             chosen = out.logits[:, -1:].argmax(-1)  # (B, 1)
-            out = model(chosen, past_key_values=out.past_key_values)
+            out = model(chosen, past_key_values=out.past_key_values, use_cache=True)
         wrote = _now(ids)
     return size[1], 1000 * (read - began), batch * decoded / max(wrote - read, 1e-9)
 

@@ -135,8 +135,17 @@ def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> li
     list of list of int
     """
     # not verbose: it would say which texts are longer than the context, which is our care
-    encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)
-    return encoded["input_ids"]
+    encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+    if special and _ends_texts(tokenizer):
+        return [ids[:-1] for ids in encoded]
+    return encoded
+
+
+def _ends_texts(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts an end of text behind every text, so also behind a prompt."""
+    whole = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
+    bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    return len(whole) > len(bare) and whole[-1] == tokenizer.eos_token_id != bare[-1]
 
 
 def is_running_text(examples: Sequence[Example]) -> bool:

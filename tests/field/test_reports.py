@@ -12,17 +12,19 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import transformers
 from helpers.models import random_masks, tiny
-from helpers.texts import make_examples
+from helpers.texts import make_examples, word_tokenizer
 from torch.nn.utils import parametrizations
 from torch.nn.utils import prune as torch_prune
 
 import gumlab as gl
 import gumlab.tasks
+from gumlab.evaluation import generate
 from gumlab.feedforward import neurons
 from gumlab.gating import kept_by_gates, remove_gates
 from gumlab.scoring import neuron_gradient
-from gumlab.tasks.batches import evaluating
+from gumlab.tasks.batches import encode, evaluating
 
 
 def trained(model, tokenizer, pruner):
@@ -499,3 +501,84 @@ class TestEscapes:
             parameter.grad = other.grad
         with pytest.raises(gl.GumlabError, match="did not go through the gates"):
             pruner.step()
+
+
+class TestSettingsThatLeak:
+    """A checkpoint's own settings change what is measured (tmalsburg/llm_surprisal 12)."""
+
+    def test_greedy_is_greedy_whatever_the_checkpoint_says(self, gpt2, tokenizer, task):
+        want = generate(gpt2, tokenizer, task.test)
+        gpt2.generation_config.update(
+            repetition_penalty=9.0, no_repeat_ngram_size=1, do_sample=True, temperature=3.0
+        )
+        assert generate(gpt2, tokenizer, task.test) == want
+        assert gpt2.generation_config.repetition_penalty == 9.0
+
+    @pytest.mark.parametrize("beams", [1, 2])
+    def test_it_is_what_argmax_gives_one_token_at_a_time(self, beams, tokenizer, task):
+        model = tiny("llama")
+        model.generation_config.update(repetition_penalty=1.3, max_length=7)
+        (text,) = generate(model, tokenizer, task.test[:1], beams=beams)
+        if beams == 1:
+            ids = tokenizer(task.test[0].prompt, return_tensors="pt")["input_ids"]
+            words = []
+            for _ in range(len(text.split())):
+                ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], 1)
+                words.append(tokenizer.decode(ids[0, -1]))
+            assert text.split() == words
+        assert text
+
+    @pytest.mark.parametrize("cache", [True, False])
+    def test_decoding_is_timed_with_its_context(self, cache, gpt2):
+        gpt2.config.use_cache = cache
+        lengths = []
+        hook = gpt2.transformer.h[0].attn.register_forward_hook(
+            lambda module, args, kwargs, out: lengths.append(
+                kwargs["past_key_values"].get_seq_length()
+            ),
+            with_kwargs=True,
+        )
+        gl.measure(gpt2, batches=[1], tokens=10, decoded=3, repeats=2)
+        hook.remove()
+        assert lengths[:4] == [10, 11, 12, 13]
+
+    def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt(self, task):
+        from tokenizers import processors
+
+        tokenizer = word_tokenizer()
+        plain = encode(tokenizer, task.train, 64)
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A <eos>", pair="$A $B", special_tokens=[("<eos>", 0)]
+        )
+        assert tokenizer("w5")["input_ids"][-1] == tokenizer.eos_token_id
+        assert encode(tokenizer, task.train, 64) == plain
+
+
+class TestWrappersAndHeads:
+    """What wraps a model, and a head that is no language model's (peft 1746, transformers 4490)."""
+
+    def test_a_wrapper_is_refused_by_name_before_the_work(self, gpt2, tokenizer, tmp_path):
+        masks = random_masks(gpt2)
+        for wrapper, inner in (
+            (torch.nn.DataParallel(gpt2), "module"),
+            (torch.compile(gpt2, backend="eager"), "_orig_mod"),
+        ):
+            for use in (
+                lambda w=wrapper: gl.shrink(w, masks),
+                lambda w=wrapper: gl.save(w, tokenizer, tmp_path / "model"),
+                lambda w=wrapper: gl.Pruner(w, "random", 0.5, 5),
+            ):
+                with pytest.raises(gl.GumlabError, match=rf"wraps a model.*model\.{inner}"):
+                    use()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_head_that_would_be_lost_is_named(self, tokenizer, tmp_path):
+        config = transformers.GPT2Config(
+            vocab_size=64, n_embd=16, n_layer=2, n_head=2, num_labels=3, pad_token_id=1
+        )
+        transformers.GPT2ForSequenceClassification(config).save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        with pytest.raises(
+            gl.GumlabError, match=r"score\.weight.*saved as GPT2ForSequenceClassification"
+        ):
+            gl.load(tmp_path, device="cpu")
