@@ -292,7 +292,7 @@ def _answers(
 
 @contextmanager
 def _generating_by(model: nn.Module, settings: Any) -> Iterator[None]:
-    """The model generates by these settings alone, not by its checkpoint's penalties or sampling."""
+    """The model generates by these settings alone, whatever its checkpoint asks for."""
     own = model.generation_config
     model.generation_config = settings
     try:

@@ -221,6 +221,8 @@ class Pruner:
         if self.cut and not self.frozen:
             check_optimizers(self.layers, optimizers)
         self.step_count += 1
+        for gate in self.gates:
+            gate.passed = False
         if self.frozen:
             return False
         kept_now = selection.schedule(self.step_count, self.steps, self.keep, self.start, self.end)
@@ -358,8 +360,6 @@ class Pruner:
                 "nothing is pruned. A model that was compiled and used before does not see them: "
                 "make the Pruner first, then torch.compile(model); or train the model itself."
             )
-        for gate in self.gates:
-            gate.passed = False
 
     def _fresh_grams(self) -> Callable[[int], SeenGram] | None:
         """What gives each layer's Gram sums at the steps that add to them, over all ranks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -138,7 +137,7 @@ def train(
     """
     check_whole("steps", steps, least=0)
     check_whole("batch_size", batch_size)
-    check_number("lr", lr, above=0)
+    check_number("lr", lr)
     check_number("weight_decay", weight_decay)
     check_number("clip", clip, above=0)
     check_number("temperature", temperature, above=0)
@@ -305,8 +304,7 @@ def distillation(
     ----------
     Hinton, Vinyals, Dean 2015.
     """
-    if not math.isfinite(temperature) or temperature <= 0:
-        raise GumlabError(f"temperature must be a positive number, got {temperature}.")
+    check_number("temperature", temperature, above=0)
     with torch.no_grad(), evaluating(teacher):
         expected = teacher(**batch).logits[:, :-1]
     targets = labels[:, 1:] != IGNORED

@@ -135,6 +135,13 @@ def load_folder(folder: Path, dtype: torch.dtype | str) -> nn.Module:
             f"{folder} cannot be loaded ({type(error).__name__}: {_first_line(error)}). "
             "The files are damaged or made for another model; copy or save them again."
         ) from error
+    mismatched = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
+    wrong = (mismatched - loaded_here) | set(report["missing_keys"])
+    if wrong:
+        raise GumlabError(
+            f"{folder} lacks weights that its config.json asks for, or has others in their place "
+            f"({', '.join(sorted(wrong)[:3])}). The files belong to another model; save it again."
+        )
     unexpected = sorted(report["unexpected_keys"])
     if unexpected:
         made_for = ", ".join(settings.get("architectures") or ()) or "another kind of model"
@@ -142,13 +149,6 @@ def load_folder(folder: Path, dtype: torch.dtype | str) -> nn.Module:
             f"{folder} holds weights that a language model has no place for "
             f"({', '.join(unexpected[:3])}); it was saved as {made_for}. gumlab loads language "
             "models (ForCausalLM, LMHeadModel); a head of another kind would be lost."
-        )
-    mismatched = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
-    wrong = (mismatched - loaded_here) | set(report["missing_keys"])
-    if wrong:
-        raise GumlabError(
-            f"{folder} lacks weights that its config.json asks for, or has others in their place "
-            f"({', '.join(sorted(wrong)[:3])}). The files belong to another model; save it again."
         )
     return model.eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -102,7 +103,8 @@ def as_examples(examples: Sequence[Any]) -> list[Example]:
 
 def _check_tokens(model: nn.Module, rows: Sequence[Row]) -> None:
     """Raise GumlabError for a token that the model has no embedding of."""
-    count = model.get_input_embeddings().num_embeddings
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    count = getattr(embeddings, "num_embeddings", math.inf)
     largest = max(max(ids) for ids, _ in rows)
     if largest >= count:
         raise GumlabError(

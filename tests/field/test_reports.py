@@ -311,7 +311,7 @@ class TestPlainMistakes:
     @pytest.mark.parametrize(
         ("options", "sentence"),
         [
-            ({"lr": -1}, "lr must be a finite number, above 0; got -1"),
+            ({"lr": -1}, "lr must be a finite number, 0 or more; got -1"),
             ({"lr": float("nan")}, "lr must be a finite number"),
             ({"batch_size": 0}, "batch_size must be a whole number"),
             ({"steps": 1.5}, "steps must be a whole number"),

@@ -294,7 +294,7 @@ def test_a_pruner_of_another_run_is_refused(gpt2, tokenizer, task):
         ({"keep": True}, "got True"),
         ({"keep": 0.02}, "leaves 1 neurons, but 2 layers need 2"),
         ({"floor": 25}, "floor=25 is larger than the smallest layer"),
-        ({"steps": 0}, "steps must be 1 or more, got 0"),
+        ({"steps": 0}, "steps must be a whole number, 1 or more; got 0"),
         ({"widths": [3]}, r"widths \[3\] do not fit layers of \[24, 24\]"),
         ({"widths": [3, 25]}, "do not fit"),
         ({"start": 0.8, "end": 0.2}, "0 <= start < end <= 1"),

@@ -29,8 +29,8 @@ from gumlab.tasks.batches import shuffled
         ("soft_movement", {"similarity": len}, r"no option 'similarity'.* belongs to gum\."),
         ("obs", {"gradient": "gate"}, r"'obs' has no option 'gradient'.* belongs to movement"),
         ("gum", {"lamda_gum": 1.0}, r"'gum' has no option 'lamda_gum'\. It has: .*lambda_gum"),
-        ("gum", {"penalty": -1}, r"penalty must be a number, 0 or more; got -1"),
-        ("movement", {"score_lr": 0}, r"score_lr must be a number, above 0; got 0"),
+        ("gum", {"penalty": -1}, r"penalty must be a finite number, 0 or more; got -1"),
+        ("movement", {"score_lr": 0}, r"score_lr must be a finite number, above 0; got 0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

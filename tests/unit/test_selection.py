@@ -142,7 +142,7 @@ def test_fixed_widths_take_the_best_of_each_layer():
         ({"keep": 0.01}, r"leaves 0 neurons, but 2 layers need 2 \(floor=1.*Raise keep"),
         ({"floor": 5}, r"floor=5 is larger than the smallest layer \(4 neurons\)"),
         ({"keep": 0.3, "floor": 3}, "2 layers need 6"),
-        ({"multiple_of": 0}, "multiple_of must be 1 or more, got 0"),
+        ({"multiple_of": 0}, "multiple_of must be a whole number, 1 or more; got 0"),
         ({"scope": "globl"}, "Unknown scope 'globl'. Did you mean 'global'"),
         ({"widths": [1]}, r"widths \[1\] do not fit layers of \[4, 6\]"),
         ({"widths": [0, 2]}, r"widths \[0, 2\] do not fit"),

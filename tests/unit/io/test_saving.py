@@ -72,11 +72,12 @@ def test_unequal_widths_are_recorded_layer_by_layer(model, tokenizer, tmp_path):
     assert config[field] == N
 
 
-def test_a_gated_model_is_saved_without_losing_its_gates(gpt2, tokenizer, tmp_path):
+def test_a_gated_model_is_not_saved_and_keeps_its_gates(gpt2, tokenizer, tmp_path):
     gl.gate(gpt2, random_masks(gpt2))
     batch = one_batch(gpt2, tokenizer, make_examples(4))
     before = logits_of(gpt2, batch)
-    gl.save(gpt2, tokenizer, tmp_path / "gated")
+    with pytest.raises(gl.GumlabError, match="Gates are on"):
+        gl.save(gpt2, tokenizer, tmp_path / "gated")
     assert torch.equal(logits_of(gpt2, batch), before)
 
 
