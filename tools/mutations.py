@@ -424,7 +424,7 @@ MUTATIONS = (
         "study/runs.py",
         "            needs.append(cell.dense)",
         "            pass",
-        "integration/test_study.py::test_a_row_is_what_run_gives_its_teacher_and_widths_come_first",
+        "integration/test_study.py::test_a_pupil_waits_for_its_teacher_whatever_the_order",
     ),
     Mutation(
         "a row cut short stops the study",
@@ -461,6 +461,96 @@ MUTATIONS = (
         "arranged = Counter",
         "unit/tasks/test_tables_and_sql.py::test_order_counts_only_where_the_gold_query_orders",
     ),
+    Mutation(
+        "a gated model is saved as if it were pruned",
+        "io/saving.py",
+        "    if removed:\n",
+        "    if False:\n",
+        "field/test_reports.py::TestWhatLeavesTheProcess"
+        "::test_a_gated_model_is_not_saved_as_if_it_were_pruned",
+    ),
+    Mutation(
+        "a pruner of another model trains it dense",
+        "training.py",
+        "if pruner is not None and pruner.model not in model.modules():",
+        "if pruner is None:",
+        "field/test_reports.py::TestPrunerAndModel::test_a_pruner_of_another_model_is_noticed",
+    ),
+    Mutation(
+        "a pruner whose gates are gone goes on",
+        "pruner.py",
+        "if not self.removed and not all(gate.in_force for gate in self.gates):",
+        "if self.removed and not all(gate.in_force for gate in self.gates):",
+        "field/test_reports.py::TestPrunerAndModel::test_a_second_pruner_ends_the_first",
+    ),
+    Mutation(
+        "a forward pass that escapes the gates is not noticed",
+        "pruner.py",
+        "if trained and escaped and not self.removed:",
+        "if trained and escaped and self.removed:",
+        "field/test_reports.py::TestEscapes"
+        "::test_compiled_and_used_before_is_noticed_at_the_first_step",
+    ),
+    Mutation(
+        "a snapshot is pruned along",
+        "gating.py",
+        "    def __getstate__(self) -> dict[str, Any]:",
+        "    def __deepcopy__(self, memo: dict) -> Gate:\n        return self\n\n"
+        "    def __getstate__(self) -> dict[str, Any]:",
+        "field/test_reports.py::TestCopies::test_a_snapshot_stays_as_it_was",
+    ),
+    Mutation(
+        "gradient checkpointing counts every layer twice",
+        "collecting.py",
+        "if self._rows is not None and i not in self._added:",
+        "if self._rows is not None:",
+        "field/test_reports.py::TestCheckpointing::test_the_masks_are_the_same[neuron-False]",
+    ),
+    Mutation(
+        "scores are summed in the weights' own type",
+        "scoring.py",
+        "return weights.detach().to(torch.promote_types(weights.dtype, torch.float32))",
+        "return weights.detach()",
+        "field/test_reports.py::TestPrecision"
+        "::test_bfloat16_weights_are_scored_as_the_same_numbers_in_float32[magnitude]",
+    ),
+    Mutation(
+        "a frozen block trains after an evaluation",
+        "tasks/batches.py",
+        "            module.training = mode",
+        "            module.training = modes[0][1]",
+        "field/test_reports.py::TestWhatIsRestored::test_a_frozen_block_stays_in_eval_mode",
+    ),
+    Mutation(
+        "layers that share their weights are cut",
+        "feedforward.py",
+        "if owners.setdefault(id(weight), block.name) != block.name:",
+        "if owners.setdefault(id(weight), block.name) == '':",
+        "field/test_reports.py::TestWeights::test_layers_that_share_weights_are_refused",
+    ),
+    Mutation(
+        "activations that overflow are ranked in silence",
+        "collecting.py",
+        "if not self.gram.isfinite().all():",
+        "if self.gram.numel() == 0:",
+        "field/test_reports.py::TestActivations"
+        "::test_activations_that_are_not_finite_are_named[wanda]",
+    ),
+    Mutation(
+        "greedy follows the checkpoint's penalties",
+        "evaluation.py",
+        "    model.generation_config = settings\n",
+        "    own.update(**{**settings.to_diff_dict(), **own.to_diff_dict()})\n",
+        "field/test_reports.py::TestSettingsThatLeak"
+        "::test_greedy_is_greedy_whatever_the_checkpoint_says",
+    ),
+    Mutation(
+        "a head that would be lost is lost in silence",
+        "io/loading.py",
+        "    if unexpected:\n",
+        "    if False:\n",
+        "field/test_reports.py::TestWrappersAndHeads::test_a_head_that_would_be_lost_is_named",
+    ),
 )
 
 
@@ -494,8 +584,9 @@ def outcomes(folder: Path, tests: Sequence[str]) -> dict[str, str]:
     os.waitpid(child, 0)
     found = {}
     for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():
-        file = case.get("classname").removeprefix("tests.").replace(".", "/")
-        name = f"{file}.py::{case.get('name')}"
+        where = case.get("classname").removeprefix("tests.").split(".")
+        classes = [where.pop()] if where[-1][0].isupper() else []
+        name = "::".join(["/".join(where) + ".py", *classes, case.get("name")])
         trouble = [part for part in case if part.tag in ("failure", "error", "skipped")]
         lines = [part.get("message", "").splitlines() or [part.tag] for part in trouble]
         found[name] = f"{trouble[0].tag}: {lines[0][0]}" if trouble else ""

@@ -174,6 +174,14 @@ def test_a_row_is_what_run_gives_its_teacher_and_widths_come_first(base, data, m
     pd.testing.assert_frame_equal(parquet[["loss", "keep"]], table[["loss", "keep"]])
 
 
+def test_a_pupil_waits_for_its_teacher_whatever_the_order(made):
+    done = made({"method": "random", "distil": True})
+    done.cells.reverse()
+    table = done.run().table()
+    assert list(table["distilled"]) == [True, False]
+    assert "error" not in table
+
+
 def test_a_finished_run_is_not_done_again(made, monkeypatch):
     calls, real = [], study.run
     monkeypatch.setattr(study, "run", lambda *a, **k: calls.append(a[3].label) or real(*a, **k))

@@ -78,6 +78,12 @@ def test_an_unknown_mistake_shows_the_first_case_that_differs(capsys):
     check.top_v(lambda s, keep: torch.ones_like(s, dtype=torch.bool))
     assert "should give [True, True, False, False]" not in capsys.readouterr().out
 
+    def nothing(score, u, lambda_gum, layers):
+        return torch.zeros_like(score)
+
+    assert check.gum_gradient(nothing) is not nothing
+    assert "not yet" in capsys.readouterr().out
+
 
 def test_numbers_that_look_right_are_compared_by_kind(capsys):
     check.kept_count(lambda keep, widths: float(round(keep * sum(widths))))
