@@ -269,7 +269,8 @@ def _answers(
     from transformers import GenerationConfig
 
     pad = tokenizer.pad_token_id
-    if pad is None:
+    embeddings = model.get_input_embeddings()
+    if pad is None or pad >= embeddings.num_embeddings:  # added, and the model not resized
         pad = tokenizer.eos_token_id  # masked, so any token serves
     rows = [[pad] * (size - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (size - len(prompt)) + [1] * len(prompt) for prompt in prompts]

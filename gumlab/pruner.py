@@ -122,8 +122,9 @@ class Pruner:
         self.method = method if isinstance(method, str) else type(method).__name__
         if self.rule.selects and (widths, scope, twin_filter, multiple_of) != (None, None, None, 1):
             raise GumlabError(
-                "Soft movement keeps whatever lies above its threshold: it takes no widths, "
-                "multiple_of, scope or twin_filter. Leave them out, or use method='movement'."
+                f"Method {self.method!r} says itself which neurons stay (soft movement: whatever "
+                "lies above its threshold): it takes no widths, multiple_of, scope or twin_filter. "
+                "Leave them out, or use method='movement'."
             )
         check_whole("steps", steps)
         check_running(gram_every, gram_tokens, gram_memory)
@@ -240,8 +241,9 @@ class Pruner:
         if neurons_leave:
             self._cut(optimizers)
         if self.rule.selects and last and self.fraction_kept > self.keep + 0.05:
+            name = "Soft movement" if self.method == "soft_movement" else self.method
             warnings.warn(
-                f"Soft movement keeps {self.fraction_kept:.1%} of the neurons instead of "
+                f"{name} keeps {self.fraction_kept:.1%} of the neurons instead of "
                 f"{self.keep:.1%}: its scores did not get far enough. Raise steps or score_lr.",
                 stacklevel=2,
             )

@@ -342,6 +342,12 @@ class TestPlainMistakes:
             with pytest.raises(gl.GumlabError, match=r"token 64, but the model knows 64 tokens"):
                 use()
 
+    def test_a_padding_token_that_was_added_changes_no_text(self, gpt2, tokenizer, task):
+        grown = copy.deepcopy(tokenizer)
+        grown.add_special_tokens({"pad_token": "[PAD]"})
+        assert grown.pad_token_id == 64
+        assert generate(gpt2, grown, task.test) == generate(gpt2, tokenizer, task.test)
+
     def test_a_name_in_place_of_a_model(self):
         with pytest.raises(gl.GumlabError, match=r"Expected a model, got 'tiny-gpt2'"):
             gl.prune("tiny-gpt2", "magnitude")
