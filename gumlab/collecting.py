@@ -19,10 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.tasks import Example, Task
-from gumlab.tasks.batches import IGNORED, batches, evaluating, memory_guard, token_losses
+from gumlab.tasks.batches import (
+    IGNORED,
+    as_examples,
+    collated,
+    context_length,
+    encode,
+    evaluating,
+    is_running_text,
+    memory_guard,
+    token_losses,
+)
+
+TOKENS = 32_768  # of running text, where nothing else is said: 32 blocks of 1,024
+CURRENCIES = ("output", "loss", "loss_scalar")
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class Calibration:
 
     Parameters
     ----------
-    tokenizer, task, split, limit, batch_size
+    tokenizer, task, split, limit, tokens, batch_size
         As in `collect`.
     """
 
@@ -39,6 +52,7 @@ class Calibration:
     task: Task | Sequence[Example] | None
     split: str
     limit: int | None
+    tokens: int | None
     batch_size: int
 
     def options(self) -> dict[str, Any]:
@@ -68,6 +82,9 @@ class Statistics:
         Mean over sequences of dL/dm. These three are zero where no gradients were asked for.
     tokens : int
         How many tokens were seen.
+    currency : Tensor or None
+        What an output w is measured by: ||w C||, C (D, D) or one number, as `currencies` gives it.
+        None where an output is measured as it is. `collect` leaves it so; `gumlab.score` sets it.
     """
 
     gram: Tensor
@@ -79,6 +96,7 @@ class Statistics:
     fisher: Tensor
     slope: Tensor
     tokens: int = 0
+    currency: Tensor | None = None
 
     @classmethod
     def empty(cls, layer: FeedForward) -> Statistics:
@@ -161,6 +179,7 @@ def collect(
     *,
     split: str = "train",
     limit: int | None = 256,
+    tokens: int | None = TOKENS,
     batch_size: int = 16,
     gradients: bool = False,
     layers: Sequence[FeedForward] | None = None,
@@ -179,7 +198,10 @@ def collect(
     split : str
         "train", "validation" or "test".
     limit : int, optional
-        How many examples; None for all. Of running text all of its blocks count as one.
+        How many examples, or passages of running text; None for all.
+    tokens : int, optional
+        How much of running text, in whole blocks, one at least; None for all. Examples with a
+        prompt are counted by `limit` alone.
     batch_size : int
         Sequences at a time.
     gradients : bool
@@ -203,7 +225,7 @@ def collect(
     taps = [_Tap(layer) for layer in layers]
     try:
         with evaluating(model), memory_guard(batch_size), torch.set_grad_enabled(gradients):
-            rows = _rows(model, tokenizer, task, split, limit, batch_size)
+            rows = _rows(model, tokenizer, task, split, limit, tokens, batch_size)
             sequences = sum(len(batch["labels"]) for batch in rows)  # of running text: its blocks
             for batch in rows:
                 labels = batch.pop("labels")
@@ -231,6 +253,7 @@ def one_by_one(
     *,
     split: str = "train",
     limit: int | None = 256,
+    tokens: int | None = TOKENS,
     batch_size: int = 16,
     changing: bool = False,
     layers: Sequence[FeedForward] | None = None,
@@ -241,7 +264,7 @@ def one_by_one(
 
     Parameters
     ----------
-    model, tokenizer, task, split, limit, batch_size
+    model, tokenizer, task, split, limit, tokens, batch_size
         As in `collect`.
     changing : bool
         Whether the caller changes (refits, cuts) each layer in its turn: then the layer runs again
@@ -256,7 +279,7 @@ def one_by_one(
     """
     if layers is None:
         layers = neurons(model)
-    rows = _rows(model, tokenizer, task, split, limit, batch_size)
+    rows = _rows(model, tokenizer, task, split, limit, tokens, batch_size)
     blocks = [model.get_submodule(_block_name(layer)) for layer in layers]
     outputs: list[Any] = [None] * len(rows)  # what the block before gave, by batch
     for i, layer in enumerate(layers):
@@ -274,6 +297,150 @@ def one_by_one(
                 _through(model, blocks, i, batch, state)
                 for batch, state in zip(rows, inputs, strict=True)
             ]
+
+
+def currencies(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task | Sequence[Example],
+    currency: str,
+    *,
+    split: str = "train",
+    limit: int | None = 256,
+    tokens: int | None = TOKENS,
+    batch_size: int = 16,
+    layers: Sequence[FeedForward] | None = None,
+) -> list[Tensor | None]:
+    """What an error of each layer's output costs, so that layers can be compared.
+
+    A layer that errs by e (D numbers, at one token) raises the loss by about e F e^T / 2, with F
+    the mean over tokens of g g^T, g the gradient of the summed loss at the layer's output. So an
+    output w is worth ||w C|| with C C^T = F.
+
+    Parameters
+    ----------
+    model, tokenizer, task, split, limit, tokens, batch_size
+        As in `collect`.
+    currency : {"output", "loss", "loss_scalar"}
+        "output": an error costs what it is, ||e||, in every layer. "loss": C = F^(1/2), the
+        symmetric root. "loss_scalar": the cheap form, one number a layer, the root of F's mean
+        diagonal: the layers' prices without the directions'.
+    layers : sequence of FeedForward, optional
+        As in `collect`.
+
+    Returns
+    -------
+    list of Tensor or None
+        C of each layer: (D, D), or (), float64; None where the currency is the output.
+
+    Raises
+    ------
+    GumlabError
+        For an unknown currency, where there are no examples, or the memory runs out.
+
+    References
+    ----------
+    The empirical Fisher information with a Kronecker-factored inverse: Martens, Grosse 2015; of a
+    layer's output, for pruning: Wang et al. 2019 (EigenDamage).
+    """
+    if currency not in CURRENCIES:
+        raise unknown("currency", currency, CURRENCIES)
+    if layers is None:
+        layers = neurons(model)
+    if currency == "output":
+        return [None] * len(layers)
+    fisher = output_fisher(
+        model,
+        tokenizer,
+        task,
+        split=split,
+        limit=limit,
+        tokens=tokens,
+        batch_size=batch_size,
+        layers=layers,
+    )
+    if currency == "loss_scalar":
+        return [f.double().diagonal().mean().sqrt() for f in fisher]
+    return [symmetric_root(f) for f in fisher]
+
+
+def output_fisher(
+    model: nn.Module,
+    tokenizer: Any,
+    task: Task | Sequence[Example],
+    *,
+    split: str = "train",
+    limit: int | None = 256,
+    tokens: int | None = TOKENS,
+    batch_size: int = 16,
+    layers: Sequence[FeedForward] | None = None,
+) -> list[Tensor]:
+    """F of each layer: mean over tokens of g g^T, g = d(summed loss) / d(layer's output).
+
+    One forward and one backward pass, without gradients of weights. Gates that are on stay on.
+
+    Parameters
+    ----------
+    model, tokenizer, task, split, limit, tokens, batch_size, layers
+        As in `collect`.
+
+    Returns
+    -------
+    list of Tensor
+        (D, D) float32 per layer, on the layer's device.
+
+    Raises
+    ------
+    GumlabError
+        Where there are no examples, a gradient is not finite, or the memory runs out.
+    """
+    if layers is None:
+        layers = neurons(model)
+    sums = []
+    for layer in layers:
+        size = layer.outgoing().shape[1]
+        sums.append(torch.zeros(size, size, dtype=torch.float32, device=layer.device))
+    outputs: list[Tensor] = []
+
+    def keep_output(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if not output.requires_grad:
+            output.requires_grad_(True)
+        outputs.append(output)
+
+    count = 0
+    hooks = [layer.proj.register_forward_hook(keep_output) for layer in layers]
+    try:
+        with evaluating(model), memory_guard(batch_size), torch.enable_grad():
+            for batch in _rows(model, tokenizer, task, split, limit, tokens, batch_size):
+                labels = batch.pop("labels")
+                real = batch["attention_mask"].bool().flatten()
+                outputs.clear()
+                loss = token_losses(model(**batch).logits, labels).sum()
+                gradients = torch.autograd.grad(loss, outputs)
+                for total, gradient in zip(sums, gradients, strict=True):
+                    rows = gradient.flatten(0, -2)[real].float()  # (real tokens, D)
+                    total.addmm_(rows.T, rows)
+                count += int(real.sum())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer, total in zip(layers, sums, strict=True):
+        if not total.isfinite().all():
+            raise GumlabError(
+                f"The loss's gradient at the output of {layer.name} is not finite. float16 "
+                "overflows easily; take model.float() or model.bfloat16()."
+            )
+    return [total / count for total in sums]
+
+
+def symmetric_root(matrix: Tensor) -> Tensor:
+    """R with R R = M of a positive semidefinite M, (D, D) float64; rounding below 0 counts as 0.
+
+    >>> symmetric_root(torch.tensor([[4.0, 0.0], [0.0, 9.0]])).tolist()
+    [[2.0, 0.0], [0.0, 3.0]]
+    """
+    values, vectors = torch.linalg.eigh(matrix.double())
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
 
 def sequence_sensitivity(
@@ -477,11 +644,16 @@ def _rows(
     task: Task | Sequence[Example],
     split: str,
     limit: int | None,
+    tokens: int | None,
     batch_size: int,
 ) -> list[dict[str, Tensor]]:
     """The batches of the first examples."""
-    examples = task.split(split) if isinstance(task, Task) else list(task)
-    return list(batches(model, tokenizer, examples[:limit], batch_size))
+    examples = as_examples(task.split(split) if isinstance(task, Task) else list(task))[:limit]
+    rows = encode(tokenizer, examples, context_length(model))
+    if tokens is not None and is_running_text(examples):
+        block, _ = rows[0]
+        rows = rows[: max(1, tokens // len(block))]
+    return list(collated(model, rows, batch_size))
 
 
 def _sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import Statistics, collect
+from gumlab.collecting import TOKENS, Statistics, collect
 from gumlab.feedforward import neurons
 from gumlab.gating import kept_by_gates
 from gumlab.gram import (
@@ -139,6 +139,7 @@ def redundancy(
     *,
     split: str = "train",
     limit: int | None = 256,
+    tokens: int | None = TOKENS,
     batch_size: int = 16,
     ridge: float = RIDGE,
 ) -> Redundancy:
@@ -152,8 +153,9 @@ def redundancy(
         The model stays as it is.
     task : Task or sequence of Example
         The paper measures on the training set.
-    split, limit, batch_size
-        Which split, how many of its first examples (None: all), how many sequences at a time.
+    split, limit, tokens, batch_size
+        Which split, how many of its first examples (None: all), how many tokens of running text,
+        how many sequences at a time.
     ridge : float
         Of the mean energy of the neurons that fire, added to G's diagonal before it is inverted, so
         that twins, dead neurons and fewer tokens than neurons give finite numbers.
@@ -175,6 +177,7 @@ def redundancy(
         task,
         split=split,
         limit=limit,
+        tokens=tokens,
         batch_size=batch_size,
         gradients=True,
         layers=blocks,

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import Calibration, Statistics, one_by_one
+from gumlab.collecting import TOKENS, Calibration, Statistics, one_by_one
 from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, lifted
-from gumlab.scoring import Criterion, check_method, score_layers
+from gumlab.scoring import Criterion, check_currency, check_method, score_layers
 from gumlab.selection import Budget, check_grams, check_masks, choose
 from gumlab.tasks import Example, Task
 
-RECOMMENDED = {"method": "greedy_obs", "scope": "global"}
+RECOMMENDED = {"method": "greedy_obs", "scope": "global", "currency": "output"}
 CUT_PAYS_AT = 1 / 8  # of the neurons there, before a cut is worth its cost while training
 
 
@@ -38,6 +38,7 @@ def shrink(
     in_place: bool = False,
     split: str = "train",
     limit: int | None = 256,
+    tokens: int | None = TOKENS,
     batch_size: int = 16,
 ) -> nn.Module:
     """A smaller copy of a model, with only the neurons that the masks keep.
@@ -63,7 +64,7 @@ def shrink(
     in_place : bool
         Cut `model` itself, layer by layer, and return it: memory need hold it once. Make optimizers
         after it.
-    split, limit, batch_size
+    split, limit, tokens, batch_size
         What the refit sees of the task, as in `gumlab.collecting.collect`.
 
     Returns
@@ -80,7 +81,7 @@ def shrink(
     layers = neurons(model)
     check_masks(masks, [layer.width for layer in layers])
     check_refit(layers, refit, tokenizer, task)
-    calibration = Calibration(tokenizer, task, split, limit, batch_size)
+    calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     return _shrink(model, layers, masks, calibration, refit, sequential, ridge, in_place)
 
 
@@ -92,6 +93,7 @@ def prune(
     *,
     keep: float = 0.5,
     scope: str | None = None,
+    currency: str | None = None,
     floor: int = 1,
     multiple_of: int = 1,
     widths: Sequence[int] | None = None,
@@ -105,6 +107,7 @@ def prune(
     seed: int = 0,
     split: str = "train",
     limit: int | None = 256,
+    tokens: int | None = TOKENS,
     batch_size: int = 16,
 ) -> nn.Module:
     """Score, select, refit and shrink in one call, before or without training: a smaller copy.
@@ -123,13 +126,15 @@ def prune(
         As in `gumlab.select`.
     scope : {"layer", "global"}, optional
         As in `gumlab.select`; by default the recipe's own, else "layer".
+    currency : {"output", "loss", "loss_scalar"}, optional
+        As in `gumlab.score`; by default the recipe's own, else "output".
     refit, sequential, ridge, in_place
         As in `shrink`.
     seed : int
         Of the random score.
-    split, limit, batch_size
-        The calibration, of scores and refit alike: which split, how many examples, and how many
-        sequences at a time.
+    split, limit, tokens, batch_size
+        The calibration, of scores and refit alike: which split, how many examples, how many tokens
+        of running text, and how many sequences at a time.
 
     Returns
     -------
@@ -144,15 +149,18 @@ def prune(
     if method == "recommended":
         method = RECOMMENDED["method"]
         scope = scope or RECOMMENDED["scope"]
+        currency = currency or RECOMMENDED["currency"]
+    currency = currency or "output"
     layers = neurons(model)
     sizes = [layer.width for layer in layers]
     budget = Budget(sizes, keep, scope or "layer", floor, multiple_of, widths)
     if grams is not None:
         check_grams(grams, sizes)
     check_method(method, tokenizer, task)
+    check_currency(currency, method)
     check_refit(layers, refit, tokenizer, task)
-    calibration = Calibration(tokenizer, task, split, limit, batch_size)
-    scores = score_layers(layers, method, model, calibration, seed=seed)
+    calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
+    scores = score_layers(layers, method, model, calibration, seed=seed, currency=currency)
     masks = choose(scores, budget, standardise=standardise, grams=grams, twin_filter=twin_filter)
     return _shrink(model, layers, masks, calibration, refit, sequential, ridge, in_place)
 

@@ -14,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import Calibration, Statistics, collect, one_by_one
+from gumlab.collecting import (
+    CURRENCIES,
+    TOKENS,
+    Calibration,
+    Statistics,
+    collect,
+    currencies,
+    one_by_one,
+)
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gram import RIDGE, inverse, unrebuilt
@@ -142,7 +150,7 @@ def wanda(layer: FeedForward, statistics: Statistics) -> Tensor:
     ----------
     Sun et al. 2023; the structured form: An et al. 2023.
     """
-    mean_size = _at_least_float32(layer.outgoing()).abs().mean(1).float()
+    mean_size = written(layer, statistics).abs().mean(1).float()
     return mean_size * statistics.energy.sqrt()
 
 
@@ -154,7 +162,7 @@ def flap(layer: FeedForward, statistics: Statistics) -> Tensor:
     An et al. 2023.
     """
     variance = statistics.energy / statistics.tokens - statistics.mean.square()
-    return variance.clamp_min(0) * squared_norm(layer)
+    return variance.clamp_min(0) * squared_norm(layer, statistics.currency)
 
 
 def taylor(layer: FeedForward, statistics: Statistics) -> Tensor:
@@ -208,7 +216,8 @@ def obs(layer: FeedForward, statistics: Statistics, ridge: float = RIDGE) -> Ten
     ----------
     Hassibi, Stork 1992, with the output's squared error as the loss.
     """
-    return (squared_norm(layer) * unrebuilt(statistics.gram, ridge)).float()
+    price = squared_norm(layer, statistics.currency)
+    return (price * unrebuilt(statistics.gram, ridge)).float()
 
 
 def greedy_obs(layer: FeedForward, statistics: Statistics, ridge: float = RIDGE) -> Tensor:
@@ -230,7 +239,7 @@ def greedy_obs(layer: FeedForward, statistics: Statistics, ridge: float = RIDGE)
         (N,), float64.
     """
     inverse_gram = inverse(statistics.gram, ridge)
-    weights = layer.outgoing().detach().double().clone()
+    weights = in_currency(layer.outgoing().detach().double(), statistics.currency).clone()
     remaining = torch.arange(len(weights), device=weights.device)  # the neuron of each row
     score = torch.zeros(len(weights), dtype=torch.float64, device=weights.device)
     worst = 0.0
@@ -261,9 +270,30 @@ def _at_least_float32(weights: Tensor) -> Tensor:
     return weights.detach().to(torch.promote_types(weights.dtype, torch.float32))
 
 
-def squared_norm(layer: FeedForward) -> Tensor:
-    """||w_i||^2 of the outgoing weights, (N,) float32."""
-    return layer.outgoing().detach().float().square().sum(1)
+def in_currency(weights: Tensor, currency: Tensor | None) -> Tensor:
+    """What outgoing weights write, measured by what an error costs: w C, (N, D).
+
+    Parameters
+    ----------
+    weights : Tensor
+        (N, D).
+    currency : Tensor or None
+        C, (D, D) or one number (`gumlab.collecting.currencies`); None is the output as it is.
+    """
+    if currency is None:
+        return weights
+    currency = currency.to(weights)
+    return weights @ currency if currency.ndim else weights * currency
+
+
+def written(layer: FeedForward, statistics: Statistics) -> Tensor:
+    """w_i C of every neuron, (N, D), float32 or better: its outgoing weights in the currency."""
+    return in_currency(_at_least_float32(layer.outgoing()), statistics.currency)
+
+
+def squared_norm(layer: FeedForward, currency: Tensor | None = None) -> Tensor:
+    """||w_i C||^2 of the outgoing weights, (N,) float32."""
+    return in_currency(layer.outgoing().detach().float(), currency).square().sum(1)
 
 
 WEIGHT_SCORES: dict[str, Callable[[FeedForward], Tensor]] = {"magnitude": magnitude}
@@ -279,6 +309,7 @@ DATA_SCORES: dict[str, Criterion] = {
     "greedy_obs": greedy_obs,
 }
 NEED_GRADIENTS = ("taylor", "fisher")
+MEASURE_OUTPUT = ("wanda", "flap", "obs", "greedy_obs")  # an error of the output: of any currency
 NEED_NO_DATA = ("random", *WEIGHT_SCORES)
 LEARNED = ("movement", "soft_movement", "gum")
 SCORES = (*NEED_NO_DATA, *DATA_SCORES)
@@ -293,7 +324,9 @@ def score(
     seed: int = 0,
     split: str = "train",
     limit: int | None = 256,
+    tokens: int | None = TOKENS,
     batch_size: int = 16,
+    currency: str = "output",
     gradients: bool | None = None,
 ) -> list[Tensor]:
     """One score per neuron, high = keep.
@@ -310,8 +343,13 @@ def score(
         The data, as `gumlab.collecting.collect` takes it.
     seed : int
         Of the random score.
-    split, limit, batch_size
-        The calibration: which split, how many examples, how many sequences at a time.
+    split, limit, tokens, batch_size
+        The calibration: which split, how many examples, how many tokens of running text, how many
+        sequences at a time.
+    currency : {"output", "loss", "loss_scalar"}
+        What a score that measures an output's error (`MEASURE_OUTPUT`) counts it in: the output
+        itself, or what the error costs the loss, by direction or by layer alone. See
+        `gumlab.collecting.currencies`. A criterion of your own finds it in `Statistics.currency`.
     gradients : bool, optional
         Whether a criterion of your own finds the statistics of gradients filled in too; by default
         it does.
@@ -327,8 +365,17 @@ def score(
         For an unknown name, missing data, or a criterion that returns something else.
     """
     check_method(method, tokenizer, task)
-    calibration = Calibration(tokenizer, task, split, limit, batch_size)
-    return score_layers(neurons(model), method, model, calibration, seed=seed, gradients=gradients)
+    check_currency(currency, method)
+    calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
+    return score_layers(
+        neurons(model),
+        method,
+        model,
+        calibration,
+        seed=seed,
+        currency=currency,
+        gradients=gradients,
+    )
 
 
 def check_method(method: str | Criterion, tokenizer: Any, task: Any) -> None:
@@ -349,6 +396,17 @@ def check_method(method: str | Criterion, tokenizer: Any, task: Any) -> None:
         )
 
 
+def check_currency(currency: str, method: str | Criterion) -> None:
+    """Raise GumlabError for a currency that does not exist, or that a score cannot count in."""
+    if currency not in CURRENCIES:
+        raise unknown("currency", currency, CURRENCIES)
+    if currency != "output" and isinstance(method, str) and method not in MEASURE_OUTPUT:
+        raise GumlabError(
+            f"Method {method!r} does not measure an error of the output, so it has no currency. "
+            f"Leave currency out, or take one of {', '.join(MEASURE_OUTPUT)}."
+        )
+
+
 def score_layers(
     layers: Sequence[FeedForward],
     method: str | Criterion,
@@ -356,6 +414,7 @@ def score_layers(
     calibration: Calibration,
     *,
     seed: int,
+    currency: str = "output",
     gradients: bool | None = None,
 ) -> list[Tensor]:
     """`score` of all layers of a model, by arguments that were checked before."""
@@ -366,12 +425,17 @@ def score_layers(
     criterion = DATA_SCORES[method] if isinstance(method, str) else _checked(method)
     if gradients is None:
         gradients = not isinstance(method, str) or method in NEED_GRADIENTS
+    prices = currencies(model, currency=currency, **calibration.options(), layers=layers)
     statistics: Iterable[Statistics]
     if gradients:
         statistics = collect(model, **calibration.options(), gradients=True, layers=layers)
     else:
         statistics = one_by_one(model, **calibration.options(), layers=layers)
-    return [criterion(layer, s) for layer, s in zip(layers, statistics, strict=True)]
+    scores = []
+    for layer, seen, price in zip(layers, statistics, prices, strict=True):
+        seen.currency = price
+        scores.append(criterion(layer, seen))
+    return scores
 
 
 def _checked(criterion: Criterion) -> Criterion:

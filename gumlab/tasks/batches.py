@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from gumlab.tasks import Example
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 BLOCK = 1024  # the longest block of running text, in tokens, where the model's context is longer
+LOGITS = 2**27  # numbers that a batch's logits may be where nothing trains: half a gigabyte
 POOL = 16  # batches whose examples are sorted by length together
 Row = tuple[list[int], int]  # token ids, and how many of them are not to be predicted
 
@@ -103,15 +103,20 @@ def as_examples(examples: Sequence[Any]) -> list[Example]:
 
 def _check_tokens(model: nn.Module, rows: Sequence[Row]) -> None:
     """Raise GumlabError for a token that the model has no embedding of."""
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
-    count = getattr(embeddings, "num_embeddings", math.inf)
+    count = _vocabulary(model)
     largest = max(max(ids) for ids, _ in rows)
-    if largest >= count:
+    if 0 < count <= largest:
         raise GumlabError(
             f"The tokenizer gives token {largest}, but the model knows {count:,} tokens (0 to "
             f"{count - 1}). Take the model's own tokenizer, or resize: "
             "model.resize_token_embeddings(len(tokenizer))."
         )
+
+
+def _vocabulary(model: nn.Module) -> int:
+    """How many tokens a model has embeddings of; 0 where it does not say."""
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    return getattr(embeddings, "num_embeddings", 0)
 
 
 def _blocks(ids: list[int], size: int) -> list[Row]:
@@ -242,11 +247,17 @@ def batches(
 
 
 def collated(model: nn.Module, rows: Sequence[Row], size: int) -> Iterator[dict[str, Tensor]]:
-    """The rows in batches of `size`, longest first, on the model's device."""
+    """The rows in batches of `size`, longest first, on the model's device.
+
+    Fewer at a time where a batch's logits would be more than LOGITS numbers: a model of 49,152
+    tokens takes blocks of 1,024 two by two.
+    """
     check_whole("batch_size", size)
     _check_tokens(model, rows)
     device = next(model.parameters()).device
     longest_first = sorted(rows, key=lambda row: -len(row[0]))
+    logits_of_a_row = len(longest_first[0][0]) * max(1, _vocabulary(model))
+    size = max(1, min(size, LOGITS // logits_of_a_row))
     for start in range(0, len(longest_first), size):
         yield collate(longest_first[start : start + size], device)
 
