@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 RIDGE = 1e-4  # of the mean energy of the neurons that fire, added to G's diagonal
+BLOCK = 64  # removals between two updates of the large matrices
 TWINS_ABOVE = 0.8  # the paper's threshold on the cosine
 
 
@@ -86,6 +87,111 @@ def unrebuilt(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) ->
     rest = raised.diagonal() - rows.square().sum(0)
     rest[kept] = 1 / torch.cholesky_inverse(root).diagonal()
     return rest
+
+
+def removal_costs(inverse_gram: Tensor, products: Tensor) -> Tensor:
+    """What each neuron costs when the cheapest of those left is removed, one after the other.
+
+    The cost of neuron i is ||w_i||^2 / [A]_ii, A the inverse Gram matrix. After it goes, the others
+    take over what it did, and A becomes the inverse of the neurons left:
+
+        W <- W - u v^T,  A <- A - u u^T,  with u = A_:i / sqrt(A_ii), v = w_i / sqrt(A_ii)
+
+    W is needed only in its products M = W W^T. The u and v of BLOCK removals are kept as thin
+    factors, so that one removal costs N BLOCK operations, and A and M follow once a block:
+
+        A <- A - U U^T,  M <- M - U P^T - P U^T + U K U^T,  with P = W V, K = V^T V
+
+    Parameters
+    ----------
+    inverse_gram : Tensor
+        A, (N, N) float64. Overwritten.
+    products : Tensor
+        M, (N, N) float64, the products of the outgoing weights. Overwritten.
+
+    Returns
+    -------
+    Tensor
+        (N,) float64: the largest cost of a single removal up to a neuron's own, so that the order
+        of removal is kept.
+
+    References
+    ----------
+    Thin factors for many removals: Frantar, Alistarh 2023 (SparseGPT); the order, one neuron at a
+    time: Frantar, Alistarh 2022 (Optimal Brain Compression).
+    """
+    n = len(inverse_gram)
+    remaining = torch.arange(n, device=inverse_gram.device)  # the neuron of each row
+    score = inverse_gram.new_zeros(n)
+    worst = 0.0
+    while len(remaining):
+        block = _RemovalBlock(inverse_gram, products, min(BLOCK, len(remaining)))
+        for _ in range(block.size):
+            i, cost = block.cheapest()
+            worst = max(worst * (1 + 1e-9), cost)  # later removals rank above earlier
+            score[remaining[i]] = worst
+            block.remove(i)
+        block.apply()
+        left = block.left.nonzero().flatten()
+        remaining = remaining[left]
+        inverse_gram = _compacted(inverse_gram, left)
+        products = _compacted(products, left)
+    return score
+
+
+class _RemovalBlock:
+    """Some removals of `removal_costs`, with A and M as they were before the first of them."""
+
+    def __init__(self, inverse_gram: Tensor, products: Tensor, size: int) -> None:
+        n = len(inverse_gram)
+        self.inverse_gram = inverse_gram
+        self.products = products
+        self.size = size
+        self.done = 0
+        self.u = inverse_gram.new_zeros(n, size)
+        self.p = inverse_gram.new_zeros(n, size)
+        self.k = inverse_gram.new_zeros(size, size)
+        self.diagonal = inverse_gram.diagonal().clone()  # of A, followed
+        self.squares = products.diagonal().clone()  # ||w_i||^2, followed
+        self.left = torch.ones(n, dtype=torch.bool, device=inverse_gram.device)
+
+    def cheapest(self) -> tuple[int, float]:
+        """The neuron to remove next, and its cost."""
+        costs = torch.where(self.left, self.squares / self.diagonal, torch.inf)
+        cost, i = costs.min(0)
+        return int(i), max(float(cost), 0.0)  # squares may be rounded below 0
+
+    def remove(self, i: int) -> None:
+        """Remove neuron i: a column to U, P and K, and the followed diagonals."""
+        k = self.done
+        u_before, p_before, k_before = self.u[:, :k], self.p[:, :k], self.k[:k, :k]
+        row = u_before[i]
+        pivot = self.diagonal[i].sqrt()
+        u = (self.inverse_gram[i] - u_before @ row) / pivot
+        p = (self.products[i] - p_before @ row) / pivot  # W v, W as before the block
+        k_new = (p_before[i] - k_before @ row) / pivot  # V^T v
+        v_square = self.squares[i] / self.diagonal[i]
+        products_now = p - u_before @ k_new  # W v, W as now
+        self.squares += u * (u * v_square - 2 * products_now)
+        self.diagonal -= u.square()
+        self.u[:, k], self.p[:, k] = u, p
+        self.k[:k, k], self.k[k, :k], self.k[k, k] = k_new, k_new, v_square
+        self.left[i] = False
+        self.done += 1
+
+    def apply(self) -> None:
+        """Let A and M follow all removals of the block."""
+        self.inverse_gram.addmm_(self.u, self.u.T, alpha=-1)
+        self.products.addmm_(self.u, (self.p - self.u @ self.k / 2).T, alpha=-1)
+        self.products.addmm_(self.p - self.u @ self.k / 2, self.u.T, alpha=-1)
+
+
+def _compacted(matrix: Tensor, left: Tensor) -> Tensor:
+    """matrix[left][:, left] in the memory of `matrix`, `left` in rising order."""
+    for start in range(0, len(left), BLOCK):
+        rows = left[start : start + BLOCK]
+        matrix[start : start + len(rows), : len(left)] = matrix[rows][:, left]
+    return matrix[: len(left), : len(left)]
 
 
 def cosine(gram: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from gumlab.collecting import (
 )
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.gram import RIDGE, inverse, unrebuilt
+from gumlab.gram import RIDGE, inverse, removal_costs, unrebuilt
 from gumlab.tasks import Example, Task
 
 Criterion = Callable[[FeedForward, Statistics], Tensor]
@@ -238,31 +238,8 @@ def greedy_obs(layer: FeedForward, statistics: Statistics, ridge: float = RIDGE)
     Tensor
         (N,), float64.
     """
-    inverse_gram = inverse(statistics.gram, ridge)
-    weights = in_currency(layer.outgoing().detach().double(), statistics.currency).clone()
-    remaining = torch.arange(len(weights), device=weights.device)  # the neuron of each row
-    score = torch.zeros(len(weights), dtype=torch.float64, device=weights.device)
-    worst = 0.0
-    while len(remaining):
-        removed = torch.zeros(len(remaining), dtype=torch.bool, device=weights.device)
-        for _ in range(-(-len(remaining) // 8)):  # then drop the rows that are zero by now
-            cost = weights.square().sum(1) / inverse_gram.diagonal()
-            cost = torch.where(removed, torch.inf, cost)
-            i = int(cost.argmin())
-            worst = max(worst * (1 + 1e-9), float(cost[i]))  # later removals rank above earlier
-            score[remaining[i]] = worst
-            removed[i] = True
-            column = inverse_gram[:, i] / inverse_gram[i, i]
-            weights -= torch.outer(column, weights[i])  # the others take over what neuron i did
-            inverse_gram -= torch.outer(column, inverse_gram[i].clone())
-            inverse_gram[i] = 0.0
-            inverse_gram[:, i] = 0.0
-            inverse_gram[i, i] = 1.0
-            weights[i] = 0.0
-        remaining = remaining[~removed]
-        inverse_gram = inverse_gram[~removed][:, ~removed]
-        weights = weights[~removed]
-    return score
+    weights = in_currency(layer.outgoing().detach().double(), statistics.currency)
+    return removal_costs(inverse(statistics.gram, ridge), weights @ weights.T)
 
 
 def _at_least_float32(weights: Tensor) -> Tensor:

@@ -169,11 +169,11 @@ def greedy_from_scratch(gram, w):
     return order, np.array(costs)
 
 
-@pytest.mark.parametrize("width", [1, 7, 40])
+@pytest.mark.parametrize("width", [1, 7, 40, 150])
 @pytest.mark.parametrize("ridge", [1e-4, TINY_RIDGE])
 def test_greedy_obs_is_the_dense_algorithm(width, ridge):
-    """At width 40 the rows of removed neurons are dropped a dozen times on the way."""
-    layer, h = neurons(tiny("gpt2", n_inner=width))[0], correlated(90, width)
+    """At width 150 the large matrices follow twice on the way, and lose their removed rows."""
+    layer, h = neurons(tiny("gpt2", n_inner=width))[0], correlated(90 + width, width)
     w = layer.outgoing().detach().double().numpy()
     order, costs = greedy_from_scratch(lifted(h.T @ h, ridge).numpy(), w)
     got = greedy_obs(layer, from_rows(h), ridge)
