@@ -23,6 +23,7 @@ _HOMES = {
     "redundancy": "inspection",
     "shrink": "removal",
     "prune": "removal",
+    "damage_curves": "allocation",
     "save": "io.saving",
     "evaluate": "evaluation",
     "measure": "measurement",

@@ -59,6 +59,10 @@ class Calibration:
         """These as arguments of `collect` and `one_by_one`."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def batches(self, model: nn.Module) -> list[dict[str, Tensor]]:
+        """What a model is measured on, as `gumlab.tasks.batches.collate` makes it."""
+        return _rows(model, **self.options())
+
 
 @dataclass
 class Statistics:
