@@ -1,0 +1,318 @@
+"""One-shot pruning: score x allocation over the layers x refit x keep: results/allocation.*
+
+    python benchmarks/quality/allocation.py --data-dir FOLDER    # WikiText's; else tiny bases only
+    python benchmarks/quality/allocation.py --only tiny-gpt2     # one base
+
+A setting is a base and a task; a draw takes the calibration data by its seed (256 examples, or of
+running text 14 blocks of 1,024 tokens), and everything is measured on the same test data (200
+examples, or 8 blocks). Nothing is trained. Every row is a file in runs/allocation: stopped, it goes
+on where it was. What a draw measures once (statistics, currencies, scores) serves all of its rows.
+
+Allocations: equal shares; one budget over all layers with the score as it is ("output"),
+standardised, with a floor of a tenth of each layer; the same with the error counted in what it
+costs the loss, by one number a layer ("loss_scalar") or by direction ("loss"); "measured": each
+layer's damage curve. Refits: none ("cut"), from the dense model's statistics ("refit"), or layer by
+layer behind the ones cut before ("sequential").
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import os
+import random
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
+import pandas as pd
+import torch
+
+import gumlab as gl
+from gumlab.allocation import DamageCurves
+from gumlab.collecting import Statistics, collect, currencies
+from gumlab.feedforward import neurons
+from gumlab.gating import gate
+from gumlab.removal import refit_layer
+from gumlab.scoring import DATA_SCORES, MEASURE_OUTPUT, random_scores
+from gumlab.study.intervals import half_interval
+from gumlab.tasks.batches import collated, context_length, encode, is_running_text, token_losses
+
+REAL = "smollm2-135m"
+TINY = ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide")
+DRAWS = range(3)
+KEEPS = (0.5, 0.75, 0.25, 0.9)
+BLOCKS = 14  # of running text, for calibration
+TEST_BLOCKS = 8
+FLOOR = 0.1
+CURRENCY_OF = {"loss": "loss", "loss_scalar": "loss_scalar"}
+ONE_BUDGET = ("output", "standardised", "floor", "loss_scalar", "loss")
+SCORES = ("greedy_obs", "wanda", "flap", "obs", "peak_to_peak", "magnitude", "random")
+
+
+@dataclass(frozen=True)
+class Order:
+    """One row to measure."""
+
+    base: str
+    task: str
+    draw: int
+    score: str
+    allocation: str
+    refit: str
+    keep: float
+
+    @property
+    def name(self) -> str:
+        return "-".join(str(value) for value in vars(self).values()).replace("/", "_")
+
+
+def orders(base: str, task: str, draws: range) -> list[Order]:
+    """What is measured of a setting, the most telling first."""
+    real = base == REAL
+    todo = []
+    for keep, draw in itertools.product(KEEPS, draws):
+        for score in SCORES:
+            todo += [
+                Order(base, task, draw, score, allocation, refit, keep)
+                for allocation in allocations(score)
+                for refit in refits(score, allocation, real)
+            ]
+    return todo
+
+
+def allocations(score: str) -> tuple[str, ...]:
+    """The ways to share out the budget that a score can go."""
+    if score == "greedy_obs":
+        return ("equal", *ONE_BUDGET, "equal, loss", "measured")
+    if score in MEASURE_OUTPUT:
+        return ("equal", *ONE_BUDGET, "equal, loss")
+    return ("equal",) if score == "random" else ("equal", "output", "standardised")
+
+
+def refits(score: str, allocation: str, real: bool) -> tuple[str, ...]:
+    """All refits; on the real model the slow one, layer by layer, of greedy OBS alone."""
+    if not real or (score == "greedy_obs" and allocation != "floor"):
+        return ("cut", "refit", "sequential")
+    return ("cut", "refit")
+
+
+class Draw:
+    """A base, its test data, and all that one draw of the calibration data says of it."""
+
+    def __init__(self, base: str, task_name: str, number: int, data_dir: str | None) -> None:
+        self.model, self.tokenizer = gl.load(base, device="cpu")
+        self.layers = neurons(self.model)
+        task = gl.load_task(task_name, data_dir if task_name == "wikitext" else None)
+        self.running = is_running_text(task.train or task.validation)
+        if self.running:
+            calibration, test = wikitext_parts(task)
+            random.Random(number).shuffle(calibration)
+            self.options = {"limit": None, "tokens": BLOCKS * 1024, "batch_size": 2}
+        else:
+            calibration = random.Random(number).sample(task.train, 256)
+            test = task.test[:200]
+            self.options = {"limit": None, "batch_size": 16}
+        self._prices: dict[str, list[Any]] = {}
+        self._scores: dict[tuple[str, str], list[torch.Tensor]] = {}
+        self.calibration = calibration
+        self.number = number
+        rows = encode(self.tokenizer, test, context_length(self.model))
+        self.rows = rows[:TEST_BLOCKS] if self.running else rows
+
+    @functools.cached_property
+    def statistics(self) -> list[Statistics]:
+        return collect(self.model, self.tokenizer, self.calibration, **self.options)
+
+    def prices(self, currency: str) -> list[Any]:
+        """What an error costs in each layer, measured once."""
+        if currency not in self._prices:
+            self._prices[currency] = currencies(
+                self.model, self.tokenizer, self.calibration, currency, **self.options
+            )
+        return self._prices[currency]
+
+    def scores(self, name: str, currency: str) -> list[torch.Tensor]:
+        """A score of every neuron, measured once."""
+        if (name, currency) not in self._scores:
+            self._scores[name, currency] = self._measured_scores(name, currency)
+        return self._scores[name, currency]
+
+    def _measured_scores(self, name: str, currency: str) -> list[torch.Tensor]:
+        if name == "random":
+            return random_scores(self.layers, self.number)
+        if name not in DATA_SCORES:
+            return gl.score(self.model, name)
+        found = []
+        for layer, seen, price in zip(
+            self.layers, self.statistics, self.prices(currency), strict=True
+        ):
+            seen.currency = price
+            found.append(DATA_SCORES[name](layer, seen))
+        return found
+
+    @functools.cached_property
+    def curves(self) -> DamageCurves:
+        return gl.damage_curves(
+            self.model,
+            self.scores("greedy_obs", "output"),
+            self.tokenizer,
+            self.calibration,
+            **{**self.options, **({"tokens": 4 * 1024} if self.running else {})},
+        )
+
+    def masks(self, order: Order) -> list[torch.Tensor]:
+        """Who stays."""
+        by_direction = order.allocation in ("loss", "equal, loss")
+        currency = "loss" if by_direction else CURRENCY_OF.get(order.allocation, "output")
+        scores = self.scores(order.score, currency)
+        if order.allocation.startswith("equal"):
+            return gl.select(scores, order.keep)
+        if order.allocation == "measured":
+            return gl.select(scores, widths=self.curves.split(order.keep))
+        floor = max(1, round(FLOOR * min(len(s) for s in scores)))
+        return gl.select(
+            scores,
+            order.keep,
+            "global",
+            standardise=order.allocation == "standardised",
+            floor=floor if order.allocation == "floor" else 1,
+        )
+
+    def row(self, order: Order) -> dict[str, Any]:
+        """The loss of one cut."""
+        began = time.perf_counter()
+        masks = self.masks(order)
+        if order.refit == "sequential":
+            small = gl.shrink(
+                self.model, masks, self.tokenizer, self.calibration, refit=True, **self.options
+            )
+            nats, tokens = self.nats(small)
+        else:
+            nats, tokens = self.gated_nats(masks, refit=order.refit == "refit")
+        widths = [int(mask.sum()) for mask in masks]
+        return {
+            **vars(order),
+            "loss": nats / tokens,
+            "nats": nats,
+            "tokens": tokens,
+            "words": self.words,
+            "widths": widths,
+            "seconds": time.perf_counter() - began,
+        }
+
+    def gated_nats(self, masks: list[torch.Tensor], refit: bool) -> tuple[float, int]:
+        """The loss of the model itself behind the masks; its weights are put back."""
+        kept = [
+            (parameter, parameter.detach().clone())
+            for layer in self.layers
+            for parameter in (layer.proj.weight, layer.proj.bias)
+            if parameter is not None
+        ]
+        try:
+            if refit:
+                for layer, mask, seen in zip(self.layers, masks, self.statistics, strict=True):
+                    refit_layer(layer, mask, seen)
+            with gate(self.model, masks):
+                return self.nats(self.model)
+        finally:
+            with torch.no_grad():
+                for parameter, value in kept:
+                    parameter.copy_(value)
+
+    @torch.no_grad()
+    def nats(self, model: Any) -> tuple[float, int]:
+        """The loss of all test tokens, and how many they are."""
+        total, count = 0.0, 0
+        for batch in collated(model, self.rows, 16):
+            labels = batch.pop("labels")
+            total += float(token_losses(model(**batch).logits, labels).sum())
+            count += int((labels[:, 1:] >= 0).sum())
+        return total, count
+
+    @functools.cached_property
+    def words(self) -> int:
+        """The words of the test tokens that are predicted, by white space."""
+        texts = [self.tokenizer.decode(ids[max(1, start) :]) for ids, start in self.rows]
+        return sum(len(text.split()) for text in texts)
+
+
+def wikitext_parts(task: Any) -> tuple[list[Any], list[Any]]:
+    """Calibration and test: the splits, or of validation alone the first 64 and the last 27 %."""
+    if task.train and task.test:
+        return list(task.train), list(task.test)
+    passages = list(task.validation)
+    return passages[: round(0.64 * len(passages))], passages[-round(0.27 * len(passages)) :]
+
+
+def measured(args: Any, todo: list[Order]) -> pd.DataFrame:
+    """The rows of the orders, those at hand from their files."""
+    folder = args.runs / "allocation"
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [order for order in todo if not (folder / f"{order.name}.json").exists()]
+    draw, of = None, None
+    for number, order in enumerate(missing):
+        if of != (order.base, order.task, order.draw):
+            draw, of = None, (order.base, order.task, order.draw)  # the old one goes first
+            draw = Draw(*of, args.data_dir)
+        row = draw.row(order)
+        path = folder / f"{order.name}.json"
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(row), encoding="utf-8")
+        os.replace(unfinished, path)
+        print(
+            f"{number + 1} of {len(missing)}: {order.name}: {math.exp(row['loss']):.2f}", flush=True
+        )
+    paths = [folder / f"{order.name}.json" for order in todo]
+    return pd.DataFrame([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+
+
+def best_first(table: pd.DataFrame) -> str:
+    """A table for each setting and keep: rows score and allocation, columns the refits."""
+    parts = []
+    for (base, task, keep), cell in table.groupby(["base", "task", "keep"], sort=False):
+        rows = []
+        for (score, allocation), mine in cell.groupby(["score", "allocation"], sort=False):
+            row = {"score": score, "allocation": allocation}
+            for refit, runs in mine.groupby("refit", sort=False):
+                perplexity = runs["loss"].map(math.exp)
+                half = half_interval(runs["loss"]) if len(runs) > 1 else float("nan")
+                row[refit] = (
+                    f"{perplexity.mean():.4g} (loss {runs['loss'].mean():.3f} +- {half:.3f})"
+                )
+            rows.append(row)
+        parts.append(f"## {base}, {task}, {keep:.0%} kept\n\n{harness.markdown(rows)}")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = harness.grid_options(__doc__, data="WikiText's folder; without it the tiny bases only")
+    parser.add_argument("--only", help="one base")
+    args = harness.parsed(parser)
+    settings = [(base, task) for base in TINY for task in ("restaurants", "tables")]
+    if args.data_dir:
+        settings.append((REAL, "wikitext"))
+    if args.only:
+        settings = [setting for setting in settings if setting[0] == args.only]
+    draws = range(1) if args.quick else DRAWS
+    todo = [order for setting in settings for order in orders(*setting, draws)]
+    if args.quick:
+        todo = [order for order in todo if order.keep == KEEPS[0]][:3]
+    table = measured(args, todo)
+    table.to_csv(args.out / "allocation.csv", index=False)
+    harness.write(
+        args,
+        "allocation.md",
+        f"# One budget over the layers, in which currency\n\n{harness.made_by(args.command)}\n\n"
+        f"{best_first(table)}",
+    )
+
+
+if __name__ == "__main__":
+    main()
