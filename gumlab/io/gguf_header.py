@@ -127,7 +127,7 @@ def read_header(path: Path) -> Header:
         ) from None
     except OSError as error:
         raise GumlabError(f"{path} cannot be read ({error.strerror}).") from error
-    except (struct.error, ValueError, KeyError, OverflowError, RecursionError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise GumlabError(
             f"{path} is damaged or was cut off: its header, the list of settings and tensors, "
             "cannot be read to its end. Download or copy it again."
@@ -222,6 +222,11 @@ def _read(path: Path, data: mmap.mmap) -> tuple[Header, int]:
     blocks = _block_sizes()
     tensors = {}
     for name, shape, kind, offset in entries:
+        if kind not in blocks:
+            raise GumlabError(
+                f"{path}: {name} has numbers of a type ({kind}) that this gguf package does not "
+                "know. Is there a newer one? pip install --upgrade gguf"
+            )
         block, block_bytes = blocks[kind]
         size = math.prod(shape) // block * block_bytes
         tensors[name] = StoredTensor(name, shape, kind, begin + offset, size)

@@ -24,6 +24,9 @@ from gumlab.errors import GumlabError
 from gumlab.io.gguf_header import INSTALL, Header, check_is_model, gguf_package, read_header
 
 UNEQUAL = "deci"  # llama.cpp's name for Llama's block with a width for each layer
+# The architectures whose settings are all set here, as the file has them; of others, those that
+# transformers reads.
+SET_HERE = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma2", "gpt2", UNEQUAL)
 # A setting of the file, and what the config of one model or another calls it.
 CONFIG_NAMES = {
     "block_count": ("num_hidden_layers",),
@@ -267,13 +270,12 @@ def _listed(names: list[str]) -> str:
 
 def _set_as_the_file_says(config: Any, header: Header) -> None:
     """Set what transformers does not read: GPT-2's width and context, a head's size, a softcap."""
-    for setting, names in CONFIG_NAMES.items():
-        value = header.get(setting)
-        if isinstance(value, list):  # of equal numbers, as was checked
-            value = value[0]
-        known = [name for name in names if hasattr(config, name)]
-        if value is not None and known and not isinstance(getattr(config, known[0]), list):
-            setattr(config, known[0], value)
+    if header.architecture in SET_HERE:
+        for setting, names in CONFIG_NAMES.items():
+            value = header.get(setting)
+            known = [name for name in names if hasattr(config, name)]
+            if known and isinstance(value, int | float):  # a list is of a width for each layer
+                setattr(config, known[0], value)
     for role in ("bos", "eos", "padding"):
         if f"tokenizer.ggml.{role}_token_id" not in header.settings:
             setattr(config, f"{role[:3]}_token_id", None)  # not another vocabulary's default
@@ -352,7 +354,6 @@ def _build_unequal(header: Header, dtype: torch.dtype) -> nn.Module:
     else:  # transformers 4
         config.rope_theta = base
     _set_as_the_file_says(config, header)
-    config.intermediate_size = max(widths)
     model: Any = LlamaForCausalLM(config)
     for layer, width in zip(model.model.layers, widths, strict=True):
         layer_config = copy.deepcopy(config)
