@@ -128,10 +128,7 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise GumlabError(f"{path} cannot be read ({error.strerror}).") from error
     except (struct.error, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise GumlabError(
-            f"{path} is damaged or was cut off: its header, the list of settings and tensors, "
-            "cannot be read to its end. Download or copy it again."
-        ) from error
+        raise _damaged(path) from error
     needed = max((tensor.start + tensor.size for tensor in header.tensors.values()), default=0)
     if needed > stored:
         raise GumlabError(
@@ -139,6 +136,13 @@ def read_header(path: Path) -> Header:
             "Download or copy it again."
         )
     return header
+
+
+def _damaged(path: Path) -> GumlabError:
+    return GumlabError(
+        f"{path} is damaged or was cut off: its header, the list of settings and tensors, cannot "
+        "be read to its end. Download or copy it again."
+    )
 
 
 def _check_start(path: Path, start: bytes) -> None:
@@ -164,9 +168,10 @@ def _check_start(path: Path, start: bytes) -> None:
 
 
 class _Cursor:
-    """Takes values from the mapped file one after the other; ValueError past its end."""
+    """Takes values from the mapped file one after the other; GumlabError past its end."""
 
-    def __init__(self, data: mmap.mmap, place: int) -> None:
+    def __init__(self, path: Path, data: mmap.mmap, place: int) -> None:
+        self.path = path
         self.data = data
         self.place = place
 
@@ -174,7 +179,7 @@ class _Cursor:
         """Plain values, by a format of `struct` without the byte order."""
         size = struct.calcsize(f"<{form}")
         if self.place + size > len(self.data):
-            raise ValueError("past the end")
+            raise _damaged(self.path)
         values = struct.unpack_from(f"<{form}", self.data, self.place)
         self.place += size
         return values
@@ -182,7 +187,7 @@ class _Cursor:
     def text(self) -> str:
         (length,) = self.take("Q")
         if self.place + length > len(self.data):
-            raise ValueError("past the end")
+            raise _damaged(self.path)
         raw = self.data[self.place : self.place + length]
         self.place += length
         return raw.decode("utf-8", errors="replace")  # a name in another coding stops nothing
@@ -195,7 +200,7 @@ class _Cursor:
             if inner not in SCALARS:
                 return [self.value(inner) for _ in range(count)]
             if count > len(self.data):  # before struct asks for the memory
-                raise ValueError("past the end")
+                raise _damaged(self.path)
             return list(self.take(f"{count}{SCALARS[inner]}"))
         (value,) = self.take(SCALARS[kind])
         return value
@@ -203,7 +208,7 @@ class _Cursor:
 
 def _read(path: Path, data: mmap.mmap) -> tuple[Header, int]:
     """The header, and the file's size in bytes."""
-    cursor = _Cursor(data, 8)
+    cursor = _Cursor(path, data, 8)
     tensor_count, setting_count = cursor.take("QQ")
     settings: dict[str, Any] = {}
     for _ in range(setting_count):
