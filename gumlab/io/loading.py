@@ -13,6 +13,8 @@ from torch import nn
 
 from gumlab.errors import GumlabError, unknown
 from gumlab.feedforward import FeedForward, neurons, width_field
+from gumlab.io.bases import BASES, base_folder
+from gumlab.io.gguf_loading import is_gguf, load_gguf
 from gumlab.io.record import RECORD, verify
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -33,8 +35,9 @@ def load(
     Parameters
     ----------
     name : str or Path
-        A built-in model ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide"), a
-        Hugging Face name ("gpt2"), or a folder that `save` or transformers wrote; layers of unequal
+        A built-in model ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide"), the
+        base "smollm2-135m" (once `gumlab fetch smollm2-135m` has been run), a Hugging Face name
+        ("gpt2"), a folder that `save` or transformers wrote, or a GGUF file; layers of unequal
         widths load too.
     device : str or torch.device, optional
         By default a GPU if there is one.
@@ -70,7 +73,13 @@ def load(
         )
     if str(name) in BUILT_IN:
         return _load_checked(ASSETS / str(name), device, dtype)
+    base = base_folder(name)
+    if base is not None:
+        return load_folder(base, dtype).to(device), load_tokenizer(base)
     folder = Path(name).expanduser()
+    if is_gguf(folder):
+        model, tokenizer = load_gguf(folder, dtype)
+        return model.to(device), tokenizer
     if folder.is_dir():
         return _load_checked(folder, device, dtype)
     return _load_from_hub(str(name), device, dtype)
@@ -309,8 +318,8 @@ def _load_from_hub(
     """The model and tokenizer of a Hugging Face name, from the cache or the hub."""
     import huggingface_hub as hub
 
-    if "/" not in name and (name.startswith("tiny") or "." in name):
-        raise unknown("model", name, BUILT_IN)
+    if "/" not in name and (name.startswith(("tiny", "smollm")) or "." in name):
+        raise unknown("model", name, [*BUILT_IN, *BASES])
     try:
         model = _build_from_hub(name, dtype)
         if model is None:

@@ -9,6 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from helpers.gguf_files import byte_level, llama, write_gguf
+
+from gumlab.io.bases import BASES
 
 ROOT = Path(__file__).parents[2]
 GUIDE = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
@@ -26,6 +29,8 @@ def a_model_and_data() -> None:
 
     model, tokenizer = gl.load("tiny-gpt2")
     gl.save(model, tokenizer, "my-model")
+    vocabulary = byte_level().get_vocab_size()
+    write_gguf(Path("my-model.gguf"), llama(vocabulary), kind="Q8_0")
     examples = gl.load_task("restaurants").train[:100]
     rows = [json.dumps({"prompt": e.prompt, "target": e.target}) for e in examples]
     Path("my-data.jsonl").write_text("\n".join(rows), encoding="utf-8")
@@ -60,6 +65,9 @@ def typed(line: str) -> None:
     from gumlab.cli.application import app
 
     words = shlex.split(line)
+    if words[:2] == ["gumlab", "fetch"]:  # which would download
+        assert words[2:] == [name for name in BASES if name == words[2]]
+        return
     if words[0] == "gumlab":
         assert not app(words[1:], standalone_mode=False), line
         return
