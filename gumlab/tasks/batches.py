@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_whole
 from gumlab.tasks import Example
+from gumlab.tasks._texts import Chat
+from gumlab.tasks.own import examples_in
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 BLOCK = 1024  # the longest block of running text, in tokens, where the model's context is longer
@@ -28,8 +30,8 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
         With an end-of-text token.
-    examples : sequence of Example or str
-        One or more; texts by themselves are running text.
+    examples : sequence of Example, str or dict
+        One or more; texts by themselves are running text, dicts are rows.
     context : int
         The longest sequence, in tokens.
 
@@ -42,10 +44,14 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     Raises
     ------
     GumlabError
-        If there are no examples, or no end-of-text token.
+        If there are no examples, or no end-of-text token; if one stands within a target, or a
+        prompt has no tokens; if there are chats and the tokenizer has no template for them.
 
     Notes
     -----
+    Prompt and target are tokenised as one text. Of a chat the target is what the tokenizer's chat
+    template writes after the prompt, up to the end of text.
+
     An example longer than `context` loses tokens from the left of its prompt, all but one, and a
     target that is still too long loses its end; a warning says how many were cut.
     """
@@ -55,7 +61,7 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     if tokenizer.eos_token_id is None:
         raise GumlabError("The tokenizer has no end-of-text token; set tokenizer.eos_token.")
     prompts = tokens_of(tokenizer, [example.prompt for example in examples], special=True)
-    targets = tokens_of(tokenizer, [" " + example.target for example in examples])
+    targets = _targets(tokenizer, examples, prompts)
     rows = []
     prompts_cut = 0
     targets_cut = 0
@@ -79,26 +85,97 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     return rows
 
 
-def as_examples(examples: Sequence[Any]) -> list[Example]:
-    """The examples; a text by itself is a passage of running text.
+def as_examples(examples: Any) -> list[Example]:
+    """The examples in what is given for them (see `tasks.own.examples_in`), one or more.
 
     Raises
     ------
     GumlabError
-        If there are none, or for something else than examples and texts.
+        If there are none, or for something else than examples, texts and rows.
     """
-    if isinstance(examples, str):
-        examples = [examples]
-    found = [Example("", item) if isinstance(item, str) else item for item in examples]
+    found = examples_in(examples)
     if not found:
         raise GumlabError("There are no examples to work on; expected one or more. Check the task.")
-    for number, item in enumerate(found):
-        if not isinstance(item, Example):
-            raise GumlabError(
-                f"Example {number} is {type(item).__name__} {item!r:.60}; expected an Example (a "
-                "prompt and a target) or a text. gumlab.load_task makes examples of files."
-            )
     return found
+
+
+def _targets(
+    tokenizer: Any, examples: Sequence[Example], prompts: Sequence[list[int]]
+) -> list[list[int]]:
+    """The tokens of each target, as they follow the prompt's in one text, without end of text.
+
+    A tokenizer that parts a text otherwise where prompt and target are joined is given the target
+    by itself: a prompt is always what it will be when the model is asked.
+    """
+    answers = [_after_prompt(tokenizer, example) for example in examples]
+    joined = [
+        _written(tokenizer, example.prompt) + answer
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    is_chat = isinstance(examples[0].prompt, Chat)
+    wholes = _tokenised(tokenizer, joined, special=not is_chat)
+    targets = []
+    for number, (prompt, whole, answer) in enumerate(zip(prompts, wholes, answers, strict=True)):
+        if not prompt:
+            raise GumlabError(
+                f"Example {number} has a prompt without tokens, so that the first token of its "
+                "target would not be learned. Give it a prompt, or take it out."
+            )
+        if whole[: len(prompt)] == prompt:
+            target = whole[len(prompt) :]
+        else:
+            (target,) = _tokenised(tokenizer, [answer], special=False)
+        if target and target[-1] == tokenizer.eos_token_id:  # it was written into the text
+            target = target[:-1]
+        if tokenizer.eos_token_id in target:
+            raise GumlabError(
+                f"Example {number} has the end-of-text token {tokenizer.eos_token!r} within its "
+                f"target {examples[number].target!r:.60}: whoever writes it is done. Take it out, "
+                "or make several examples of it."
+            )
+        targets.append(target)
+    return targets
+
+
+def _written(tokenizer: Any, prompt: str, answer: str | None = None) -> str:
+    """A prompt as the text that a model is given: a chat by its template, asking for the answer.
+
+    With `answer`, the chat that ends with it.
+    """
+    if not isinstance(prompt, Chat):
+        return prompt
+    if not getattr(tokenizer, "chat_template", None):
+        raise GumlabError(
+            "The examples are chats, and the tokenizer has no chat template to write them by. Take "
+            "a chat model's tokenizer, set tokenizer.chat_template, or write prompts as texts."
+        )
+    messages = [message._asdict() for message in prompt.messages]
+    if answer is not None:
+        messages.append({"role": "assistant", "content": answer})
+    try:
+        return tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=answer is None
+        )
+    except Exception as error:  # of the template's own code, which refuses by raising anything
+        raise GumlabError(
+            f"The tokenizer's chat template refuses the chat {messages!r:.120}: {error}. Change "
+            "its roles or their order."
+        ) from error
+
+
+def _after_prompt(tokenizer: Any, example: Example) -> str:
+    """What the text goes on with after the prompt."""
+    if not isinstance(example.prompt, Chat):
+        return " " + example.target
+    asked = _written(tokenizer, example.prompt)
+    whole = _written(tokenizer, example.prompt, example.target)
+    if not whole.startswith(asked):
+        raise GumlabError(
+            f"The tokenizer's chat template writes {asked[-40:]!r} where it asks for an answer, "
+            f"and {whole[-80:]!r} where one is there: what to learn does not follow from what is "
+            "asked. Set a tokenizer.chat_template that goes on from its own prompt."
+        )
+    return whole[len(asked) :].rstrip()  # white space behind the template's end of text
 
 
 def _check_tokens(model: nn.Module, rows: Sequence[Row]) -> None:
@@ -128,26 +205,46 @@ def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> li
     Parameters
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
-    texts : sequence of str
+    texts : sequence of str, or of chats
+        A chat is written by the tokenizer's template, which asks for the answer and has its own
+        special tokens.
     special : bool, default False
-        With the tokens that the tokenizer puts around a text, such as a beginning of text.
+        With the tokens that the tokenizer puts before a text, such as a beginning of text. What it
+        puts behind one is left out: the text goes on.
 
     Returns
     -------
     list of list of int
+
+    Raises
+    ------
+    GumlabError
+        For chats without a template, and for chats and texts in one.
     """
+    kinds = {isinstance(text, Chat) for text in texts}
+    if len(kinds) > 1:
+        raise GumlabError(
+            "Some prompts are chats and some are texts. Write all as messages or all as texts: "
+            "a model is asked in one way."
+        )
+    written = [_written(tokenizer, text) for text in texts]
+    return _tokenised(tokenizer, written, special and kinds == {False})
+
+
+def _tokenised(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
     # not verbose: it would say which texts are longer than the context, which is our care
     encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
-    if special and _ends_texts(tokenizer):
-        return [ids[:-1] for ids in encoded]
-    return encoded
+    behind = _tokens_behind(tokenizer) if special else 0
+    return [ids[: len(ids) - behind] for ids in encoded]
 
 
-def _ends_texts(tokenizer: Any) -> bool:
-    """Whether a tokenizer puts an end of text behind every text, so also behind a prompt."""
+def _tokens_behind(tokenizer: Any) -> int:
+    """How many tokens a tokenizer puts behind every text, so also behind a prompt."""
     whole = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
     bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
-    return len(whole) > len(bare) and whole[-1] == tokenizer.eos_token_id != bare[-1]
+    count = len(whole) - len(bare)
+    before = next(n for n in range(count, -1, -1) if whole[n : n + len(bare)] == bare)
+    return count - before
 
 
 def is_running_text(examples: Sequence[Example]) -> bool:
