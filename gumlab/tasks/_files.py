@@ -124,11 +124,8 @@ def _by_split(folder: Path, ending: str) -> tuple[Sources, set[str], list[Path]]
     homes: set[str] = set()
     unnamed: list[Path] = []
     for depth in ("", "*/", "*/*/"):
-        for path in sorted(folder.glob(f"{depth}*.{ending}")):
+        for path in visible_files(folder, f"{depth}*.{ending}"):
             inside = path.relative_to(folder)
-            is_hidden = any(part.startswith(".") for part in inside.parts)
-            if is_hidden or path.is_dir():  # a folder's own files are found one level deeper
-                continue
             split_of_folder = split_of(inside.parent.name)
             split = split_of(inside.stem) or split_of_folder
             if split is None:
@@ -137,6 +134,16 @@ def _by_split(folder: Path, ending: str) -> tuple[Sources, set[str], list[Path]]
             by_split.setdefault(split, []).append(path)
             homes.add(str(inside.parent.parent if split_of_folder else inside.parent))
     return by_split, homes, unnamed
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """The files of a pattern in order, without an editor's hidden copies, and without folders."""
+    return [
+        path
+        for path in sorted(folder.glob(pattern))
+        if not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def notes_on_missing(present: Iterable[str], names: Mapping[str, str]) -> list[str]:

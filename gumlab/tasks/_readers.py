@@ -247,7 +247,7 @@ def _open_data(source: Any) -> Table:
         cells = enumerate(frame.itertuples(index=False, name=None))
         by_name = ((f"row {number}", dict(zip(names, row, strict=True))) for number, row in cells)
         return Table("The frame", names, by_name)
-    if hasattr(source, "column_names"):
+    if has_columns(source):
         header = [_name(column) for column in source.column_names]
         return Table("The data set", header, _rows(source), _labels(source))
     rows = list(_rows(source))
@@ -264,8 +264,13 @@ def _rows(source: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
 
 
 def is_frame(data: Any) -> bool:
-    """True for a pandas DataFrame, without importing pandas."""
-    return type(data).__module__.startswith("pandas.") and hasattr(data, "columns")
+    """True for a pandas DataFrame, told without importing pandas; iterated it gives its columns."""
+    return hasattr(data, "itertuples")
+
+
+def has_columns(data: Any) -> bool:
+    """True for a `datasets.Dataset`; one that streams may not know its columns."""
+    return getattr(data, "column_names", None) is not None
 
 
 def _labels(data: Any) -> frozenset[str]:

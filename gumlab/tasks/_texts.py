@@ -70,7 +70,7 @@ def check_text(text: Any, what: object) -> None:
 
 
 def text_of(value: Any, place: Place) -> str:
-    """A cell's text, its lines ended as on Unix.
+    """A cell's text.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def text_of(value: Any, place: Place) -> str:
                 f"{place}: a NUL character at {value.index(chr(0))}, which no text has. Take it "
                 "out, or make the file again from its source."
             )
-        return str(value).replace("\r\n", "\n")
+        return str(value)
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if is_number and math.isfinite(value):
         # numpy's float32 among them: its own str is the shortest text of that number

@@ -55,6 +55,7 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     An example longer than `context` loses tokens from the left of its prompt, all but one, and a
     target that is still too long loses its end; a warning says how many were cut.
     """
+    _check_tokenizer(tokenizer)
     examples = as_examples(examples)
     if is_running_text(examples):
         return _blocks(token_stream(tokenizer, examples), min(context, BLOCK))
@@ -231,6 +232,15 @@ def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> li
     return _tokenised(tokenizer, written, special and kinds == {False})
 
 
+def _check_tokenizer(tokenizer: Any) -> None:
+    """Raise GumlabError for something else in a tokenizer's place."""
+    if not callable(tokenizer):
+        raise GumlabError(
+            f"Expected a tokenizer, got {type(tokenizer).__name__} {tokenizer!r:.60}. The order is "
+            "model, tokenizer, task; model, tokenizer = gumlab.load(...) gives both."
+        )
+
+
 def _tokenised(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
     # not verbose: it would say which texts are longer than the context, which is our care
     encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
@@ -243,8 +253,8 @@ def _tokens_behind(tokenizer: Any) -> int:
     whole = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
     bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
     count = len(whole) - len(bare)
-    before = next(n for n in range(count, -1, -1) if whole[n : n + len(bare)] == bare)
-    return count - before
+    places = (n for n in range(count, -1, -1) if whole[n : n + len(bare)] == bare)
+    return count - next(places, count)
 
 
 def is_running_text(examples: Sequence[Example]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from gumlab.errors import GumlabError
 from gumlab.tasks import BUILT_IN, OWN, REAL, SPLITS, Example, Task
 from gumlab.tasks._files import fill, find_files, notes_on_missing, read_rows, split_of
-from gumlab.tasks._readers import is_frame, open_table
+from gumlab.tasks._readers import has_columns, is_frame, open_table
 from gumlab.tasks._texts import Chat, Message, Place, check_no_list, is_chat, messages_of, text_of
 
 EXPECTED = (
@@ -69,6 +69,11 @@ def _from_files(path: Path, left_out: list[str]) -> Task:
             f"{str(path)!r} was saved by the package datasets: "
             f"load_task(datasets.load_from_disk({str(path)!r}))."
         )
+    if path.suffix in (".txt", ".raw", ".tokens"):
+        raise GumlabError(
+            f"{str(path)!r} has no columns; as running text: "
+            f'load_task("wikitext", {str(path)!r}). {EXPECTED}'
+        )
     endings = [ending.removeprefix(".") for ending in OWN]
     sources, notes = find_files(path, endings, EXPECTED)
     for split, paths in sources.items():
@@ -124,7 +129,7 @@ def examples_in(data: Any, left_out: list[str] | None = None) -> list[Example]:
             "texts is running text, a list of dicts with prompt and target is rows; what has "
             "splits goes through gumlab.load_task, and of a task take one: task.train."
         )
-    is_table = is_frame(data) or hasattr(data, "column_names")
+    is_table = is_frame(data) or has_columns(data)
     items = data if is_table or isinstance(data, list) else list(data)
     if is_table or (items and all(_is_row(item) for item in items)):
         counts: list[str] = []
@@ -198,14 +203,14 @@ def _read(cell: Any, place: Place) -> Any:
     text = text_of(cell, place)
     if place.column == "prompt":
         check_no_list(text, place)
-    return text
+    return text.replace("\r\n", "\n")  # of a file that was saved on Windows
 
 
 def _references(cell: Any, place: Place) -> list[str]:
     """The other good answers: a list of texts, or one."""
     if isinstance(cell, list | tuple) and not is_chat(cell):
-        return [text_of(item, place) for item in cell]
-    text = text_of(cell, place)
+        return [text_of(item, place).replace("\r\n", "\n") for item in cell]
+    text = text_of(cell, place).replace("\r\n", "\n")
     check_no_list(text, place)
     return [text] if text.strip() else []
 

@@ -29,6 +29,7 @@ from gumlab.tasks._files import (
     notes_on_missing,
     read_rows,
     split_of,
+    visible_files,
 )
 from gumlab.tasks._texts import Place, text_or_nothing
 from gumlab.tasks.sql import Database, quoted, same_result
@@ -194,7 +195,7 @@ def _challenge_files(folder: Path) -> Sources:
     sources: Sources = {}
     if folder.is_file() and folder.suffix == ".jsonl":
         return {split_of(folder.stem) or "train": [folder]}
-    paths = [*sorted(folder.glob("*.jsonl")), *sorted(folder.glob("*/*.jsonl"))]
+    paths = [*visible_files(folder, "*.jsonl"), *visible_files(folder, "*/*.jsonl")]
     for split in SPLITS:
         of_split = [
             path for path in paths if "tables" not in path.stem and split_of(path.stem) == split
