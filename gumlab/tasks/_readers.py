@@ -123,10 +123,15 @@ def decoded(path: Path) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        way_out = "Mend it, or download it again."
+        if encoding == "utf-8":
+            way_out = (
+                "If it is Latin-1 or Windows-1252, save it as UTF-8 (iconv -f WINDOWS-1252 -t "
+                "UTF-8); else download it again."
+            )
         raise GumlabError(
             f"{path} is not {encoding.upper()}: byte {error.start}, in line {line}, is "
-            f"{data[error.start]:#04x}. If it is Latin-1 or Windows-1252, save it as UTF-8: "
-            f"iconv -f WINDOWS-1252 -t UTF-8. Else download it again."
+            f"{data[error.start]:#04x}. {way_out}"
         ) from error
     check_no_nul(text, path)
     return text

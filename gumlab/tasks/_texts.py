@@ -154,19 +154,20 @@ def is_chat(value: Any) -> bool:
     )
 
 
-def check_no_list(text: str, place: Place) -> None:
-    """Raise GumlabError for a list in Python's or JSON's form: CSV has no lists, and wrote it so.
+def check_no_list(text: str, place: Place, of: type) -> None:
+    """Raise GumlabError for a list in Python's form in CSV, which has no lists and wrote it so.
 
-    A list of texts, or of dicts with a role; "[a remark]" is a text.
+    A list of `of`, of dict or of str: "[a remark]" is a text, and so is all of JSON's.
     """
     stripped = text.strip()
-    if not (stripped.startswith("[") and stripped.endswith("]")):
+    is_csv = place.source.lower().endswith((".csv", ".tsv"))
+    if not (is_csv and stripped.startswith("[") and stripped.endswith("]")):
         return
     try:
         items = ast.literal_eval(stripped)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return
-    if items and all(isinstance(item, str | dict) for item in items):
+    if items and all(isinstance(item, of) for item in items):
         raise GumlabError(
             f"{place}: a list written as text ({stripped:.60}). Save the rows as JSON lines or "
             "parquet, which have lists."

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_whole
 from gumlab.tasks import Example
-from gumlab.tasks._texts import Chat
+from gumlab.tasks._tokens import check_tokenizer, targets_of, tokens_of
 from gumlab.tasks.own import examples_in
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
@@ -55,14 +55,14 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     An example longer than `context` loses tokens from the left of its prompt, all but one, and a
     target that is still too long loses its end; a warning says how many were cut.
     """
-    _check_tokenizer(tokenizer)
+    check_tokenizer(tokenizer)
     examples = as_examples(examples)
     if is_running_text(examples):
         return _blocks(token_stream(tokenizer, examples), min(context, BLOCK))
     if tokenizer.eos_token_id is None:
         raise GumlabError("The tokenizer has no end-of-text token; set tokenizer.eos_token.")
     prompts = tokens_of(tokenizer, [example.prompt for example in examples], special=True)
-    targets = _targets(tokenizer, examples, prompts)
+    targets = targets_of(tokenizer, examples, prompts)
     rows = []
     prompts_cut = 0
     targets_cut = 0
@@ -100,85 +100,6 @@ def as_examples(examples: Any) -> list[Example]:
     return found
 
 
-def _targets(
-    tokenizer: Any, examples: Sequence[Example], prompts: Sequence[list[int]]
-) -> list[list[int]]:
-    """The tokens of each target, as they follow the prompt's in one text, without end of text.
-
-    A tokenizer that parts a text otherwise where prompt and target are joined is given the target
-    by itself: a prompt is always what it will be when the model is asked.
-    """
-    answers = [_after_prompt(tokenizer, example) for example in examples]
-    joined = [
-        _written(tokenizer, example.prompt) + answer
-        for example, answer in zip(examples, answers, strict=True)
-    ]
-    is_chat = isinstance(examples[0].prompt, Chat)
-    wholes = _tokenised(tokenizer, joined, special=not is_chat)
-    targets = []
-    for number, (prompt, whole, answer) in enumerate(zip(prompts, wholes, answers, strict=True)):
-        if not prompt:
-            raise GumlabError(
-                f"Example {number} has a prompt without tokens, so that the first token of its "
-                "target would not be learned. Give it a prompt, or take it out."
-            )
-        if whole[: len(prompt)] == prompt:
-            target = whole[len(prompt) :]
-        else:
-            (target,) = _tokenised(tokenizer, [answer], special=False)
-        if target and target[-1] == tokenizer.eos_token_id:  # it was written into the text
-            target = target[:-1]
-        if tokenizer.eos_token_id in target:
-            raise GumlabError(
-                f"Example {number} has the end-of-text token {tokenizer.eos_token!r} within its "
-                f"target {examples[number].target!r:.60}: whoever writes it is done. Take it out, "
-                "or make several examples of it."
-            )
-        targets.append(target)
-    return targets
-
-
-def _written(tokenizer: Any, prompt: str, answer: str | None = None) -> str:
-    """A prompt as the text that a model is given: a chat by its template, asking for the answer.
-
-    With `answer`, the chat that ends with it.
-    """
-    if not isinstance(prompt, Chat):
-        return prompt
-    if not getattr(tokenizer, "chat_template", None):
-        raise GumlabError(
-            "The examples are chats, and the tokenizer has no chat template to write them by. Take "
-            "a chat model's tokenizer, set tokenizer.chat_template, or write prompts as texts."
-        )
-    messages = [message._asdict() for message in prompt.messages]
-    if answer is not None:
-        messages.append({"role": "assistant", "content": answer})
-    try:
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=answer is None
-        )
-    except Exception as error:  # of the template's own code, which refuses by raising anything
-        raise GumlabError(
-            f"The tokenizer's chat template refuses the chat {messages!r:.120}: {error}. Change "
-            "its roles or their order."
-        ) from error
-
-
-def _after_prompt(tokenizer: Any, example: Example) -> str:
-    """What the text goes on with after the prompt."""
-    if not isinstance(example.prompt, Chat):
-        return " " + example.target
-    asked = _written(tokenizer, example.prompt)
-    whole = _written(tokenizer, example.prompt, example.target)
-    if not whole.startswith(asked):
-        raise GumlabError(
-            f"The tokenizer's chat template writes {asked[-40:]!r} where it asks for an answer, "
-            f"and {whole[-80:]!r} where one is there: what to learn does not follow from what is "
-            "asked. Set a tokenizer.chat_template that goes on from its own prompt."
-        )
-    return whole[len(asked) :].rstrip()  # white space behind the template's end of text
-
-
 def _check_tokens(model: nn.Module, rows: Sequence[Row]) -> None:
     """Raise GumlabError for a token that the model has no embedding of."""
     embeddings = getattr(model, "get_input_embeddings", lambda: None)()
@@ -198,63 +119,6 @@ def _blocks(ids: list[int], size: int) -> list[Row]:
     if len(blocks[-1]) == 1:  # one token predicts nothing
         blocks.pop()
     return [(block, 0) for block in blocks]
-
-
-def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> list[list[int]]:
-    """The token ids of each text.
-
-    Parameters
-    ----------
-    tokenizer : transformers.PreTrainedTokenizerBase
-    texts : sequence of str, or of chats
-        A chat is written by the tokenizer's template, which asks for the answer and has its own
-        special tokens.
-    special : bool, default False
-        With the tokens that the tokenizer puts before a text, such as a beginning of text. What it
-        puts behind one is left out: the text goes on.
-
-    Returns
-    -------
-    list of list of int
-
-    Raises
-    ------
-    GumlabError
-        For chats without a template, and for chats and texts in one.
-    """
-    kinds = {isinstance(text, Chat) for text in texts}
-    if len(kinds) > 1:
-        raise GumlabError(
-            "Some prompts are chats and some are texts. Write all as messages or all as texts: "
-            "a model is asked in one way."
-        )
-    written = [_written(tokenizer, text) for text in texts]
-    return _tokenised(tokenizer, written, special and kinds == {False})
-
-
-def _check_tokenizer(tokenizer: Any) -> None:
-    """Raise GumlabError for something else in a tokenizer's place."""
-    if not callable(tokenizer):
-        raise GumlabError(
-            f"Expected a tokenizer, got {type(tokenizer).__name__} {tokenizer!r:.60}. The order is "
-            "model, tokenizer, task; model, tokenizer = gumlab.load(...) gives both."
-        )
-
-
-def _tokenised(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
-    # not verbose: it would say which texts are longer than the context, which is our care
-    encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
-    behind = _tokens_behind(tokenizer) if special else 0
-    return [ids[: len(ids) - behind] for ids in encoded]
-
-
-def _tokens_behind(tokenizer: Any) -> int:
-    """How many tokens a tokenizer puts behind every text, so also behind a prompt."""
-    whole = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
-    bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
-    count = len(whole) - len(bare)
-    places = (n for n in range(count, -1, -1) if whole[n : n + len(bare)] == bare)
-    return count - next(places, count)
 
 
 def is_running_text(examples: Sequence[Example]) -> bool:

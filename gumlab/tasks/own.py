@@ -19,6 +19,7 @@ EXPECTED = (
     "and test.jsonl, with the columns prompt and target (and references, a list)."
 )
 COLUMNS = ("prompt", "target|completion")
+NAMES = {"prompt", "target", "completion"}
 
 
 def load(data: Any) -> Task:
@@ -176,7 +177,7 @@ def _examples(sources: list[Any], left_out: list[str]) -> Iterator[Example]:
     """One example a row; what is said twice among its answers counts once."""
     for source in sources:
         table = open_table(source)
-        if "messages" in table.header and "prompt" not in table.header:
+        if "messages" in table.header and not NAMES.intersection(table.header):
             for (chat,) in read_rows([table], ("messages",), gaps=left_out, read=_read):
                 yield Example(Chat(chat[:-1]), chat[-1].content.strip())
             continue
@@ -201,8 +202,7 @@ def _read(cell: Any, place: Place) -> Any:
     if place.column == "messages" or is_chat(cell):
         return _messages(cell, place)
     text = text_of(cell, place)
-    if place.column == "prompt":
-        check_no_list(text, place)
+    check_no_list(text, place, of=dict)
     return text.replace("\r\n", "\n")  # of a file that was saved on Windows
 
 
@@ -211,7 +211,7 @@ def _references(cell: Any, place: Place) -> list[str]:
     if isinstance(cell, list | tuple) and not is_chat(cell):
         return [text_of(item, place).replace("\r\n", "\n") for item in cell]
     text = text_of(cell, place).replace("\r\n", "\n")
-    check_no_list(text, place)
+    check_no_list(text, place, of=str)
     return [text] if text.strip() else []
 
 

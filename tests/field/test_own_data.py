@@ -107,16 +107,25 @@ class TestCells:
         with pytest.raises(gl.GumlabError, match="line 2, column target: nothing is there"):
             load_task(path)
 
-    @pytest.mark.parametrize("cell", ["['a', 'b']", '["a"]', "[{'role': 'user', 'content': 'hi'}]"])
-    def test_a_list_that_csv_wrote_as_text_is_noticed(self, cell, tmp_path):
-        frame = pd.DataFrame([{"prompt": cell, "target": "t"}])
+    @pytest.mark.parametrize(
+        ("column", "cell"),
+        [("prompt", CHAT[:1]), ("target", CHAT[1:]), ("references", ["a", "b"])],
+    )
+    def test_a_list_that_csv_wrote_as_text_is_noticed(self, column, cell, tmp_path):
+        frame = pd.DataFrame([{"prompt": "q", "target": "t"} | {column: cell}])
         frame.to_csv(tmp_path / "mine.csv", index=False)
-        with pytest.raises(gl.GumlabError, match="row 2, column prompt: a list written as text"):
+        with pytest.raises(gl.GumlabError, match=f"row 2, column {column}: a list written as te"):
             load_task(tmp_path / "mine.csv")
 
-    @pytest.mark.parametrize("cell", ["[sigh]", "[1, 2]", "[]", "['a'"])
-    def test_brackets_alone_are_text(self, cell, tmp_path):
-        path = written(tmp_path, lines({"prompt": cell, "target": cell}))
+    @pytest.mark.parametrize("cell", ["[sigh]", "[1, 2]", "[]", "['a'", "['a', 'b']"])
+    @pytest.mark.parametrize("form", ["csv", "jsonl"])
+    def test_brackets_alone_are_text(self, cell, form, tmp_path):
+        path = tmp_path / f"mine.{form}"
+        frame = pd.DataFrame([{"prompt": cell, "target": cell}])
+        if form == "csv":
+            frame.to_csv(path, index=False)
+        else:
+            frame.to_json(path, orient="records", lines=True)
         assert load_task(path).train == [Example(cell, cell)]
 
     def test_empty_texts_are_left_out_and_counted_once(self, tmp_path):
@@ -583,6 +592,7 @@ class TestChats:
             ({"prompt": [{"from": "human"}], "target": "a"}, "column prompt, message 0 has from"),
             ({"prompt": [CHAT[0], "b"], "target": "a"}, "message 1 is 'b'; expected a dict"),
             (CHAT[0], "holds columns role, content"),
+            ({"messages": CHAT, "target": "w9"}, "holds columns messages, target; expected"),
         ],
     )
     def test_what_is_no_chat_is_named(self, row, sentence):
