@@ -79,6 +79,17 @@ class TestCells:
             (r'"a \ud83d"', r"half a character at 2 \('\\ud83d', a lone surrogate\)"),
             (r'"a\u0000"', "a NUL character at 1"),
         ],
+        ids=[
+            "not a number",
+            "infinity",
+            "null",
+            "a truth value",
+            "texts",
+            "numbers",
+            "an object",
+            "half a character",
+            "NUL",
+        ],
     )
     @pytest.mark.parametrize("column", ["prompt", "target"])
     def test_anything_else_is_refused_with_its_line_and_column(
@@ -186,6 +197,32 @@ class TestFiles:
             ("<!DOCTYPE html><html>", "it is a web page"),
             ("version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         ],
+        ids=[
+            "latin-1",
+            "utf-16 cut short",
+            "utf-16 without a mark",
+            "a NUL",
+            "two equal columns",
+            "equal but for case and space",
+            "semicolons",
+            "tabs",
+            "a column nearly named",
+            "another nearly",
+            "no such columns",
+            "empty",
+            "blank lines alone",
+            "a header alone",
+            "a header and blank lines",
+            "a cell too many",
+            "a cell too few",
+            "a quotation mark not closed",
+            "a quotation mark not doubled",
+            "gzip",
+            "a workbook",
+            "parquet",
+            "a web page",
+            "a pointer",
+        ],
     )
     def test_a_csv_that_is_none_or_damaged_is_one_sentence(self, text, sentence, tmp_path):
         path = written(tmp_path, text, "mine.csv")
@@ -211,6 +248,18 @@ class TestFiles:
             ('[{"prompt": "a", "target": "b"}, 5]', "row 2 is 5, not an object"),
             ("[" * 100_000, "cannot be read as JSON"),
             ("prompt,target\na,b\n", "line 1 is no row by itself"),
+        ],
+        ids=[
+            "a line cut short",
+            "a number as a row",
+            "one object over lines",
+            "a key twice",
+            "a key twice but for case",
+            "columns instead of rows",
+            "a trailing comma",
+            "a number in a list",
+            "too deep",
+            "csv",
         ],
     )
     def test_so_is_json(self, text, sentence, tmp_path):
@@ -472,6 +521,22 @@ class TestExamplesAndTasks:
             (([{"role": "user", "content": [{}]}], "b"), "content, must be a text; got list"),
             ((["hi"], "b"), "message 0 is 'hi'; expected a dict"),
         ],
+        ids=[
+            "no prompt",
+            "no target",
+            "a number",
+            "bytes",
+            "one reference",
+            "no reference",
+            "half a character in the prompt",
+            "half a character",
+            "an empty chat",
+            "no content",
+            "other names",
+            "null content",
+            "parts",
+            "no dict",
+        ],
     )
     def test_an_example(self, arguments, sentence):
         with pytest.raises(gl.GumlabError, match=sentence):
@@ -640,6 +705,14 @@ class TestSpecialTokens:
             ("<bos> $A <eos>", [2]),
             ("<bos> $A <pad>", [2]),
             ("<bos> <bos> $A <eos> <eos>", [2, 2]),
+        ],
+        ids=[
+            "nothing",
+            "before",
+            "behind",
+            "before and behind",
+            "another token behind",
+            "two of each",
         ],
     )
     def test_whatever_a_tokenizer_puts_around_a_text(self, single, before):
