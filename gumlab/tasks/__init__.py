@@ -1,24 +1,26 @@
 """Tasks: prompts with the targets a model should write. A task is data; `evaluation` scores it.
 
 Built-in tasks are generated from grammars and need no download; real ones are read from a local
-folder in their publisher's format, or from the Hugging Face hub; your own from files with the
-columns prompt and target. `batches` makes tensors of them.
+folder in their publisher's format, or from the Hugging Face hub; your own from files or tables with
+the columns prompt and target. `batches` makes tensors of them.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gumlab.errors import GumlabError, unknown
+from gumlab.tasks._texts import Chat, check_text, messages_of
 
 SPLITS = ("train", "validation", "test")
 BUILT_IN = ("restaurants", "tables", "chats")
 REAL = ("e2e", "wikisql", "samsum", "wikitext")
 METRICS = ("bleu", "rouge", "sql", "logical_form", "perplexity")
-OWN = (".jsonl", ".json", ".csv", ".parquet")  # endings of the files of a task of your own
+OWN = (".jsonl", ".json", ".csv", ".tsv", ".parquet")  # endings of the files of a task of your own
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,21 @@ class Example:
 
     Parameters
     ----------
-    prompt : str
-        What the model is given.
+    prompt : str, or list of dict
+        What the model is given. A list of messages, each a dict with role and content, is a chat:
+        it reads as "user: hello", and the tokenizer's own chat template writes it for a model.
     target : str
         What it should write; what it learns from.
-    references : tuple of str, default (target,)
+    references : iterable of str, default (target,)
         All the good answers.
     databases : tuple of dict, default ()
         The filled tables that a generated SQL query is executed on: each maps a table's name to
         (columns, rows).
+
+    Raises
+    ------
+    GumlabError
+        For what is no text, or one that no tokenizer takes (a lone surrogate).
     """
 
     prompt: str
@@ -47,8 +55,21 @@ class Example:
     databases: tuple[dict[str, tuple[list[Any], list[tuple]]], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        if not self.references:
-            object.__setattr__(self, "references", (self.target,))
+        if isinstance(self.prompt, list | tuple):
+            chat = Chat(messages_of(self.prompt, "An example's prompt"))
+            object.__setattr__(self, "prompt", chat)
+        else:
+            check_text(self.prompt, "An example's prompt")
+        check_text(self.target, "An example's target")
+        if isinstance(self.references, str):
+            raise GumlabError(
+                f"An example's references are several texts; got one, {self.references!r:.60}. "
+                "Write (text,)."
+            )
+        references = tuple(self.references or ()) or (self.target,)
+        for reference in references:
+            check_text(reference, "An example's reference")
+        object.__setattr__(self, "references", references)
 
 
 @dataclass
@@ -63,7 +84,7 @@ class Task:
         "sql" is exact match and execution accuracy; "logical_form" that of a WikiSQL query, and
         execution accuracy where there are tables; with "perplexity" nothing is generated.
     train, validation, test : list of Example, default []
-        The splits.
+        The splits. Texts are running text, rows are dicts with prompt and target.
     notes : tuple of str, default ()
         What was not there or left out when the task was read, one sentence each.
     """
@@ -74,6 +95,11 @@ class Task:
     validation: list[Example] = field(default_factory=list, repr=False)
     test: list[Example] = field(default_factory=list, repr=False)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split in SPLITS:
+            given = getattr(self, split)
+            setattr(self, split, _module("own").examples_in(given) if given is not None else [])
 
     def split(self, name: str) -> list[Example]:
         """The examples of one split.
@@ -108,18 +134,17 @@ class Task:
         return f"Task({self.name}: {sizes}; metric {self.metric})"
 
 
-def load_task(
-    name: str | Path, data_dir: str | Path | None = None, *, metric: str | None = None
-) -> Task:
-    """Load a task: a built-in one, a real data set, or your own by its path.
+def load_task(name: Any, data_dir: str | Path | None = None, *, metric: str | None = None) -> Task:
+    """Load a task: a built-in one, a real data set, or your own by its path or as rows.
 
     Parameters
     ----------
-    name : str or Path
+    name : str or Path, or rows
         Built-in: "restaurants", "tables", "chats". Real: "e2e", "wikisql", "samsum", "wikitext".
-        Or the path of your own: a .jsonl, .json, .csv or .parquet file, or a folder with one for
-        each of train, validation and test, whose rows have a prompt and a target, and if there are
-        several good answers a list of references.
+        Or the path of your own: a .jsonl, .json, .csv, .tsv or .parquet file, or a folder with one
+        for each of train, validation and test, whose rows have a prompt and a target, and if there
+        are several good answers a list of references. Or your own in memory: a `datasets.Dataset`
+        or `DatasetDict`, a pandas DataFrame, a list of dicts, of chats or of texts.
     data_dir : str or Path, optional
         The local folder of a real task, with its publisher's file names. Without it the task is
         fetched from the Hugging Face hub.
@@ -135,21 +160,38 @@ def load_task(
     ------
     GumlabError
         For an unknown name or metric, a `data_dir` for a built-in task, and files that are missing
-        or damaged, naming what is expected.
+        or damaged, naming what is expected. For a cell that cannot become text, naming its row and
+        column.
+
+    Warns
+    -----
+    UserWarning
+        Once, of your own: how many rows were left out, and how many test examples are also in
+        train.
+
+    Notes
+    -----
+    Of your own, a number is written as Python writes it (a rating of 3 is "3", 0.5 is "0.5"). A
+    missing value (null, NaN), a truth value, a list, a date is refused. A row whose prompt or
+    target is empty text is left out and counted. White space around a target goes. A chat is a
+    list of messages with role and content, as the prompt of a target, or under "messages" with the
+    answer at its end. A target may also be called completion.
     """
     if metric is not None and metric not in METRICS:
         raise unknown("metric", metric, METRICS)
-    if name in BUILT_IN:
+    if data_dir is not None and (not isinstance(data_dir, str | os.PathLike) or data_dir == ""):
+        raise GumlabError(f"data_dir must be the path of a folder; got {data_dir!r}.")
+    if not isinstance(name, str) or _is_path(name):
+        task = _load_own(name, data_dir)
+    elif name in BUILT_IN:
         if data_dir is not None:
             raise GumlabError(
                 f"Task {name!r} is generated and reads no files, but data_dir={str(data_dir)!r} "
                 f"was given. Leave data_dir out, or choose a real task: {', '.join(REAL)}."
             )
-        task = _module(str(name)).load()
+        task = _module(name).load()
     elif name in REAL:
-        task = _module(str(name)).load(data_dir)
-    elif _is_path(name) and data_dir is None:
-        task = _module("own").load(name)
+        task = _module(name).load(data_dir)
     else:
         raise unknown("task", name, (*BUILT_IN, *REAL, "or the path of your own"))
     if metric is not None:
@@ -162,8 +204,22 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"gumlab.tasks.{name}")
 
 
-def _is_path(name: str | Path) -> bool:
-    """True for a path, and for text that only a path would be."""
+def _load_own(data: Any, data_dir: str | Path | None) -> Task:
+    """The task of a path or of rows, which no folder belongs to."""
+    if data_dir is not None:
+        given = repr(str(data)) if isinstance(data, str | os.PathLike) else type(data).__name__
+        raise GumlabError(
+            f"A task of your own is one path, or rows; {given} was given, and "
+            f"data_dir={str(data_dir)!r}. Leave data_dir out, or choose a real task: "
+            f"{', '.join(REAL)}."
+        )
+    return _module("own").load(data)
+
+
+def _is_path(name: str) -> bool:
+    """True for text that only a path would be; a task's name is none, even of a folder."""
+    if name in ("", *BUILT_IN, *REAL):
+        return False
     path = Path(name).expanduser()
     is_nested = len(path.parts) > 1
-    return isinstance(name, Path) or path.exists() or is_nested or path.suffix in OWN
+    return path.exists() or is_nested or path.suffix in OWN

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +9,8 @@ from typing import Any, NamedTuple
 
 from gumlab.errors import GumlabError
 from gumlab.tasks import SPLITS, Example, Task
+from gumlab.tasks._readers import Table, open_table, what_is_missing
+from gumlab.tasks._texts import Place, text_or_nothing
 
 HUB_TIMEOUT = 5.0  # seconds
 SPLIT_OF_WORD = {
@@ -28,8 +27,6 @@ SPLIT_OF_WORD = {
 }
 
 Sources = dict[str, list[Any]]  # by split, for those that are there: paths, or the hub's tables
-Header = Sequence[str]
-Rows = Iterable[Mapping[str | None, Any]]  # each by column; None: csv's name for cells too many
 
 
 class Hub(NamedTuple):
@@ -84,7 +81,7 @@ def find_files(
     -----
     A split is told by the name of a file, or by that of its folder, as in the hub's export. The
     search goes no deeper than two folders, as `data_dir` may be a whole home directory. Where no
-    name tells a split all is train.
+    name tells a split all is train. Hidden files and folders, an editor's copies, do not count.
     """
     folder = Path(data_dir).expanduser()
     if folder.is_file():
@@ -92,7 +89,7 @@ def find_files(
         return {split: [folder]}, [f"{folder.name} is read alone, as {split}"]
     if not folder.is_dir():
         raise GumlabError(f"There is no folder {str(folder)!r}. {expected}")
-    for ending in endings:
+    for number, ending in enumerate(endings):
         by_split, homes, unnamed = _by_split(folder, ending)
         if len(homes) > 1:  # a copy of a hub repository
             raise GumlabError(
@@ -104,11 +101,21 @@ def find_files(
             notes = notes_on_missing(sources, {split: f"{split}*.{ending}" for split in SPLITS})
             if unnamed:
                 notes.append(f"{len(unnamed)} *.{ending} file(s) that tell no split are left out")
+            for other in endings[number + 1 :]:
+                elsewhere, _, _ = _by_split(folder, other)
+                names = [path.name for split in elsewhere for path in elsewhere[split]]
+                if elsewhere.keys() - by_split.keys():
+                    notes.append(f"{', '.join(names)} left out: only *.{ending} is read here")
             return sources, notes
         if unnamed:
             note = "no file name tells a split (train, validation, test): all is train"
             return {"train": unnamed}, [note]
-    raise GumlabError(f"None of the task's files is in {str(folder)!r}. {expected}")
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in sorted(folder.iterdir())]
+    more = ", ..." if len(names) > 8 else ""
+    raise GumlabError(
+        f"None of the task's files is in {str(folder)!r}, which holds "
+        f"{', '.join(names[:8]) or 'nothing'}{more}. {expected}"
+    )
 
 
 def _by_split(folder: Path, ending: str) -> tuple[Sources, set[str], list[Path]]:
@@ -117,7 +124,7 @@ def _by_split(folder: Path, ending: str) -> tuple[Sources, set[str], list[Path]]
     homes: set[str] = set()
     unnamed: list[Path] = []
     for depth in ("", "*/", "*/*/"):
-        for path in sorted(folder.glob(f"{depth}*.{ending}")):
+        for path in visible_files(folder, f"{depth}*.{ending}"):
             inside = path.relative_to(folder)
             split_of_folder = split_of(inside.parent.name)
             split = split_of(inside.stem) or split_of_folder
@@ -127,6 +134,16 @@ def _by_split(folder: Path, ending: str) -> tuple[Sources, set[str], list[Path]]
             by_split.setdefault(split, []).append(path)
             homes.add(str(inside.parent.parent if split_of_folder else inside.parent))
     return by_split, homes, unnamed
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """The files of a pattern in order, without an editor's hidden copies, and without folders."""
+    return [
+        path
+        for path in sorted(folder.glob(pattern))
+        if not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
 
 
 def notes_on_missing(present: Iterable[str], names: Mapping[str, str]) -> list[str]:
@@ -189,116 +206,86 @@ def read_rows(
     columns: Sequence[str],
     optional: Sequence[str] = (),
     gaps: list[str] | None = None,
+    read: Callable[[Any, Place], Any] = text_or_nothing,
 ) -> Iterator[tuple[Any, ...]]:
-    """The named columns of the rows of CSV, JSON, JSON lines or parquet files, or hub's tables.
+    """The named columns of the rows of files (`KINDS`), or of tables in memory.
 
     Parameters
     ----------
-    sources : iterable of Path or datasets.Dataset
+    sources : iterable of Path, datasets.Dataset, DataFrame or list of dict
     columns : sequence of str
         Bars part a column's possible names ("dialogue|text"): the first that is there counts.
     optional : sequence of str, default ()
         More columns, in the same form, which may be missing or empty.
     gaps : list of str, optional
         Where a row with an empty column is left out and noted. Without it such a row is an error.
+    read : callable, default text_or_nothing
+        What makes its value of a cell and its place, or refuses it.
 
     Yields
     ------
     tuple
-        The cells of `columns`, then of `optional`; None where an optional column is not there.
+        The values of `columns`, then of `optional`; None where an optional column is not there.
 
     Raises
     ------
     GumlabError
-        If a file is damaged, has no rows or lacks a column, or a row has too few or too many cells.
+        If a file is damaged, has no rows, lacks a column or has it twice, and for a cell that
+        `read` refuses.
     """
     for source in sources:
-        where = source if isinstance(source, Path) else "The hub's table"
-        header, rows = _open(source)
-        required_names = [_name_in(header, names) for names in columns]
-        # a row of JSON may have one that the first row, which gives the header, has not
-        optional_names = [_name_in(header, names) or names for names in optional]
-        if None in required_names:
-            holds = f"columns {', '.join(header)}" if header else "nothing"
-            raise GumlabError(f"{where} holds {holds}; expected the columns {', '.join(columns)}.")
+        table = source if isinstance(source, Table) else open_table(source)
+        found = [_name_in(table, names) for names in columns]
+        # a column that is nowhere is looked for by its first name, and not found
+        optional_names = [_name_in(table, names) or names for names in optional]
+        required_names = [name for name in found if name is not None]
+        if len(required_names) < len(columns):
+            raise GumlabError(what_is_missing(table, columns))
         rows_read = 0
         rows_left_out = 0
-        for row in rows:
+        for where, row in table.rows:
             rows_read += 1
-            required = [row.get(name) for name in required_names]
+            required = [
+                read(row.get(name), Place(table.name, where, name)) for name in required_names
+            ]
             is_full = all(cell is not None and str(cell).strip() for cell in required)
-            has_too_many_cells = None in row
-            if has_too_many_cells or (not is_full and gaps is None):
+            if not is_full and gaps is None:
                 raise GumlabError(
-                    f"{where}, row {rows_read + 1}: expected {len(header)} cells, "
-                    f"{' and '.join(columns)} filled; found {list(row.values())!r:.80}. Mend or "
-                    "remove the row."
+                    f"{table.name}, {where}: expected {' and '.join(columns)} filled; found "
+                    f"{list(row.values())!r:.80}. Mend or remove the row."
                 )
             if not is_full:
                 rows_left_out += 1
                 continue
-            yield (*required, *(row.get(name) for name in optional_names))
+            more = [
+                None if row.get(name) is None else read(row[name], Place(table.name, where, name))
+                for name in optional_names
+            ]
+            yield (*required, *more)
         if not rows_read:
-            raise GumlabError(f"{where} has a header but no rows. Download it again.")
+            raise GumlabError(
+                f"{table.name} has a header but no rows. Add rows, or download it again."
+            )
         if rows_left_out and gaps is not None:
             gaps.append(
-                f"{rows_left_out:,} row(s) of {where} with an empty {' or '.join(columns)} left out"
+                f"{rows_left_out:,} row(s) of {table.name} with an empty {' or '.join(columns)} "
+                "left out"
             )
 
 
-def _name_in(header: Header, names: str) -> str | None:
+def _name_in(table: Table, names: str) -> str | None:
     """The first of a column's possible names, parted by bars, that is in the header."""
     for name in names.split("|"):
-        if name in header:
+        if table.header.count(name) > 1:
+            raise GumlabError(
+                f"{table.name} has the column {name} twice, and one would be lost. Rename or "
+                "remove one of them."
+            )
+        if name in table.labels:
+            raise GumlabError(
+                f"The column {name} holds class labels, numbers that stand for names. Write the "
+                f"names: features[{name!r}].int2str(number)."
+            )
+        if name in table.header:
             return name
     return None
-
-
-def _open(source: Any) -> tuple[Header, Rows]:
-    """The columns' names and the rows of a file or a hub's table."""
-    if not isinstance(source, Path):
-        return source.column_names, source
-    kind = {".csv": "CSV", ".parquet": "parquet"}.get(source.suffix.lower(), "JSON")
-    try:
-        if kind == "parquet":
-            return _open_parquet(source)
-        # utf-8-sig: a file that went through a spreadsheet may begin with a byte order mark.
-        text = source.read_bytes().decode("utf-8-sig")
-        return _parse_csv(text) if kind == "CSV" else _parse_json(text)
-    except UnicodeDecodeError as error:
-        raise GumlabError(
-            f"{source} is not UTF-8 (byte {error.start}): save it as UTF-8, or download it again."
-        ) from error
-    # pyarrow's are ValueErrors, OSErrors and NotImplementedErrors; a row that is no object has none
-    except (csv.Error, ValueError, OSError, NotImplementedError, AttributeError) as error:
-        raise GumlabError(
-            f"{source} cannot be read as {kind}: {error}. Download it again."
-        ) from error
-
-
-def _open_parquet(path: Path) -> tuple[Header, Rows]:
-    """The columns' names, and the rows, which are read as they are needed."""
-    import pyarrow.parquet
-
-    file = pyarrow.parquet.ParquetFile(path)
-    rows = (row for batch in file.iter_batches(1000) for row in batch.to_pylist())
-    return file.schema_arrow.names, rows
-
-
-def _parse_csv(text: str) -> tuple[Header, Rows]:
-    """The columns' names in lower case, and the rows."""
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = [name.strip().lower() for name in reader.fieldnames or ()]
-    reader.fieldnames = header
-    return header, list(reader)
-
-
-def _parse_json(text: str) -> tuple[Header, Rows]:
-    """The first row's names in lower case, and the rows, of a JSON list or of JSON lines."""
-    if text.lstrip().startswith("["):
-        objects = json.loads(text)
-    else:
-        objects = [json.loads(line) for line in text.split("\n") if line.strip()]
-    rows = [{name.lower(): cell for name, cell in row.items()} for row in objects]
-    header = list(rows[0]) if rows else []
-    return header, rows

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_whole
 from gumlab.tasks import Example
+from gumlab.tasks._tokens import check_tokenizer, targets_of, tokens_of
+from gumlab.tasks.own import examples_in
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 BLOCK = 1024  # the longest block of running text, in tokens, where the model's context is longer
@@ -28,8 +30,8 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     ----------
     tokenizer : transformers.PreTrainedTokenizerBase
         With an end-of-text token.
-    examples : sequence of Example or str
-        One or more; texts by themselves are running text.
+    examples : sequence of Example, str or dict
+        One or more; texts by themselves are running text, dicts are rows.
     context : int
         The longest sequence, in tokens.
 
@@ -42,20 +44,25 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     Raises
     ------
     GumlabError
-        If there are no examples, or no end-of-text token.
+        If there are no examples, or no end-of-text token; if one stands within a target, or a
+        prompt has no tokens; if there are chats and the tokenizer has no template for them.
 
     Notes
     -----
+    Prompt and target are tokenised as one text. Of a chat the target is what the tokenizer's chat
+    template writes after the prompt, up to the end of text.
+
     An example longer than `context` loses tokens from the left of its prompt, all but one, and a
     target that is still too long loses its end; a warning says how many were cut.
     """
+    check_tokenizer(tokenizer)
     examples = as_examples(examples)
     if is_running_text(examples):
         return _blocks(token_stream(tokenizer, examples), min(context, BLOCK))
     if tokenizer.eos_token_id is None:
         raise GumlabError("The tokenizer has no end-of-text token; set tokenizer.eos_token.")
     prompts = tokens_of(tokenizer, [example.prompt for example in examples], special=True)
-    targets = tokens_of(tokenizer, [" " + example.target for example in examples])
+    targets = targets_of(tokenizer, examples, prompts)
     rows = []
     prompts_cut = 0
     targets_cut = 0
@@ -79,25 +86,17 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     return rows
 
 
-def as_examples(examples: Sequence[Any]) -> list[Example]:
-    """The examples; a text by itself is a passage of running text.
+def as_examples(examples: Any) -> list[Example]:
+    """The examples in what is given for them (see `tasks.own.examples_in`), one or more.
 
     Raises
     ------
     GumlabError
-        If there are none, or for something else than examples and texts.
+        If there are none, or for something else than examples, texts and rows.
     """
-    if isinstance(examples, str):
-        examples = [examples]
-    found = [Example("", item) if isinstance(item, str) else item for item in examples]
+    found = examples_in(examples)
     if not found:
         raise GumlabError("There are no examples to work on; expected one or more. Check the task.")
-    for number, item in enumerate(found):
-        if not isinstance(item, Example):
-            raise GumlabError(
-                f"Example {number} is {type(item).__name__} {item!r:.60}; expected an Example (a "
-                "prompt and a target) or a text. gumlab.load_task makes examples of files."
-            )
     return found
 
 
@@ -125,34 +124,6 @@ def _blocks(ids: list[int], size: int) -> list[Row]:
     if len(blocks[-1]) == 1:  # one token predicts nothing
         blocks.pop()
     return [(block, 0) for block in blocks]
-
-
-def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> list[list[int]]:
-    """The token ids of each text.
-
-    Parameters
-    ----------
-    tokenizer : transformers.PreTrainedTokenizerBase
-    texts : sequence of str
-    special : bool, default False
-        With the tokens that the tokenizer puts around a text, such as a beginning of text.
-
-    Returns
-    -------
-    list of list of int
-    """
-    # not verbose: it would say which texts are longer than the context, which is our care
-    encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
-    if special and _ends_texts(tokenizer):
-        return [ids[:-1] for ids in encoded]
-    return encoded
-
-
-def _ends_texts(tokenizer: Any) -> bool:
-    """Whether a tokenizer puts an end of text behind every text, so also behind a prompt."""
-    whole = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
-    bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
-    return len(whole) > len(bare) and whole[-1] == tokenizer.eos_token_id != bare[-1]
 
 
 def is_running_text(examples: Sequence[Example]) -> bool:

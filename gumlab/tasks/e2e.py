@@ -17,6 +17,7 @@ from gumlab.tasks._files import (
     find_files,
     notes_on_missing,
     read_rows,
+    split_of,
 )
 
 CSV_COLUMNS = ("mr", "ref")
@@ -90,7 +91,9 @@ def load(data_dir: str | Path | None = None) -> Task:
 
 
 def _challenge_files(folder: Path) -> Sources:
-    """The challenge's own CSV files, those that are there."""
+    """The challenge's own CSV files, those that are there; a CSV file by itself is one of them."""
+    if folder.is_file() and folder.suffix.lower() == ".csv":
+        return {split_of(folder.stem) or "train": [folder]}
     paths = {split: folder / name for split, name in CSV_FILES.items()}
     return {split: [path] for split, path in paths.items() if path.is_file()}
 

@@ -29,7 +29,9 @@ from gumlab.tasks._files import (
     notes_on_missing,
     read_rows,
     split_of,
+    visible_files,
 )
+from gumlab.tasks._texts import Place, text_or_nothing
 from gumlab.tasks.sql import Database, quoted, same_result
 
 AGGREGATES = ("", "MAX", "MIN", "COUNT", "SUM", "AVG")  # by the challenge's index
@@ -191,7 +193,9 @@ def _number(cell: Any) -> float | None:
 def _challenge_files(folder: Path) -> Sources:
     """The challenge's files of questions in a folder or in folders named after the splits."""
     sources: Sources = {}
-    paths = [*sorted(folder.glob("*.jsonl")), *sorted(folder.glob("*/*.jsonl"))]
+    if folder.is_file() and folder.suffix == ".jsonl":
+        return {split_of(folder.stem) or "train": [folder]}
+    paths = [*visible_files(folder, "*.jsonl"), *visible_files(folder, "*/*.jsonl")]
     for split in SPLITS:
         of_split = [
             path for path in paths if "tables" not in path.stem and split_of(path.stem) == split
@@ -210,7 +214,7 @@ def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
             columns = ("question", "table", "sql")
             raw_tables = {}
         tables: dict[Any, tuple[list[Column], list[Database]]] = {}
-        for question, table, sql in read_rows([source], columns, gaps=notes):
+        for question, table, sql in read_rows([source], columns, gaps=notes, read=_cell_of_row):
             key = table
             try:
                 if isinstance(table, dict):  # the hub's files repeat it with each of its questions
@@ -230,6 +234,11 @@ def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:
             yield Example(prompt, target, databases=tuple(databases))
 
 
+def _cell_of_row(cell: Any, place: Place) -> Any:
+    """A question is text; an id, a table and a query are what the challenge's files hold."""
+    return text_or_nothing(cell, place) if place.column == "question" else cell
+
+
 def _tables_beside(questions: Path) -> dict[Any, tuple[Any, Any, Any]]:
     """The challenge's tables of a file of questions, by id: their header, types and rows.
 
@@ -238,7 +247,8 @@ def _tables_beside(questions: Path) -> dict[Any, tuple[Any, Any, Any]]:
     name = f"{questions.stem}.tables.jsonl"
     for path in (questions.with_name(name), questions.with_name("headers.jsonl")):
         if path.is_file():
-            rows = read_rows([path], ("id", "header"), optional=("types", "rows"))
+            optional = ("types", "rows")
+            rows = read_rows([path], ("id", "header"), optional, read=_cell_of_row)
             return {key: (header, types, cells) for key, header, types, cells in rows}
     raise GumlabError(f"{questions} has no tables beside it ({name}). {EXPECTED}")
 

@@ -14,6 +14,7 @@ from typing import Any
 from gumlab.errors import GumlabError
 from gumlab.tasks import Example, Task
 from gumlab.tasks._files import Hub, fetch_from_hub, fill, find_files, read_rows
+from gumlab.tasks._readers import check_no_nul, encoding_of
 
 HUB = Hub(
     name="Salesforce/wikitext",
@@ -51,8 +52,8 @@ def load(data_dir: str | Path | None = None) -> Task:
     -----
     The files of a split follow one another in the order of their names, with a line break between;
     no end-of-text token stands anywhere; a passage, of PASSAGE characters or the line that passes
-    them, is tokenised by itself and joined to the one before. Files are UTF-8, or Latin-1 where a
-    file is not, which `Task.notes` says.
+    them, is tokenised by itself and joined to the one before. Files are UTF-8, or what their byte
+    order mark says, or Latin-1 where a file is neither, which `Task.notes` says.
 
     References
     ----------
@@ -109,12 +110,16 @@ def _text(source: Any, notes: list[str]) -> str:
     if not isinstance(source, Path) or source.suffix == ".parquet":
         return _text_of_rows(source)
     data = source.read_bytes()
+    encoding = encoding_of(data)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError:
+        if encoding != "utf-8":
+            raise GumlabError(f"{source} is damaged: it is no {encoding.upper()}.") from None
         notes.append(f"{source.name} is not UTF-8 and was read as Latin-1")
         text = data.decode("latin-1")
-    return text.replace("\r\n", "\n")
+    check_no_nul(text, source)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _text_of_rows(source: Any) -> str:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sqlite3
+from dataclasses import replace
 
 import pyarrow
 import pyarrow.parquet
@@ -405,11 +406,14 @@ MINE = [Example("w4", "w5 w6"), Example("w7", "w8", ("w8", "w9"))]
 def test_a_task_of_your_own_from_a_folder(tmp_path):
     folder = tmp_path / "my data"
     for split in ("train", "validation", "test"):
-        write_lines(folder / f"{split}.jsonl", OWN)
+        rows = [row | {"prompt": f"{split} {row['prompt']}"} for row in OWN]
+        write_lines(folder / f"{split}.jsonl", rows)
     for name in (folder, str(folder)):
         task = load_task(name)
         assert (task.name, task.metric, task.notes) == ("my data", "bleu", ())
-        assert task.train == task.validation == task.test == MINE
+        for split in ("train", "validation", "test"):
+            mine = [replace(one, prompt=f"{split} {one.prompt}") for one in MINE]
+            assert task.split(split) == mine
     assert load_task(folder, metric="rouge").metric == "rouge"
 
 
