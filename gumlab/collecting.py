@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError, check_whole, unknown
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import (
@@ -652,7 +652,11 @@ def _rows(
     batch_size: int,
 ) -> list[dict[str, Tensor]]:
     """The batches of the first examples."""
-    examples = as_examples(task.split(split) if isinstance(task, Task) else list(task))[:limit]
+    if limit is not None:
+        check_whole("limit", limit)
+    if tokens is not None:
+        check_whole("tokens", tokens)
+    examples = as_examples(task.split(split) if isinstance(task, Task) else task)[:limit]
     rows = encode(tokenizer, examples, context_length(model))
     if tokens is not None and is_running_text(examples):
         block, _ = rows[0]
