@@ -330,14 +330,11 @@ def _is_plain(weight: Tensor) -> bool:
 
 
 def _is_packed(module: nn.Module) -> bool:
-    """Whether a module holds a matrix of whole numbers, or is a quantised one of torch's."""
+    """Whether a module holds a matrix that is no floats, or is one of torch's quantised ones."""
     own = [*module._parameters.values(), *module._buffers.values()]
     matrices = [tensor.dtype for tensor in own if tensor is not None and tensor.ndim > 1]
-    is_whole = any(
-        not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
-        for dtype in matrices
-    )
-    return is_whole or ".quantized." in type(module).__module__
+    plain = (*FLOATS, torch.bool)  # masks of attention are bool
+    return any(dtype not in plain for dtype in matrices) or ".quantized." in type(module).__module__
 
 
 def _stored_as(weight: Tensor) -> str:
