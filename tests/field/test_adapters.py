@@ -15,6 +15,7 @@ import transformers
 from helpers.models import random_masks, tiny
 from helpers.texts import make_examples
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import gumlab as gl
 from gumlab.feedforward import neurons
@@ -95,7 +96,7 @@ class TestHealing:
     @pytest.mark.parametrize("equal", [True, False])
     @pytest.mark.parametrize("name", MAPS)
     def test_from_the_pruned_folder_to_the_healed_one(
-        self, name, equal, run, tokenizer, tmp_path, monkeypatch, capsys
+        self, name, equal, run, tokenizer, tmp_path, monkeypatch
     ):
         monkeypatch.chdir(tmp_path)
         dense = tiny(name)
@@ -405,3 +406,236 @@ class TestPruningWhileAnAdapterTrains:
         with pytest.raises(gl.GumlabError, match="Gram sums saw nothing"):
             pruner.step()
         assert pruner.step_count == 0
+
+
+class Packed(nn.Module):
+    """As GPTQ, AWQ and HQQ store a map: eight numbers in one, and scales; no weight."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        shape = (linear.in_features // 8, linear.out_features)
+        self.register_buffer("qweight", torch.zeros(shape, dtype=torch.int32))
+        self.register_buffer("scales", torch.ones(1, linear.out_features))
+
+
+class Compressed(nn.Linear):
+    """As compressed-tensors does: a Linear whose weight is gone."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features)
+        del self.weight
+        packed = torch.zeros(linear.out_features, linear.in_features // 8, dtype=torch.int32)
+        self.weight_packed = nn.Parameter(packed, requires_grad=False)
+
+
+class WithLowRank(nn.Linear):
+    """As loralib does: a Linear that holds its adapter itself."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features)
+        self.lora_A = nn.Parameter(torch.zeros(2, linear.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, 2))
+
+
+class FourBit(nn.Linear):
+    """As bitsandbytes does: two numbers a byte, in one column."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features)
+        half = torch.zeros(linear.weight.numel() // 2, 1, dtype=torch.uint8)
+        self.weight = nn.Parameter(half, requires_grad=False)
+
+
+class Subclass(torch.Tensor):
+    """As torchao does: a tensor of another class that says it is float32."""
+
+
+def stored(change):
+    """A way to store every map's weight otherwise."""
+
+    def store(linear: nn.Linear) -> nn.Linear:
+        linear.weight = nn.Parameter(change(linear.weight.detach()), requires_grad=False)
+        return linear
+
+    return store
+
+
+def as_subclass(linear: nn.Linear) -> nn.Linear:
+    weight = linear.weight.detach().as_subclass(Subclass)
+    linear._parameters["weight"] = weight.requires_grad_(False)
+    return linear
+
+
+def of_fine_grained_fp8(linear: nn.Linear) -> nn.Module:
+    fp8 = pytest.importorskip("transformers.integrations.finegrained_fp8")
+    return fp8.FP8Linear(linear.in_features, linear.out_features, block_size=(8, 8))
+
+
+def of_bitnet(linear: nn.Linear) -> nn.Module:
+    from transformers.integrations.bitnet import BitLinear
+
+    return BitLinear(linear.in_features, linear.out_features, bias=False)
+
+
+def of_torch(linear: nn.Linear) -> nn.Module:
+    """Dynamically quantised by torch itself: its weight is a method."""
+    holder = nn.Sequential(linear)
+    quantised = torch.ao.quantization.quantize_dynamic(holder, {nn.Linear}, dtype=torch.qint8)
+    return quantised[0]
+
+
+def in_training_for_int8(linear: nn.Linear) -> nn.Module:
+    config = torch.ao.quantization.get_default_qat_qconfig()
+    return torch.ao.nn.qat.Linear(linear.in_features, linear.out_features, qconfig=config)
+
+
+def of_bitsandbytes_8(linear: nn.Linear) -> nn.Module:
+    bnb = pytest.importorskip("bitsandbytes")
+    made = bnb.nn.Linear8bitLt(linear.in_features, linear.out_features, has_fp16_weights=False)
+    made.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False)
+    return made.to("cpu")
+
+
+def of_bitsandbytes_4(linear: nn.Linear) -> nn.Module:
+    bnb = pytest.importorskip("bitsandbytes")
+    made = bnb.nn.Linear4bit(linear.in_features, linear.out_features)
+    made.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False)
+    return made.to("cpu")
+
+
+def of_torchao(linear: nn.Linear) -> nn.Module:
+    quantization = pytest.importorskip("torchao.quantization")
+    quantization.quantize_(linear, quantization.Int8WeightOnlyConfig())
+    return linear
+
+
+def of_hqq(linear: nn.Linear) -> nn.Module:
+    hqq = pytest.importorskip("hqq.core.quantize")
+    config = hqq.BaseQuantizeConfig(nbits=4, group_size=8)
+    return hqq.HQQLinear(linear, config, compute_dtype=torch.float32, device="cpu")
+
+
+ODD_WEIGHTS = {  # how a map is stored -> what must be said
+    "int8": (stored(lambda w: w.to(torch.int8)), r"are quantised \(Linear, torch.int8\)"),
+    "float8 e4m3": (stored(lambda w: w.to(torch.float8_e4m3fn)), "are quantised .*float8_e4m3fn"),
+    "float8 e5m2": (stored(lambda w: w.to(torch.float8_e5m2)), "are quantised .*float8_e5m2"),
+    "transformers' fp8": (of_fine_grained_fp8, r"are quantised \(FP8Linear, torch.float8_e4m3fn"),
+    "transformers' BitNet": (of_bitnet, r"are quantised \(BitLinear, packed\)"),
+    "torch's dynamic": (of_torch, r"are quantised \(Linear, packed\)"),
+    "in training for int8": (in_training_for_int8, "holds weight_fake_quant beside weight"),
+    "packed": (Packed, r"are quantised \(Packed, packed\)"),
+    "compressed": (Compressed, r"are quantised \(Compressed, packed\)"),
+    "four bits": (FourBit, r"are quantised \(FourBit, torch.uint8\)"),
+    "a tensor of another class": (as_subclass, r"are quantised \(Linear, Subclass, torch.float32"),
+    "bitsandbytes, 8 bits": (of_bitsandbytes_8, r"are quantised \(Linear8bitLt, Int8Params"),
+    "bitsandbytes, 4 bits": (of_bitsandbytes_4, r"are quantised \(Linear4bit, Params4bit"),
+    "torchao": (of_torchao, r"are quantised \(Linear, .*Tensor"),
+    "hqq": (of_hqq, r"are quantised \(HQQLinear, packed\)"),
+    "sparse": (stored(lambda w: w.to_sparse()), r"are sparse .*to_dense\(\)"),
+    "sparse rows": (stored(lambda w: w.to_sparse_csr()), r"are sparse .*sparse_csr.*to_dense\(\)"),
+    "complex": (stored(lambda w: w.to(torch.complex64)), "are complex .*complex64"),
+    "nested": (stored(lambda w: torch.nested.nested_tensor([w[0], w[1]])), "nested|spread over"),
+    "weight norm": (parametrizations.weight_norm, "computed from .*remove_parametrizations"),
+    "spectral norm": (parametrizations.spectral_norm, "computed from .*remove_parametrizations"),
+    "the old weight norm": (torch.nn.utils.weight_norm, "are computed from others"),
+    "the old spectral norm": (torch.nn.utils.spectral_norm, "are computed from others"),
+    "loralib": (WithLowRank, r"\(WithLowRank\) holds lora_A, lora_B beside weight and bias"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+@pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated")
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.filterwarnings("ignore:Please use quant_min and quant_max")
+@pytest.mark.filterwarnings("ignore:Please use .new APIs.")
+class TestWeightsThatAreNoPlainFloats:
+    """They were scored NaN, or not found, or cut in vain (transformers 23401)."""
+
+    @pytest.mark.parametrize("which", ["every map", "the last layer's map out"])
+    @pytest.mark.parametrize("kind", ODD_WEIGHTS)
+    def test_they_are_named_before_anything_is_touched(self, kind, which):
+        change, sentence = ODD_WEIGHTS[kind]
+        model = tiny("llama", mlp_bias=False)
+        for number, layer in enumerate(model.model.layers):
+            for name in MAPS["llama"]:
+                if which == "every map" or (number, name) == (1, "down_proj"):
+                    setattr(layer.mlp, name, change(getattr(layer.mlp, name)))
+        before = {name: id(parameter) for name, parameter in model.named_parameters()}
+        masks = [torch.arange(24) < 11] * 2
+        for use in (
+            lambda: gl.neurons(model),
+            lambda: gl.score(model, "magnitude"),
+            lambda: gl.prune(model, "magnitude", refit=False),
+            lambda: gl.shrink(model, masks, in_place=True),
+            lambda: gl.Pruner(model, "magnitude", 0.5, 5),
+        ):
+            with pytest.raises(gl.GumlabError, match=sentence):
+                use()
+        assert {name: id(parameter) for name, parameter in model.named_parameters()} == before
+
+    def test_so_are_those_of_a_model_that_is_sharded(self):
+        from torch.distributed.tensor import Replicate, distribute_tensor, init_device_mesh
+
+        model = tiny("llama")
+        torch.distributed.init_process_group(
+            "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+        )
+        try:
+            mesh = init_device_mesh("cpu", (1,))
+            for layer in neurons(model):
+                weight = layer.proj.weight.detach()
+                layer.proj.weight = nn.Parameter(distribute_tensor(weight, mesh, [Replicate()]))
+            with pytest.raises(gl.GumlabError, match=r"are sharded .*DTensor|are spread over"):
+                gl.neurons(model)
+        finally:
+            torch.distributed.destroy_process_group()
+
+    @pytest.mark.parametrize("bits", [8, 4])
+    def test_a_model_that_bitsandbytes_loads_is_refused(self, bits, tmp_path):
+        pytest.importorskip("bitsandbytes")
+        tiny("llama", hidden_size=64, intermediate_size=64).save_pretrained(tmp_path)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            tmp_path,
+            quantization_config=transformers.BitsAndBytesConfig(
+                load_in_8bit=bits == 8, load_in_4bit=bits == 4
+            ),
+            device_map="cpu",
+        )
+        with pytest.raises(gl.GumlabError, match=r"layers\.0\.mlp are quantised .*quantise the sm"):
+            gl.score(model, "magnitude")
+
+    @pytest.mark.parametrize("kind", ["weight norm", "spectral norm"])
+    def test_a_parametrisation_that_was_removed_is_no_matter(self, kind):
+        model = tiny("llama")
+        proj = model.model.layers[0].mlp.down_proj
+        ODD_WEIGHTS[kind][0](proj)
+        want = logits(model)
+        torch.nn.utils.parametrize.remove_parametrizations(proj, "weight")
+        masks = random_masks(model)
+        with gl.gate(model, masks):
+            gated = logits(model)
+        torch.testing.assert_close(logits(gl.shrink(model, masks)), gated)
+        torch.testing.assert_close(logits(model), want)
+
+    def test_the_way_out_is_to_quantise_the_smaller_model(self, tokenizer, task):
+        model = tiny("llama")
+        small = gl.shrink(model, random_masks(model, equal=False))
+        quantised = torch.ao.quantization.quantize_dynamic(small, {nn.Linear}, dtype=torch.qint8)
+        plain, found = (gl.evaluate(m, tokenizer, task)["loss"] for m in (small, quantised))
+        assert found == pytest.approx(plain, rel=0.02)
+        assert found != plain
+
+    def test_an_adapter_on_quantised_weights_is_named_first(self):
+        """QLoRA: merged first, it is quantised still, which is said then."""
+        model = tiny("llama")
+        for layer in model.model.layers:
+            stored(lambda w: w.to(torch.int8))(layer.mlp.down_proj)
+        config = peft.LoraConfig(target_modules=["up_proj"], r=2)
+        adapted = peft.get_peft_model(model, config)
+        with pytest.raises(gl.GumlabError, match=r"up_proj carries an adapter"):
+            gl.neurons(adapted)
+        with pytest.raises(gl.GumlabError, match=r"are quantised \(Linear, torch.int8\)"):
+            gl.neurons(adapted.merge_and_unload())
