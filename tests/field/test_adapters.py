@@ -21,6 +21,7 @@ import gumlab as gl
 from gumlab.feedforward import neurons
 from gumlab.io.diagnosis import doctor
 from gumlab.tasks.batches import batches
+from gumlab.trainer import PruningCallback
 
 IDS = torch.arange(4, 24)[None]
 MAPS = {
@@ -70,20 +71,24 @@ def train_by_hand(model, tokenizer) -> list[float]:
     return losses
 
 
-def train_by_trainer(model, tokenizer) -> list[float]:
+def trainer_of(model, tokenizer, callbacks=(), **options) -> transformers.Trainer:
+    """Hugging Face's Trainer, in this folder."""
     rows = next(batches(model, tokenizer, make_examples(12), 12))
     data = [{key: value[i] for key, value in rows.items()} for i in range(12)]
     arguments = transformers.TrainingArguments(
         output_dir="trainer",
-        max_steps=12,
         learning_rate=1e-2,
         logging_steps=1,
-        save_strategy="no",
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
+        **options,
     )
-    trainer = transformers.Trainer(model, arguments, train_dataset=data)
+    return transformers.Trainer(model, arguments, train_dataset=data, callbacks=list(callbacks))
+
+
+def train_by_trainer(model, tokenizer) -> list[float]:
+    trainer = trainer_of(model, tokenizer, max_steps=12, save_strategy="no")
     trainer.train()
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
@@ -361,6 +366,24 @@ class TestPruningWhileAnAdapterTrains:
         pruner = gl.Pruner(model, "movement", 0.5, 8, gradient="gate", cut=True)
         train(model, tokenizer, 8, pruner=pruner)
         assert [layer.width for layer in neurons(model.merge_and_unload())] == [12, 12]
+
+    @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")  # Trainer, no GPU
+    def test_a_trainer_s_run_goes_on_from_its_checkpoint_of_the_adapter(
+        self, tokenizer, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tmp_path)
+        ends = []
+        for resume in (None, "trainer/checkpoint-4"):
+            model = with_lora("llama", maps=False)
+            pruner = gl.Pruner(model, "movement", 0.5, 8, gradient="gate")
+            callback = PruningCallback(pruner, resume)
+            trainer = trainer_of(model, tokenizer, [callback], max_steps=8, save_steps=4)
+            trainer.train(resume_from_checkpoint=resume)
+            ends.append((pruner, logits(model)))
+        (whole, want), (resumed, found) = ends
+        assert all(torch.equal(a, b) for a, b in zip(whole.masks, resumed.masks, strict=True))
+        assert whole.fraction_kept == 0.5
+        assert torch.equal(found, want)
 
     @pytest.mark.parametrize("by_pruner", [True, False])
     def test_an_adapter_around_a_gate_is_refused_before_the_work(self, by_pruner, tokenizer):
