@@ -537,6 +537,11 @@ class RunningGrams:
         """True at the steps that add to the sums."""
         return self.step % self.every == 0
 
+    @property
+    def missed(self) -> bool:
+        """True where this step is due, and no forward pass was seen."""
+        return self.due and self._added_at != self.step
+
     def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         """Draw this forward pass's tokens; called by the model before it."""
         self._rows = None

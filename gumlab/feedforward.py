@@ -23,9 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
+from gumlab.tasks.batches import check_reads_as_given
 
 WRAPPED = ("module", "_orig_mod", "_fsdp_wrapped_module")  # DataParallel, DDP, compiled, FSDP
 WIDTHS = ("n_inner", "ffn_dim", "intermediate_size", "ffn_hidden_size")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what can be summed
 
 
 def is_conv1d(module: nn.Module) -> bool:
@@ -215,7 +217,8 @@ def neurons(model: nn.Module) -> list[FeedForward]:
     ------
     GumlabError
         Where no block of a known structure is found, or where a layer holds several (a mixture of
-        experts), saying what was found.
+        experts), saying what was found; and where the blocks' numbers are not plain weights of
+        their own: quantised, computed from others, shared, or with an adapter on them.
     """
     if not isinstance(model, nn.Module):
         raise GumlabError(
@@ -229,7 +232,9 @@ def neurons(model: nn.Module) -> list[FeedForward]:
         )
     config = getattr(model, "config", None)
     hidden_size = getattr(config, "hidden_size", None)
+    check_reads_as_given(model)
     modules = list(model.named_modules())
+    _check_adapters(modules)
     candidates = [_block(name, module, hidden_size) for name, module in modules]
     blocks = [block for block in candidates if block is not None]
     layers = getattr(config, "num_hidden_layers", len(blocks))
@@ -242,34 +247,131 @@ def neurons(model: nn.Module) -> list[FeedForward]:
             "gumlab prunes decoder models whose layers hold one plain or gated block, such as "
             "GPT-2, GPT-Neo, OPT or Llama; mixtures of experts are not supported."
         )
-    _check_weights(blocks)
+    _check_owners(blocks)
     return blocks
 
 
-def _check_weights(blocks: list[FeedForward]) -> None:
-    """Raise GumlabError for weights that are no plain floats, or that two layers share."""
+def holds_adapters(model: nn.Module) -> bool:
+    """Whether a model is one of peft's, or has modules of peft put into it."""
+    return any(_is_peft(module) for module in model.modules())
+
+
+def check_in_place(model: nn.Module, layers: list[FeedForward]) -> None:
+    """Raise GumlabError where a layer's maps are no longer the ones that its block calls.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In which the layers were found.
+    layers : list of FeedForward
+    """
+    for layer in layers:
+        called = set(model.get_submodule(layer.name).children())
+        if not called.issuperset((*layer.fc, layer.proj)):
+            raise GumlabError(
+                f"The maps of {layer.name} were wrapped or replaced after the gates were put on, "
+                "by an adapter perhaps: what goes past them would not be pruned. Put adapters on "
+                "attention only, or shrink first and heal the smaller model with the adapter."
+            )
+
+
+def _is_peft(module: nn.Module) -> bool:
+    return any(kind.__module__.split(".")[0] == "peft" for kind in type(module).__mro__)
+
+
+def _check_adapters(modules: list[tuple[str, nn.Module]]) -> None:
+    """Raise GumlabError for an adapter on a feed-forward map: a neuron's numbers are in it too."""
+    for name, module in modules:
+        is_on_a_map = _is_peft(module) and any(is_linear(part) for part in module.modules())
+        if is_on_a_map and _in_a_layer(name) and not _is_attention(name):
+            raise GumlabError(
+                f"{name} carries an adapter ({type(module).__name__} of peft), in which the "
+                "neurons have numbers too. Merge it into the weights first, "
+                "model = peft_model.merge_and_unload(), or take it off, peft_model.unload(); prune "
+                "that, and heal the smaller model with an adapter of its own. (One that "
+                "model.add_adapter made: save it, and take "
+                "peft.PeftModel.from_pretrained(base_model, folder).)"
+            )
+
+
+def _check_plain(name: str, maps: list[nn.Module]) -> None:
+    """Raise GumlabError for maps whose numbers are not just a weight and a bias of plain floats."""
+    for module in maps:
+        weight = module._parameters.get("weight")
+        if weight is None and not _is_packed(module):
+            raise GumlabError(
+                f"The weights of {name} are computed from others (by "
+                "torch.nn.utils.prune, a parametrisation, an adapter): a cut would not last. "
+                "Make them plain first: torch.nn.utils.prune.remove, remove_parametrizations, "
+                "or merge."
+            )
+        kind = type(module).__name__
+        if weight is None or not _is_plain(weight):
+            stored = "packed" if weight is None else _stored_as(weight)
+            what, remedy = _odd(weight)
+            raise GumlabError(
+                f"The weights of {name} are {what} ({kind}, {stored}); gumlab prunes plain "
+                f"floating-point weights. {remedy}"
+            )
+        others = [key for key, value in module._parameters.items() if value is not None]
+        more = {*others, *module._modules} - {"weight", "bias"}
+        if more:
+            raise GumlabError(
+                f"A map of {name} ({kind}) holds {', '.join(sorted(more))} beside weight and bias, "
+                "which a cut would not follow. Merge that into the weight, or put an nn.Linear in "
+                "its place."
+            )
+
+
+def _is_plain(weight: Tensor) -> bool:
+    """Whether a parameter is a dense tensor of floats, and of torch's own class."""
+    is_dense = weight.layout == torch.strided and not weight.is_nested
+    return type(weight) is nn.Parameter and is_dense and weight.dtype in FLOATS
+
+
+def _is_packed(module: nn.Module) -> bool:
+    """Whether a module holds a matrix that is no floats, or is one of torch's quantised ones."""
+    own = [*module._parameters.values(), *module._buffers.values()]
+    matrices = [tensor.dtype for tensor in own if tensor is not None and tensor.ndim > 1]
+    plain = (*FLOATS, torch.bool)  # masks of attention are bool
+    return any(dtype not in plain for dtype in matrices) or ".quantized." in type(module).__module__
+
+
+def _stored_as(weight: Tensor) -> str:
+    """A weight's type and layout, where that is not the common one, for a sentence."""
+    parts = [] if type(weight) is nn.Parameter else [type(weight).__name__]
+    parts.append(str(weight.dtype))
+    if weight.layout != torch.strided:
+        parts.append(str(weight.layout))
+    return ", ".join(parts)
+
+
+def _odd(weight: Tensor | None) -> tuple[str, str]:
+    """What a weight is that is no plain one, and what to do."""
+    if weight is not None and weight.is_complex():
+        return "complex", "A complex neuron is none that it knows."
+    if weight is not None and type(weight).__name__ == "DTensor":
+        return "sharded", "Prune before the model is sharded, or gather it: weight.full_tensor()."
+    if weight is not None and (weight.is_sparse or "sparse" in _stored_as(weight).lower()):
+        return "sparse", "Make them dense first: nn.Parameter(weight.to_dense())."
+    if weight is not None and weight.is_nested:
+        return "nested", "Give each map a weight of its own."
+    return (
+        "quantised",
+        "Load the model without quantisation, prune it, and quantise the smaller one.",
+    )
+
+
+def _check_owners(blocks: list[FeedForward]) -> None:
+    """Raise GumlabError for weights that two layers share."""
     owners: dict[int, str] = {}
     for block in blocks:
         for module in (*block.fc, block.proj):
-            weight = module._parameters.get("weight")
-            if weight is None:
+            owner = owners.setdefault(id(module.weight), block.name)
+            if owner != block.name:
                 raise GumlabError(
-                    f"The weights of {block.name} are computed from others (by "
-                    "torch.nn.utils.prune, a parametrisation, an adapter): a cut would not last. "
-                    "Make them plain first: torch.nn.utils.prune.remove, remove_parametrizations, "
-                    "or merge."
-                )
-            if not weight.is_floating_point():
-                raise GumlabError(
-                    f"The weights of {block.name} are quantised ({type(module).__name__}, "
-                    f"{weight.dtype}); gumlab prunes floating-point weights. Load the model "
-                    "without quantisation, prune it, and quantise the smaller one."
-                )
-            if owners.setdefault(id(weight), block.name) != block.name:
-                raise GumlabError(
-                    f"The layers {owners[id(weight)]} and {block.name} share their weights, so "
-                    "neither can be cut by itself. gumlab prunes models whose layers have their "
-                    "own."
+                    f"The layers {owner} and {block.name} share their weights, so neither can be "
+                    "cut by itself. gumlab prunes models whose layers have their own."
                 )
 
 
@@ -292,6 +394,10 @@ def _first_layer(modules: list[tuple[str, nn.Module]]) -> str:
     return "no module is a numbered layer"
 
 
+def _in_a_layer(name: str) -> bool:
+    return any(part.isdigit() for part in name.split("."))
+
+
 def _is_attention(name: str) -> bool:
     return "attn" in name or "attention" in name
 
@@ -302,13 +408,13 @@ def _outside_attention(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _block(name: str, module: nn.Module, hidden_size: int | None) -> FeedForward | None:
     """The module as a feed-forward block, if its linear maps are as one of the table's rows."""
-    in_a_layer = any(part.isdigit() for part in name.split("."))
-    if _is_attention(name) or not in_a_layer:
+    if _is_attention(name) or not _in_a_layer(name):
         return None
     children = [child for _, child in _outside_attention(module)]
-    maps = [child for child in children if is_linear(child)]
+    maps = [child for child in children if is_linear(child) or _is_packed(child)]
     if len(maps) not in (2, 3):
         return None
+    _check_plain(name, maps)
     for proj in reversed(maps):  # defined last, as a rule
         fc = tuple(child for child in maps if child is not proj)
         size_d, size_n = by_output(proj).shape  # W_out is (D, N)

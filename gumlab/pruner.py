@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gumlab import rules, scoring, selection
 from gumlab.collecting import RunningGrams, averaged, check_running
 from gumlab.errors import GumlabError, check_whole
-from gumlab.feedforward import neurons
+from gumlab.feedforward import check_in_place, neurons
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import twin_pairs
 from gumlab.removal import check_optimizers, cut_pays, cut_to_gates
@@ -209,8 +209,8 @@ class Pruner:
         Raises
         ------
         GumlabError
-            Where the gates are no longer on the model, gradients are missing, or an optimizer's
-            state cannot be cut.
+            Where the gates are no longer on the model, or what it calls goes past them, gradients
+            are missing, or an optimizer's state cannot be cut.
         """
         if not self.removed and not all(gate.in_force for gate in self.gates):
             raise GumlabError(
@@ -354,13 +354,23 @@ class Pruner:
 
     def _check_passed(self) -> None:
         """Raise GumlabError where gradients came from a forward pass that left the gates out."""
-        trained = any(layer.proj.weight.grad is not None for layer in self.layers)
+        if self.removed:
+            return
+        check_in_place(self.model, self.layers)
+        # the layers' own weights may be frozen, where an adapter trains
+        trained = any(parameter.grad is not None for parameter in self.model.parameters())
         escaped = [gate.layer.name for gate in self.gates if not gate.passed]
-        if trained and escaped and not self.removed:
+        if trained and escaped:
             raise GumlabError(
                 f"The forward pass did not go through the gates of {', '.join(escaped[:3])}, so "
                 "nothing is pruned. A model that was compiled and used before does not see them: "
                 "make the Pruner first, then torch.compile(model); or train the model itself."
+            )
+        if trained and self.grams is not None and self.grams.missed and not self.frozen:
+            raise GumlabError(
+                "The running Gram sums saw nothing of this step's forward pass. Train in training "
+                "mode, model.train(), and call the model that the Pruner was made of (of a peft "
+                "model: Pruner(peft_model, ...))."
             )
 
     def _fresh_grams(self) -> Callable[[int], SeenGram] | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gumlab.errors import GumlabError, check_number, check_whole, unknown
+from gumlab.gating import Gate
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
@@ -131,9 +132,9 @@ def train(
     Raises
     ------
     GumlabError
-        For a pruner of another run; and where the loss or its gradient is not finite: the model
-        then holds the last weights known to be good (a copy is kept from every twentieth of the
-        run).
+        For a pruner of another run, a model of which every weight is frozen, and a teacher that is
+        the model itself; and where the loss or its gradient is not finite: the model then holds the
+        last weights known to be good (a copy is kept from every twentieth of the run).
     """
     check_whole("steps", steps, least=0)
     check_whole("batch_size", batch_size)
@@ -143,8 +144,8 @@ def train(
     check_number("temperature", temperature, above=0)
     if record is not None:
         check_whole("record", record)
-    if teacher is not None:
-        _check_teacher(teacher, model)
+    _check_trainable(model)
+    _check_teacher(teacher, model)
     if pruner is not None and pruner.model not in model.modules():
         raise GumlabError(
             "The pruner was made for another model than the one to train, which it would leave "
@@ -199,8 +200,34 @@ def train(
     return history
 
 
-def _check_teacher(teacher: nn.Module, model: nn.Module) -> None:
-    """Raise GumlabError for a teacher that gives other tokens than its student."""
+def _check_trainable(model: nn.Module) -> None:
+    """Raise GumlabError where every weight is frozen, or an adapter would go past a gate."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise GumlabError(
+            "Every weight of the model is frozen (requires_grad=False), so nothing would be "
+            "trained. Unfreeze some: parameter.requires_grad_(True); of an adapter: "
+            "peft.PeftModel.from_pretrained(..., is_trainable=True)."
+        )
+    for name, module in model.named_modules():
+        hooks = module._forward_pre_hooks.values()
+        if name.endswith(".base_layer") and any(isinstance(hook, Gate) for hook in hooks):
+            raise GumlabError(
+                f"{name} is gated, and the adapter around it sees the neurons that the gate "
+                "removes: it would learn from what is to go. Shrink first, "
+                "small = gumlab.shrink(model, masks), and put the adapter on the smaller model."
+            )
+
+
+def _check_teacher(teacher: nn.Module | None, model: nn.Module) -> None:
+    """Raise GumlabError for a teacher that gives other tokens than its student, or learns too."""
+    if teacher is None:
+        return
+    if teacher in model.modules() or model in teacher.modules():
+        raise GumlabError(
+            "The teacher and the model to train are one and the same (an adapter is put into the "
+            "model that it is made for), so there is nothing to learn from it. Give a copy as "
+            "teacher, made before: copy.deepcopy(model)."
+        )
     sizes = [getattr(m.config, "vocab_size", None) for m in (teacher, model)]
     if sizes[0] != sizes[1]:
         raise GumlabError(

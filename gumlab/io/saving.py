@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from gumlab.errors import GumlabError
-from gumlab.feedforward import neurons, width_field
+from gumlab.feedforward import holds_adapters, neurons, width_field
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import model_card
 from gumlab.io.record import CARD, write_record
@@ -60,9 +60,9 @@ def save(
     Raises
     ------
     GumlabError
-        If gates are on that remove neurons, if the folder cannot be written or holds something
-        else than a checkpoint, or if `pad` is asked for a model whose config has no entry for the
-        width.
+        If gates are on that remove neurons, if an adapter is not merged, if the folder cannot be
+        written or holds something else than a checkpoint, or if `pad` is asked for a model whose
+        config has no entry for the width.
 
     Notes
     -----
@@ -78,6 +78,13 @@ def save(
 
     folder = Path(folder).expanduser()
     layers = neurons(model)
+    if holds_adapters(model):
+        raise GumlabError(
+            f"{type(model).__name__} holds an adapter of peft. Save the whole as one model, "
+            "gumlab.save(peft_model.merge_and_unload(), ...), or the adapter alone, "
+            "peft_model.save_pretrained(folder), to load it on the saved base model: "
+            "peft.PeftModel.from_pretrained(gumlab.load(base)[0], folder)."
+        )
     widths = [layer.width for layer in layers]
     removed = sum(int((~mask).sum()) for mask in kept_by_gates(layers))
     if removed:

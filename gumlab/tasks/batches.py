@@ -100,8 +100,20 @@ def as_examples(examples: Any) -> list[Example]:
     return found
 
 
+def check_reads_as_given(model: nn.Module) -> None:
+    """Raise GumlabError for a model of peft that puts virtual tokens before every text."""
+    peft_config = getattr(model, "active_peft_config", None)
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise GumlabError(
+            f"{type(model).__name__} puts virtual tokens before every text (prompt tuning), which "
+            "gumlab would count as the text's. Give it the model itself, model.get_base_model(), "
+            "or tune it by an adapter of another kind, such as LoRA."
+        )
+
+
 def _check_tokens(model: nn.Module, rows: Sequence[Row]) -> None:
-    """Raise GumlabError for a token that the model has no embedding of."""
+    """Raise GumlabError for a token that the model has no embedding of, or adds by itself."""
+    check_reads_as_given(model)
     count = _vocabulary(model)
     largest = max(max(ids) for ids, _ in rows)
     if 0 < count <= largest:
