@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError, check_whole, unknown
-from gumlab.tasks import Example, Task
+from gumlab.errors import GumlabError, check_choice, check_whole, unknown
+from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     BLOCK,
     IGNORED,
@@ -79,12 +79,15 @@ def evaluate(
             f"evaluate takes a task, got {type(task).__name__}: gumlab.load_task(...), or "
             'gumlab.tasks.Task("mine", "bleu", test=examples).'
         )
+    check_choice("split", split, SPLITS)
     if limit is not None:
-        check_whole("limit", limit)
+        limit = check_whole("limit", limit)
     if generated is not None:
-        check_whole("generated", generated, least=0)
-    check_whole("batch_size", batch_size)
-    check_whole("beams", beams)
+        generated = check_whole("generated", generated, least=0)
+    batch_size = check_whole("batch_size", batch_size)
+    beams = check_whole("beams", beams)
+    if stride is not None:
+        stride = check_whole("stride", stride)
     if split == "test" and not task.test and task.validation:
         split = "validation"
         warnings.warn(f"Task {task.name!r} has no test split; this is validation.", stacklevel=2)
@@ -129,6 +132,8 @@ def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:
     GumlabError
         For a stride that would leave a token without a window.
     """
+    context = check_whole("context", context)
+    stride = check_whole("stride", stride)
     if not 1 <= stride < context:
         raise GumlabError(f"stride must be 1 to {context - 1}, less than a window; got {stride}.")
     count = 1 + max(0, -((context - len(ids)) // stride))
@@ -160,6 +165,7 @@ def text_loss(
     dict
         "loss" in nats per token, "perplexity", "context" and "stride" in tokens.
     """
+    batch_size = check_whole("batch_size", batch_size)
     context = min(context_length(model), BLOCK)
     stride = context // 2 if stride is None else stride
     rows = windows(token_stream(tokenizer, examples), context, stride)
@@ -225,6 +231,8 @@ def generate(
     GumlabError
         Where there are no prompts.
     """
+    batch_size = check_whole("batch_size", batch_size)
+    beams = check_whole("beams", beams)
     if not examples or not all(e.prompt for e in examples):
         what = "Running text has no prompts" if examples else "There are no prompts"
         raise GumlabError(f"{what} to generate from; expected one or more.")

@@ -5,6 +5,7 @@ Everything comes from the Gram matrix G and the sensitivity of one pass (`collec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import Statistics, collect
+from gumlab.errors import GumlabError, check_number
 from gumlab.feedforward import neurons
 from gumlab.gating import kept_by_gates
 from gumlab.gram import (
@@ -24,7 +26,7 @@ from gumlab.gram import (
     nearest,
     unrebuilt,
 )
-from gumlab.scoring import squared_norm
+from gumlab.scoring import check_calibration, squared_norm
 from gumlab.tasks import Example, Task
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ class Redundancy:
 
     def rebuilt(self, above: float = 0.9) -> float:
         """Share of neurons with R2 above a bound."""
+        check_number("above", above, least=-math.inf)
         return self._mean_over_kept([r2 > above for r2 in self.reconstructability])
 
     def _mean_over_kept(self, values: list[Tensor]) -> float:
@@ -166,8 +169,14 @@ def redundancy(
     Raises
     ------
     GumlabError
-        Where there are no examples, or the memory runs out.
+        Where there are no examples, or the memory runs out, and for a ridge that is not above 0.
     """
+    split, limit, batch_size = check_calibration(split, limit, batch_size)
+    ridge = check_number("ridge", ridge, above=0)
+    if tokenizer is None or task is None:
+        raise GumlabError(
+            "redundancy is measured on data: gumlab.redundancy(model, tokenizer, task)."
+        )
     blocks = neurons(model)
     statistics = collect(
         model,

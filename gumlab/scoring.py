@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import Calibration, Statistics, collect, one_by_one
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError, check_choice, check_flag, check_seed, check_whole, unknown
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gram import RIDGE, inverse, unrebuilt
-from gumlab.tasks import Example, Task
+from gumlab.tasks import SPLITS, Example, Task
 
 Criterion = Callable[[FeedForward, Statistics], Tensor]
 
@@ -327,13 +327,22 @@ def score(
         For an unknown name, missing data, or a criterion that returns something else.
     """
     check_method(method, tokenizer, task)
-    calibration = Calibration(tokenizer, task, split, limit, batch_size)
+    seed = check_seed(seed)
+    seen = check_calibration(split, limit, batch_size)
+    if gradients is not None:
+        check_flag("gradients", gradients)
+    calibration = Calibration(tokenizer, task, *seen)
     return score_layers(neurons(model), method, model, calibration, seed=seed, gradients=gradients)
 
 
 def check_method(method: str | Criterion, tokenizer: Any, task: Any) -> None:
     """Raise GumlabError for a method that `score` does not have, or that lacks its data."""
-    if method in LEARNED:
+    if not isinstance(method, str) and not callable(method):
+        raise GumlabError(
+            f"method must be the name of a score or a function of your own; got {method!r:.60}. "
+            f"The names: {', '.join(SCORES)}."
+        )
+    if isinstance(method, str) and method in LEARNED:
         raise GumlabError(
             f"Method {method!r} learns its scores while the model trains. Use "
             f"gumlab.Pruner(model, {method!r}, ...) with gumlab.train, then pruner.scores."
@@ -347,6 +356,16 @@ def check_method(method: str | Criterion, tokenizer: Any, task: Any) -> None:
             f"Method {name} is measured on data. Give them: "
             f"gumlab.score(model, {name}, tokenizer, task)."
         )
+
+
+def check_calibration(
+    split: str, limit: int | None, batch_size: int
+) -> tuple[str, int | None, int]:
+    """These, where they say which examples are read and how many at a time; else GumlabError."""
+    check_choice("split", split, SPLITS)
+    if limit is not None:
+        limit = check_whole("limit", limit)
+    return split, limit, check_whole("batch_size", batch_size)
 
 
 def score_layers(
