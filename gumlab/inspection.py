@@ -169,10 +169,10 @@ def redundancy(
     Raises
     ------
     GumlabError
-        Where there are no examples, or the memory runs out, and for a ridge that is not above 0.
+        Where there are no examples, or the memory runs out, and for a ridge that leaves G without an inverse.
     """
     split, limit, batch_size = check_calibration(split, limit, batch_size)
-    ridge = check_number("ridge", ridge, above=0)
+    ridge = check_number("ridge", ridge)
     if tokenizer is None or task is None:
         raise GumlabError(
             "redundancy is measured on data: gumlab.redundancy(model, tokenizer, task)."
@@ -208,7 +208,13 @@ def redundancy(
         report.twin.append(twin)
         report.unique.append(unique(cosines))
         del cosines  # a large matrix goes before the next one is made
-        rest = unrebuilt(layer.gram, ridge)
+        try:
+            rest = unrebuilt(layer.gram, ridge)
+        except torch.linalg.LinAlgError as error:
+            raise GumlabError(
+                f"The Gram matrix of {block.name} has no inverse with ridge={ridge:g}: some of its "
+                f"neurons are alike, or dead. Take a larger one (the usual one is {RIDGE:g})."
+            ) from error
         report.reconstructability.append(reconstructability(layer, ridge, rest))
         report.obs.append((squared_norm(block) * rest).float())
         report.effective_rank.append(effective_rank(layer.gram))

@@ -37,8 +37,13 @@ def random_scores(layers: Sequence[FeedForward], seed: int = 0) -> list[Tensor]:
     -------
     list of Tensor
         (N,) per layer, on the CPU.
+
+    Raises
+    ------
+    GumlabError
+        For a seed that cannot be.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     return [
         torch.rand(layer.width, generator=generator, dtype=torch.float32) * 2 - 1
         for layer in layers
@@ -327,7 +332,7 @@ def score(
         For an unknown name, missing data, or a criterion that returns something else.
     """
     check_method(method, tokenizer, task)
-    seed = check_seed(seed)
+    check_seed(seed)
     seen = check_calibration(split, limit, batch_size)
     if gradients is not None:
         check_flag("gradients", gradients)

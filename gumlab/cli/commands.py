@@ -106,6 +106,7 @@ def prune(
             f"{' and '.join(idle)} would change nothing: with --steps 0 nothing is trained. Leave "
             "it out, or give steps."
         )
+    training: dict[str, Any] = {} if lr is None else {"lr": lr}
     out = out.expanduser()
     check_free(out)
     if Path(model).exists() and out.exists() and out.samefile(model):
@@ -124,7 +125,7 @@ def prune(
             teacher=teacher,
             batch_size=batch_size,
             generated=generated,
-            **({} if lr is None else {"lr": lr}),
+            **training,
         )
     except KeyboardInterrupt:
         typer.echo(f"gumlab: stopped, and nothing was written to {out}.", err=True)

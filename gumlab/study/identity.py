@@ -170,7 +170,15 @@ def _behaviour(value: Any) -> dict[str, Any]:
         return _named_source(value)
     if not hasattr(value, "__dict__"):
         raise _cannot_be_named(value)
-    return {**_named_source(type(value)), "holds": described(vars(value))}
+    holds = _options(value) if isinstance(value, Rule) else vars(value)
+    return {**_named_source(type(value)), "holds": described(holds)}
+
+
+def _options(rule: Rule) -> dict[str, Any]:
+    """What a rule was made with; what it learned in a run is no setting of the next one."""
+    if "__dataclass_fields__" in vars(type(rule)):
+        return {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule) if f.init}
+    return {name: value for name, value in vars(rule).items() if not name.startswith("_")}
 
 
 def _named_source(value: Any) -> dict[str, str]:
@@ -192,5 +200,5 @@ def _cannot_be_named(value: Any) -> GumlabError:
     return GumlabError(
         f"A run is stored by its settings, and {what} would not be known again tomorrow. Give a "
         "function or a class that a file or a notebook's cell defines by `def` or `class`, which "
-        "holds nothing but numbers, texts, tensors and the like; a Rule before it has pruned."
+        "holds nothing but numbers, texts, tensors and the like."
     )
