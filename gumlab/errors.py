@@ -97,10 +97,7 @@ def check_number(
 ) -> float:
     """The argument as a finite number, `least` or more, above `above` and at most `most`.
 
-    Raises
-    ------
-    GumlabError
-        Where it is none.
+    GumlabError where it is none.
 
     >>> check_number("lr", 1e-3, above=0)
     0.001

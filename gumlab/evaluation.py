@@ -80,14 +80,13 @@ def evaluate(
             'gumlab.tasks.Task("mine", "bleu", test=examples).'
         )
     check_choice("split", split, SPLITS)
-    if limit is not None:
-        limit = check_whole("limit", limit)
-    if generated is not None:
-        generated = check_whole("generated", generated, least=0)
+    limit = _whole_or_none("limit", limit)
+    generated = _whole_or_none("generated", generated, least=0)
+    stride = _whole_or_none("stride", stride)
     batch_size = check_whole("batch_size", batch_size)
     beams = check_whole("beams", beams)
-    if stride is not None:
-        stride = check_whole("stride", stride)
+    if beams > 1 and generated == 0:
+        raise GumlabError("beams would change nothing: with generated=0 nothing is written.")
     if split == "test" and not task.test and task.validation:
         split = "validation"
         warnings.warn(f"Task {task.name!r} has no test split; this is validation.", stacklevel=2)
@@ -106,6 +105,10 @@ def evaluate(
             texts = generate(model, tokenizer, examples, batch_size, beams=beams)
             result.update(METRICS[task.metric](texts, examples))
     return result
+
+
+def _whole_or_none(name: str, value: Any, least: int = 1) -> int | None:
+    return None if value is None else check_whole(name, value, least)
 
 
 def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:

@@ -169,7 +169,8 @@ def redundancy(
     Raises
     ------
     GumlabError
-        Where there are no examples, or the memory runs out, and for a ridge that leaves G without an inverse.
+        Where there are no examples, or the memory runs out, and for a ridge that leaves G without
+        an inverse.
     """
     split, limit, batch_size = check_calibration(split, limit, batch_size)
     ridge = check_number("ridge", ridge)

@@ -246,6 +246,7 @@ class TestWhatCannotBe:
             (lambda m: plots.training_runs({}), "one to three runs; got 0"),
             (lambda m: plots.training_runs(dict.fromkeys("abcd")), "one to three runs; got 4"),
             (lambda m: gl.evaluate(m, TOKENIZER, TASK, generated="all"), "generated must be a"),
+            (lambda m: gl.evaluate(m, TOKENIZER, TASK, generated=0, beams=4), "beams would change"),
         ],
     )
     def test_neither_can_something_else_in_place_of_a_list(self, use, words, gpt2):
