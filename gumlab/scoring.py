@@ -332,11 +332,9 @@ def score(
         For an unknown name, missing data, or a criterion that returns something else.
     """
     check_method(method, tokenizer, task)
-    check_seed(seed)
-    seen = check_calibration(split, limit, batch_size)
     if gradients is not None:
         check_flag("gradients", gradients)
-    calibration = Calibration(tokenizer, task, *seen)
+    calibration = Calibration(tokenizer, task, *check_calibration(split, limit, batch_size))
     return score_layers(neurons(model), method, model, calibration, seed=seed, gradients=gradients)
 
 
@@ -382,7 +380,9 @@ def score_layers(
     seed: int,
     gradients: bool | None = None,
 ) -> list[Tensor]:
-    """`score` of all layers of a model, by arguments that were checked before."""
+    """`score` of all layers of a model, by a method that was checked before."""
+    check_seed(seed)
+    check_calibration(calibration.split, calibration.limit, calibration.batch_size)
     if method == "random":
         return [s.to(layers[0].device) for s in random_scores(layers, seed)]
     if isinstance(method, str) and method in WEIGHT_SCORES:

@@ -89,8 +89,6 @@ def select(
     check_scores(scores)
     sizes = [len(s) for s in scores]
     budget = Budget(sizes, keep, scope, floor, multiple_of, widths)
-    check_flag("standardise", standardise)
-    twin_filter = check_number("twin_filter", twin_filter, most=1)
     if grams is not None:
         check_grams(grams, sizes)
     return choose(scores, budget, standardise=standardise, grams=grams, twin_filter=twin_filter)
@@ -217,7 +215,8 @@ def choose(
     list of Tensor
         (N,) bool per layer.
     """
-    if standardise:
+    twin_filter = check_number("twin_filter", twin_filter, most=1)
+    if check_flag("standardise", standardise):
         scores = [_standardised(s.double()) for s in scores]
     if grams is not None:
         scores = demote_twins(scores, [twin_pairs(gram, twin_filter) for gram in grams])

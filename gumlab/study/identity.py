@@ -130,8 +130,9 @@ def of_task(task: Task) -> str:
     content = hashlib.sha256(task.metric.encode())
     for split in SPLITS:
         content.update(split.encode())
-        for example in getattr(task, split):
-            content.update(repr(dataclasses.astuple(example)).encode())
+        for one in getattr(task, split):
+            whole = (one.prompt, one.target, one.references, one.databases)
+            content.update(repr(whole).encode(errors="surrogatepass"))
     return content.hexdigest()
 
 
