@@ -117,10 +117,8 @@ def of_model(name: str) -> dict[str, str]:
         by its name.
     """
     folder = Path(name).expanduser()
-    if name in BUILT_IN or not folder.is_dir():
-        return {}
     try:
-        return checksums(folder)
+        return {} if name in BUILT_IN or not folder.is_dir() else checksums(folder)
     except OSError as error:
         raise GumlabError(f"{folder} cannot be read: {error}. Make its files readable.") from error
 

@@ -213,7 +213,7 @@ class Study:
         """
         path = Path(path).expanduser() if path else self.folder / "table.parquet"
         table = self.table()
-        for column in table.select_dtypes("object"):
+        for column in table:
             if table[column].dropna().map(type).nunique() > 1:  # which a Parquet column cannot hold
                 table[column] = table[column].map(json.dumps, na_action="ignore")
         with _storing(path), _appearing_whole(path) as unfinished:
