@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError, check_whole, unknown
+from gumlab.errors import GumlabError, check_choice, check_whole, unknown
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.tasks import Example, Task
+from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
     as_examples,
@@ -46,6 +46,11 @@ class Calibration:
     ----------
     tokenizer, task, split, limit, tokens, batch_size
         As in `collect`.
+
+    Raises
+    ------
+    GumlabError
+        For a split that cannot be, or a number that is none.
     """
 
     tokenizer: Any
@@ -55,13 +60,26 @@ class Calibration:
     tokens: int | None
     batch_size: int
 
+    def __post_init__(self) -> None:
+        check_choice("split", self.split, SPLITS)
+        for name in ("limit", "tokens", "batch_size"):
+            value = getattr(self, name)
+            if value is not None or name == "batch_size":
+                object.__setattr__(self, name, check_whole(name, value))
+
     def options(self) -> dict[str, Any]:
         """These as arguments of `collect` and `one_by_one`."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def batches(self, model: nn.Module) -> list[dict[str, Tensor]]:
         """What a model is measured on, as `gumlab.tasks.batches.collate` makes it."""
-        return _rows(model, **self.options())
+        examples = self.task.split(self.split) if isinstance(self.task, Task) else self.task
+        examples = as_examples(examples)[: self.limit]
+        rows = encode(self.tokenizer, examples, context_length(model))
+        if self.tokens is not None and is_running_text(examples):
+            block, _ = rows[0]
+            rows = rows[: max(1, self.tokens // len(block))]
+        return list(collated(model, rows, self.batch_size))
 
 
 @dataclass
@@ -223,13 +241,14 @@ def collect(
     GumlabError
         Where there are no examples, or the memory runs out.
     """
+    calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     if layers is None:
         layers = neurons(model)
     statistics = [Statistics.empty(layer) for layer in layers]
     taps = [_Tap(layer) for layer in layers]
     try:
         with evaluating(model), memory_guard(batch_size), torch.set_grad_enabled(gradients):
-            rows = _rows(model, tokenizer, task, split, limit, tokens, batch_size)
+            rows = calibration.batches(model)
             sequences = sum(len(batch["labels"]) for batch in rows)  # of running text: its blocks
             for batch in rows:
                 labels = batch.pop("labels")
@@ -281,9 +300,10 @@ def one_by_one(
     Statistics
         One per layer, in order.
     """
+    calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     if layers is None:
         layers = neurons(model)
-    rows = _rows(model, tokenizer, task, split, limit, tokens, batch_size)
+    rows = calibration.batches(model)
     blocks = [model.get_submodule(_block_name(layer)) for layer in layers]
     outputs: list[Any] = [None] * len(rows)  # what the block before gave, by batch
     for i, layer in enumerate(layers):
@@ -398,6 +418,7 @@ def output_fisher(
     GumlabError
         Where there are no examples, a gradient is not finite, or the memory runs out.
     """
+    calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     if layers is None:
         layers = neurons(model)
     sums = []
@@ -415,7 +436,7 @@ def output_fisher(
     hooks = [layer.proj.register_forward_hook(keep_output) for layer in layers]
     try:
         with evaluating(model), memory_guard(batch_size), torch.enable_grad():
-            for batch in _rows(model, tokenizer, task, split, limit, tokens, batch_size):
+            for batch in calibration.batches(model):
                 labels = batch.pop("labels")
                 real = batch["attention_mask"].bool().flatten()
                 outputs.clear()
@@ -645,28 +666,6 @@ class _Tap:
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
-
-
-def _rows(
-    model: nn.Module,
-    tokenizer: Any,
-    task: Task | Sequence[Example],
-    split: str,
-    limit: int | None,
-    tokens: int | None,
-    batch_size: int,
-) -> list[dict[str, Tensor]]:
-    """The batches of the first examples."""
-    if limit is not None:
-        check_whole("limit", limit)
-    if tokens is not None:
-        check_whole("tokens", tokens)
-    examples = as_examples(task.split(split) if isinstance(task, Task) else task)[:limit]
-    rows = encode(tokenizer, examples, context_length(model))
-    if tokens is not None and is_running_text(examples):
-        block, _ = rows[0]
-        rows = rows[: max(1, tokens // len(block))]
-    return list(collated(model, rows, batch_size))
 
 
 def _sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,12 +1,19 @@
-"""The one exception class of gumlab, and the helper that names near misses."""
+"""The one exception class of gumlab, and the checks of arguments, which are the same everywhere.
+
+A check raises GumlabError with the argument's name, what was expected and what was given; a check
+of a number gives it back as Python's own, so that what numpy and torch count with is welcome.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
-from numbers import Integral, Real
+import operator
+from collections.abc import Collection, Iterable, Mapping
+from numbers import Real
 from typing import Any
+
+LARGEST_SEED = 2**32 - 1  # that numpy takes
 
 
 class GumlabError(Exception):
@@ -20,29 +27,140 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> GumlabError:
     Unknown task 'restaurant'. Did you mean 'restaurants'? Known: restaurants, tables.
     """
     known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return GumlabError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+    return GumlabError(f"Unknown {kind} {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
 
 
-def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Raise GumlabError unless an argument is a whole number, `least` or more.
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The question after the names nearest to one that does not exist; nothing where none is near.
+
+    >>> nearest("penality", ["penalty", "score_lr"])
+    " Did you mean 'penalty'?"
+    """
+    near = difflib.get_close_matches(str(name), list(known), n=2, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Raise GumlabError unless an argument is one of some names.
+
+    >>> check_choice("scope", "global", ("layer", "global"))
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise unknown(name, value, choices)
+
+
+def check_options(kind: str, options: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise GumlabError for the first of some options that does not exist, with the nearest name.
+
+    >>> check_options("option", {"lr": 0.1}, ("lr", "clip"))
+    """
+    for name in options:
+        if name not in known:
+            raise unknown(kind, name, known)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """The argument as True or False; GumlabError for anything else.
+
+    >>> check_flag("latency", True)
+    True
+    """
+    if type(value).__name__ not in ("bool", "bool_"):  # Python's and numpy's
+        raise GumlabError(f"{name} must be True or False; got {value!r:.60}.")
+    return bool(value)
+
+
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """The argument as a whole number, `least` or more; GumlabError where it is none.
 
     >>> check_whole("batch_size", 16)
+    16
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise GumlabError(f"{name} must be a whole number, {least} or more; got {value!r}.")
+    number = _index(value)
+    if number is None or number < least or (most is not None and number > most):
+        wanted = f"{least} or more" if most is None else f"{least} to {most}"
+        raise GumlabError(f"{name} must be a whole number, {wanted}; got {value!r:.60}.")
+    return number
 
 
-def check_number(name: str, value: Any, *, above: float = -math.inf, least: float = 0.0) -> None:
-    """Raise GumlabError unless an argument is a finite number, `least` or more and above `above`.
+def check_seed(value: Any, name: str = "seed") -> int:
+    """The argument as a seed that Python, numpy and torch take alike; GumlabError for another.
+
+    >>> check_seed(0)
+    0
+    """
+    return check_whole(name, value, 0, LARGEST_SEED)
+
+
+def check_number(
+    name: str, value: Any, *, above: float = -math.inf, least: float = 0.0, most: float = math.inf
+) -> float:
+    """The argument as a finite number, `least` or more, above `above` and at most `most`.
+
+    GumlabError where it is none.
 
     >>> check_number("lr", 1e-3, above=0)
+    0.001
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < least or value <= above:
+    in_bounds = is_number and math.isfinite(value) and value >= least and above < value <= most
+    if not in_bounds:
         if above > -math.inf:
             wanted = f", above {above:g}"
         else:
             wanted = f", {least:g} or more" if least > -math.inf else ""
-        raise GumlabError(f"{name} must be a finite number{wanted}; got {value!r}.")
+        if most < math.inf:
+            wanted += f" and at most {most:g}"
+        raise GumlabError(f"{name} must be a finite number{wanted}; got {value!r:.60}.")
+    return float(value)
+
+
+def check_text(name: str, value: Any, what: str = "a text") -> str:
+    """The argument, where it is a text with something in it; else GumlabError.
+
+    >>> check_text("label", "GUM")
+    'GUM'
+    """
+    if not isinstance(value, str) or not value:
+        raise GumlabError(f"{name} must be {what}; got {value!r:.60}.")
+    return value
+
+
+def check_list(name: str, value: Any, of: str) -> list[Any]:
+    """The argument as a list of one or more; GumlabError for a text, a mapping, or one thing alone.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    value : Any
+        What was given.
+    of : str
+        What it should hold, in words.
+
+    >>> check_list("batches", (1, 8), "batch sizes")
+    [1, 8]
+    """
+    is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    if not is_list or getattr(value, "ndim", 1) == 0:
+        raise GumlabError(f"{name} must be a list of {of}; got {value!r:.60}.")
+    items = list(value)
+    if not items:
+        raise GumlabError(f"{name} is empty; expected a list of {of}, one or more.")
+    return items
+
+
+def _index(value: Any) -> int | None:
+    """A whole number of Python, numpy or torch as an int; None for anything else, truth included.
+
+    >>> _index(3), _index(3.0), _index(True)
+    (3, None, None)
+    """
+    if "bool" in str(getattr(value, "dtype", type(value).__name__)):
+        return None
+    if getattr(value, "ndim", 0):  # an array of one number is a list
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError, check_whole, unknown
-from gumlab.tasks import Example, Task
+from gumlab.errors import GumlabError, check_choice, check_whole, unknown
+from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     BLOCK,
     IGNORED,
@@ -79,12 +79,14 @@ def evaluate(
             f"evaluate takes a task, got {type(task).__name__}: gumlab.load_task(...), or "
             'gumlab.tasks.Task("mine", "bleu", test=examples).'
         )
-    if limit is not None:
-        check_whole("limit", limit)
-    if generated is not None:
-        check_whole("generated", generated, least=0)
-    check_whole("batch_size", batch_size)
-    check_whole("beams", beams)
+    check_choice("split", split, SPLITS)
+    limit = _whole_or_none("limit", limit)
+    generated = _whole_or_none("generated", generated, least=0)
+    stride = _whole_or_none("stride", stride)
+    batch_size = check_whole("batch_size", batch_size)
+    beams = check_whole("beams", beams)
+    if beams > 1 and generated == 0:
+        raise GumlabError("beams would change nothing: with generated=0 nothing is written.")
     if split == "test" and not task.test and task.validation:
         split = "validation"
         warnings.warn(f"Task {task.name!r} has no test split; this is validation.", stacklevel=2)
@@ -103,6 +105,10 @@ def evaluate(
             texts = generate(model, tokenizer, examples, batch_size, beams=beams)
             result.update(METRICS[task.metric](texts, examples))
     return result
+
+
+def _whole_or_none(name: str, value: Any, least: int = 1) -> int | None:
+    return None if value is None else check_whole(name, value, least)
 
 
 def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:
@@ -129,6 +135,8 @@ def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:
     GumlabError
         For a stride that would leave a token without a window.
     """
+    context = check_whole("context", context)
+    stride = check_whole("stride", stride)
     if not 1 <= stride < context:
         raise GumlabError(f"stride must be 1 to {context - 1}, less than a window; got {stride}.")
     count = 1 + max(0, -((context - len(ids)) // stride))
@@ -160,6 +168,7 @@ def text_loss(
     dict
         "loss" in nats per token, "perplexity", "context" and "stride" in tokens.
     """
+    batch_size = check_whole("batch_size", batch_size)
     context = min(context_length(model), BLOCK)
     stride = context // 2 if stride is None else stride
     rows = windows(token_stream(tokenizer, examples), context, stride)
@@ -225,6 +234,8 @@ def generate(
     GumlabError
         Where there are no prompts.
     """
+    batch_size = check_whole("batch_size", batch_size)
+    beams = check_whole("beams", beams)
     if not examples or not all(e.prompt for e in examples):
         what = "Running text has no prompts" if examples else "There are no prompts"
         raise GumlabError(f"{what} to generate from; expected one or more.")

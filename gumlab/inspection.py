@@ -5,6 +5,7 @@ Everything comes from the Gram matrix G and the sensitivity of one pass (`collec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import TOKENS, Statistics, collect
+from gumlab.collecting import TOKENS, Calibration, Statistics, collect
+from gumlab.errors import GumlabError, check_number
 from gumlab.feedforward import neurons
 from gumlab.gating import kept_by_gates
 from gumlab.gram import (
@@ -98,6 +100,7 @@ class Redundancy:
 
     def rebuilt(self, above: float = 0.9) -> float:
         """Share of neurons with R2 above a bound."""
+        check_number("above", above, least=-math.inf)
         return self._mean_over_kept([r2 > above for r2 in self.reconstructability])
 
     def _mean_over_kept(self, values: list[Tensor]) -> float:
@@ -168,20 +171,17 @@ def redundancy(
     Raises
     ------
     GumlabError
-        Where there are no examples, or the memory runs out.
+        Where there are no examples, or the memory runs out, and for a ridge that leaves G without
+        an inverse.
     """
+    calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
+    ridge = check_number("ridge", ridge)
+    if tokenizer is None or task is None:
+        raise GumlabError(
+            "redundancy is measured on data: gumlab.redundancy(model, tokenizer, task)."
+        )
     blocks = neurons(model)
-    statistics = collect(
-        model,
-        tokenizer,
-        task,
-        split=split,
-        limit=limit,
-        tokens=tokens,
-        batch_size=batch_size,
-        gradients=True,
-        layers=blocks,
-    )
+    statistics = collect(model, **calibration.options(), gradients=True, layers=blocks)
     report = Redundancy(
         sensitivity=[layer.sensitivity for layer in statistics],
         max_cosine=[],
@@ -202,7 +202,13 @@ def redundancy(
         report.twin.append(twin)
         report.unique.append(unique(cosines))
         del cosines  # a large matrix goes before the next one is made
-        rest = unrebuilt(layer.gram, ridge)
+        try:
+            rest = unrebuilt(layer.gram, ridge)
+        except torch.linalg.LinAlgError as error:
+            raise GumlabError(
+                f"The Gram matrix of {block.name} has no inverse with ridge={ridge:g}: some of its "
+                f"neurons are alike, or dead. Take a larger one (the usual one is {RIDGE:g})."
+            ) from error
         report.reconstructability.append(reconstructability(layer, ridge, rest))
         report.obs.append((squared_norm(block) * rest).float())
         report.effective_rank.append(effective_rank(layer.gram))

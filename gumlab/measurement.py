@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, check_flag, check_list, check_whole
 from gumlab.feedforward import is_linear, neurons
 from gumlab.tasks.batches import context_length, evaluating, memory_guard
 
@@ -48,7 +48,8 @@ def measure(
         "parameters", "neurons", "widths" by layer, "bytes" of the weights, "flops_per_token"; with
         `latency` what `compare` adds.
     """
-    if latency:
+    _check_timing(batches, tokens, decoded, repeats)
+    if check_flag("latency", latency):
         models = {"model": model}
         costs = compare(models, batches=batches, tokens=tokens, decoded=decoded, repeats=repeats)
         return costs["model"]
@@ -98,11 +99,8 @@ def compare(
     GumlabError
         For numbers below 1 (repeats: 2), and for a batch that does not fit into memory.
     """
-    if not batches or min(*batches, tokens, decoded, repeats - 1) < 1:
-        raise GumlabError(
-            "batches, tokens and decoded must be 1 or more and repeats 2 or more, got "
-            f"{list(batches)}, {tokens}, {decoded} and {repeats}."
-        )
+    _check_timing(batches, tokens, decoded, repeats)
+    _check_models(models)
     costs = {name: measure(model, latency=False) for name, model in models.items()}
     for row in costs.values():
         row["speed"] = []
@@ -124,6 +122,22 @@ def compare(
     return costs
 
 
+def _check_timing(batches: Sequence[int], tokens: int, decoded: int, repeats: int) -> None:
+    for batch in check_list("batches", batches, "batch sizes"):
+        check_whole("batches", batch)
+    check_whole("tokens", tokens)
+    check_whole("decoded", decoded)
+    check_whole("repeats", repeats, least=2)
+
+
+def _check_models(models: Mapping[str, nn.Module]) -> None:
+    if not isinstance(models, Mapping) or not models:
+        raise GumlabError(
+            f"models must be one or more models by their names; got {models!r:.60}. For one alone "
+            "there is gumlab.measure(model)."
+        )
+
+
 def latencies(
     models: Mapping[str, nn.Module], *, batch: int = 1, tokens: int = 128, repeats: int = 20
 ) -> dict[str, float]:
@@ -139,6 +153,10 @@ def latencies(
     dict
         {name: milliseconds}.
     """
+    _check_models(models)
+    batch = check_whole("batch", batch)
+    tokens = check_whole("tokens", tokens)
+    repeats = check_whole("repeats", repeats)
     timed = turns(models, batch=batch, tokens=tokens, decoded=0, repeats=repeats)
     return {
         name: statistics.median(milliseconds for _, milliseconds, _ in rows)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,13 +25,19 @@ from torch import Tensor
 
 from gumlab import scoring
 from gumlab.collecting import averaged
-from gumlab.errors import GumlabError, check_number, unknown
+from gumlab.errors import GumlabError, check_choice, check_number, nearest, unknown
 from gumlab.feedforward import FeedForward
 from gumlab.gram import unrebuilt
 from gumlab.selection import above_threshold
 
 GRADIENTS = ("gate", "neuron")
 WARM_UP = 0.1  # of the steps, in which the rate of learned scores rises
+OF_THE_GRAMS = ("gram_every", "gram_tokens", "gram_memory")
+# the options of `Pruner` itself, for the name nearest to a misspelt one
+OF_THE_PRUNER = (
+    *("scope", "widths", "floor", "multiple_of", "seed", "start", "end", "freeze", "twin_filter"),
+    *(*OF_THE_GRAMS, "final", "cut"),
+)
 
 
 class SeenGram(NamedTuple):
@@ -199,8 +205,7 @@ class Movement(Rule):
     learned: list[Tensor] = field(init=False, repr=False, compare=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.gradient not in GRADIENTS:
-            raise unknown("gradient", self.gradient, GRADIENTS)
+        check_choice("gradient", self.gradient, GRADIENTS)
         if self.score_lr is not None:
             check_number("score_lr", self.score_lr, above=0)
 
@@ -353,6 +358,11 @@ class GUM(Movement):
         super().__post_init__()
         check_number("penalty", self.penalty)
         check_number("lambda_gum", self.lambda_gum, least=-math.inf)
+        if not callable(self.similarity):
+            raise GumlabError(
+                "similarity must be a function (gram, kept) -> (n,), such as "
+                f"gumlab.scoring.mean_similarity; got {self.similarity!r:.60}."
+            )
 
     @property
     def needs_grams(self) -> bool:
@@ -453,7 +463,7 @@ def rule_of(method: str | Rule, options: dict[str, Any]) -> Rule:
     """The rule of a method's name, made with its options; a rule of your own as it is.
 
     Raises GumlabError for an unknown name, and for an option that the method does not have, naming
-    those that it has.
+    the nearest and those that it has.
     """
     if isinstance(method, Rule):
         if options:
@@ -462,6 +472,11 @@ def rule_of(method: str | Rule, options: dict[str, Any]) -> Rule:
                 f"make {type(method).__name__} with them."
             )
         return method
+    if not isinstance(method, str):
+        raise GumlabError(
+            f"method must be a name or a rule of your own, an object of a subclass of "
+            f"gumlab.rules.Rule; got {method!r:.60}. The names: {', '.join(METHODS)}."
+        )
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     own = options_of(method)
@@ -470,8 +485,29 @@ def rule_of(method: str | Rule, options: dict[str, Any]) -> Rule:
             owners = [other for other in METHODS if name in options_of(other)]
             belongs = f" {name} belongs to {', '.join(owners)}." if owners else ""
             has = f"It has: {', '.join(own)}." if own else "It has none of its own."
-            raise GumlabError(f"Method {method!r} has no option {name!r}. {has}{belongs}")
+            near = "" if owners else nearest(name, (*own, *OF_THE_PRUNER))
+            raise GumlabError(f"Method {method!r} has no option {name!r}.{near} {has}{belongs}")
     return METHODS[method](**options)
+
+
+def check_grams_used(rule: Rule, options: Mapping[str, Any]) -> None:
+    """Raise GumlabError for settings of Gram sums that neither the rule nor a twin filter keeps.
+
+    Parameters
+    ----------
+    rule : Rule
+        With its options.
+    options : mapping
+        Those given to the `Pruner`.
+    """
+    if rule.needs_grams or options.get("twin_filter") is not None:
+        return
+    idle = [name for name in OF_THE_GRAMS if name in options]
+    if idle:
+        raise GumlabError(
+            f"{', '.join(idle)}: the rule {type(rule).__name__} keeps no running Gram sums, so "
+            "nothing would come of it. Leave it out, or take a twin_filter, which keeps them."
+        )
 
 
 def options_of(method: str) -> tuple[str, ...]:

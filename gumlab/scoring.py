@@ -23,7 +23,7 @@ from gumlab.collecting import (
     currencies,
     one_by_one,
 )
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError, check_flag, check_seed, unknown
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gram import RIDGE, inverse, removal_costs, unrebuilt
 from gumlab.tasks import Example, Task
@@ -45,8 +45,13 @@ def random_scores(layers: Sequence[FeedForward], seed: int = 0) -> list[Tensor]:
     -------
     list of Tensor
         (N,) per layer, on the CPU.
+
+    Raises
+    ------
+    GumlabError
+        For a seed that cannot be.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     return [
         torch.rand(layer.width, generator=generator, dtype=torch.float32) * 2 - 1
         for layer in layers
@@ -343,6 +348,8 @@ def score(
     """
     check_method(method, tokenizer, task)
     check_currency(currency, method)
+    if gradients is not None:
+        check_flag("gradients", gradients)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     return score_layers(
         neurons(model),
@@ -357,7 +364,12 @@ def score(
 
 def check_method(method: str | Criterion, tokenizer: Any, task: Any) -> None:
     """Raise GumlabError for a method that `score` does not have, or that lacks its data."""
-    if method in LEARNED:
+    if not isinstance(method, str) and not callable(method):
+        raise GumlabError(
+            f"method must be the name of a score or a function of your own; got {method!r:.60}. "
+            f"The names: {', '.join(SCORES)}."
+        )
+    if isinstance(method, str) and method in LEARNED:
         raise GumlabError(
             f"Method {method!r} learns its scores while the model trains. Use "
             f"gumlab.Pruner(model, {method!r}, ...) with gumlab.train, then pruner.scores."
@@ -394,7 +406,8 @@ def score_layers(
     currency: str = "output",
     gradients: bool | None = None,
 ) -> list[Tensor]:
-    """`score` of all layers of a model, by arguments that were checked before."""
+    """`score` of all layers of a model, by a method that was checked before."""
+    check_seed(seed)
     if method == "random":
         return [s.to(layers[0].device) for s in random_scores(layers, seed)]
     if isinstance(method, str) and method in WEIGHT_SCORES:

@@ -6,11 +6,19 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
 
-from gumlab.errors import GumlabError, check_whole, unknown
+from gumlab.errors import (
+    GumlabError,
+    check_choice,
+    check_flag,
+    check_list,
+    check_number,
+    check_whole,
+)
 from gumlab.gram import TWINS_ABOVE, twin_pairs
 
 SCOPES = ("layer", "global")
@@ -111,14 +119,13 @@ class Budget:
     widths: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
-        if self.scope not in SCOPES:
-            raise unknown("scope", self.scope, SCOPES)
+        object.__setattr__(self, "keep", check_keep(self.keep))
+        check_choice("scope", self.scope, SCOPES)
         if self.widths is not None:
             check_widths(self.widths, self.sizes)
             return
-        check_whole("floor", self.floor, least=0)
-        check_whole("multiple_of", self.multiple_of)
+        object.__setattr__(self, "floor", check_whole("floor", self.floor, least=0))
+        object.__setattr__(self, "multiple_of", check_whole("multiple_of", self.multiple_of))
         if self.floor > min(self.sizes):
             raise GumlabError(
                 f"floor={self.floor} is larger than the smallest layer ({min(self.sizes)} "
@@ -208,7 +215,8 @@ def choose(
     list of Tensor
         (N,) bool per layer.
     """
-    if standardise:
+    twin_filter = check_number("twin_filter", twin_filter, most=1)
+    if check_flag("standardise", standardise):
         scores = [_standardised(s.double()) for s in scores]
     if grams is not None:
         scores = demote_twins(scores, [twin_pairs(gram, twin_filter) for gram in grams])
@@ -224,13 +232,19 @@ def top(scores: Tensor, count: int) -> Tensor:
     scores : Tensor
         (N,).
     count : int
-        How many stay.
+        How many stay, 0 or more; more than N is N.
 
     Returns
     -------
     Tensor
         (N,) bool.
+
+    Raises
+    ------
+    GumlabError
+        For a count below 0.
     """
+    count = check_whole("count", count, least=0)
     mask = torch.zeros_like(scores, dtype=torch.bool)
     mask[scores.argsort(descending=True, stable=True)[:count]] = True
     return mask
@@ -280,6 +294,7 @@ def layer_widths(
     list of int
         Their sum is round(keep * N) exactly; with `multiple_of` within one multiple of it.
     """
+    check_scores(scores)
     budget = Budget([len(s) for s in scores], keep, scope, floor, multiple_of)
     return budget.widths_at(scores, warn=warn)
 
@@ -391,13 +406,18 @@ def schedule(step: int, steps: int, keep: float, start: float = 0.1, end: float 
     Raises
     ------
     GumlabError
-        Unless 0 <= start < end <= 1.
+        Unless 0 <= start < end <= 1, and for a step, steps or keep that cannot be.
 
     Examples
     --------
     >>> [round(schedule(t, 100, 0.2), 3) for t in (0, 10, 40, 70, 100)]
     [1.0, 1.0, 0.3, 0.2, 0.2]
     """
+    step = check_whole("step", step, least=0)
+    steps = check_whole("steps", steps)
+    keep = check_keep(keep)
+    check_number("start", start, least=-math.inf)
+    check_number("end", end, least=-math.inf)
     if not 0 <= start < end <= 1:
         raise GumlabError(f"The schedule needs 0 <= start < end <= 1, got {start} and {end}.")
     m = 1 - (step / steps - start) / (end - start)
@@ -406,7 +426,7 @@ def schedule(step: int, steps: int, keep: float, start: float = 0.1, end: float 
 
 def check_grams(grams: Sequence[Tensor], sizes: Sequence[int]) -> None:
     """Raise GumlabError unless there is one (N, N) matrix per layer of N neurons."""
-    shapes = [tuple(gram.shape) for gram in grams]
+    shapes = _shapes("grams", grams)
     if shapes != [(size, size) for size in sizes]:
         raise GumlabError(
             f"The Gram matrices have shapes {shapes}, the layers {list(sizes)} neurons; expected "
@@ -414,17 +434,20 @@ def check_grams(grams: Sequence[Tensor], sizes: Sequence[int]) -> None:
         )
 
 
-def check_keep(keep: float) -> None:
-    """Raise GumlabError unless `keep` is a fraction in (0, 1]."""
-    if isinstance(keep, bool) or not isinstance(keep, int | float) or not 0 < keep <= 1:
+def check_keep(keep: float) -> float:
+    """The fraction `keep`; GumlabError unless it is a number in (0, 1]."""
+    if isinstance(keep, bool) or not isinstance(keep, Real) or not 0 < keep <= 1:
         raise GumlabError(
             f"keep must be a fraction in (0, 1], got {keep!r}. It is the share of feed-forward "
             "neurons that stay: keep=0.25 removes three of four."
         )
+    return float(keep)
 
 
 def check_widths(widths: Sequence[int], sizes: Sequence[int]) -> None:
     """Raise GumlabError unless there is one width per layer, from 1 to the layer's size."""
+    for layer, width in enumerate(check_list("widths", widths, "whole numbers, one per layer")):
+        check_whole(f"widths[{layer}]", width, least=0)
     if len(widths) != len(sizes) or any(not 0 < w <= n for w, n in zip(widths, sizes, strict=True)):
         raise GumlabError(
             f"widths {list(widths)} do not fit layers of {list(sizes)} neurons. Give one width per "
@@ -434,7 +457,7 @@ def check_widths(widths: Sequence[int], sizes: Sequence[int]) -> None:
 
 def check_masks(masks: Sequence[Tensor], widths: Sequence[int]) -> None:
     """Raise GumlabError unless masks are one bool (N,) tensor per layer with a neuron in each."""
-    shapes = [tuple(m.shape) for m in masks]
+    shapes = _shapes("masks", masks)
     if shapes != [(w,) for w in widths]:
         raise GumlabError(
             f"The masks have shapes {shapes}, the model's layers have widths {list(widths)}. "
@@ -456,11 +479,23 @@ def _standardised(s: Tensor) -> Tensor:
 
 def check_scores(scores: Sequence[Tensor]) -> None:
     """Raise GumlabError unless there is one (N,) tensor of numbers per layer."""
-    if len(scores) == 0:
+    if isinstance(scores, Sequence) and not len(scores):
         raise GumlabError("There are no scores; expected one (N,) tensor per layer.")
+    _shapes("scores", scores)
     for layer, s in enumerate(scores):
         if s.ndim != 1 or torch.isnan(s).any():
             found = f"shape {tuple(s.shape)}" if s.ndim != 1 else "NaN"
             raise GumlabError(
                 f"Layer {layer}'s scores have {found}; expected one number per neuron, (N,)."
             )
+
+
+def _shapes(name: str, tensors: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    """The shapes of an argument's tensors; GumlabError where it is no list of tensors."""
+    for layer, tensor in enumerate(check_list(name, tensors, "tensors, one per layer")):
+        if not isinstance(tensor, Tensor):
+            raise GumlabError(
+                f"{name}[{layer}] must be a tensor; got {type(tensor).__name__} {tensor!r:.40}. "
+                "gumlab.score and gumlab.select give lists of tensors, one per layer."
+            )
+    return [tuple(tensor.shape) for tensor in tensors]

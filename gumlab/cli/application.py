@@ -10,11 +10,18 @@ from typing import Any
 import typer
 
 from gumlab.cli import commands
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, nearest
 
 
 class _Stoppable(typer.core.TyperGroup):
     """Subcommands that Ctrl-C ends with a sentence, and with the exit code that shells expect."""
+
+    def resolve_command(self, context: Any, given: list[str]) -> Any:
+        if given and not given[0].startswith("-") and given[0] not in self.commands:
+            names = ", ".join(self.commands)
+            hint = nearest(given[0], self.commands)
+            context.fail(f"There is no command {given[0]!r}.{hint} Known: {names}.")
+        return super().resolve_command(context, given)
 
     def invoke(self, context: Any) -> Any:
         try:

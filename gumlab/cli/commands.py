@@ -21,6 +21,10 @@ from gumlab.cli.options import (
     ModelName,
     Split,
     TaskName,
+    choice,
+    number,
+    seed,
+    whole,
 )
 from gumlab.cli.printing import counted, show, text
 from gumlab.errors import GumlabError
@@ -36,8 +40,12 @@ def demo(
     task: TaskName = "restaurants",
     data_dir: DataDir = None,
     keep: Keep = 0.25,
-    steps: Annotated[int, typer.Option(help="Training steps of each method.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of the data order and the random scores.")] = 0,
+    steps: Annotated[
+        int, typer.Option(help="Training steps of each method.", callback=whole())
+    ] = 200,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the data order and the random scores.", callback=seed)
+    ] = 0,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("gumlab-demo"),
 ) -> None:
     """Prune a model with every training method of the paper and show what it cost."""
@@ -63,14 +71,25 @@ def prune(
     keep: Keep = 0.25,
     task: TaskName = "restaurants",
     data_dir: DataDir = None,
-    steps: Annotated[int, typer.Option(help="Training steps, on the way or after the cut.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of data order, dropout, random scores.")] = 0,
-    scope: Annotated[str | None, typer.Option(help="layer or global; default: by method.")] = None,
+    steps: Annotated[
+        int, typer.Option(help="Training steps, on the way or after the cut.", callback=whole(0))
+    ] = 200,
+    seed: Annotated[
+        int, typer.Option(help="Seed of data order, dropout, random scores.", callback=seed)
+    ] = 0,
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            help="layer or global; default: by method.", callback=choice("layer", "global")
+        ),
+    ] = None,
     refit: Annotated[
         bool | None, typer.Option(help="Least squares after the cut; default: only if one-shot.")
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="Model to distil from.")] = None,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-3,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate; default: 0.001.", callback=number)
+    ] = None,
     batch_size: BatchSize = 16,
     generated: Generated = 200,
     pad: Annotated[bool, typer.Option(help="Zero-pad unequal widths for transformers.")] = False,
@@ -78,8 +97,17 @@ def prune(
 ) -> None:
     """Make a smaller model for a task: prune, train, remove, evaluate, save."""
     from gumlab.io.saving import check_free, save
-    from gumlab.study.methods import pruned
+    from gumlab.study.methods import named, pruned
 
+    named(method, steps)  # raises for an unknown name, before anything is loaded
+    idle = [option for option, value in (("--lr", lr), ("--teacher", teacher)) if value is not None]
+    if steps == 0 and idle:
+        raise GumlabError(
+            f"{' and '.join(idle)} would change nothing: with --steps 0 nothing is trained. Leave "
+            "it out, or give steps."
+        )
+    training: dict[str, Any] = {} if lr is None else {"lr": lr}
+    out = out.expanduser()
     check_free(out)
     if Path(model).exists() and out.exists() and out.samefile(model):
         raise GumlabError(f"{out} is the model itself and would be lost; choose another folder.")
@@ -95,14 +123,16 @@ def prune(
             scope=scope,
             refit=refit,
             teacher=teacher,
-            lr=lr,
             batch_size=batch_size,
             generated=generated,
+            **training,
         )
     except KeyboardInterrupt:
         typer.echo(f"gumlab: stopped, and nothing was written to {out}.", err=True)
         raise typer.Exit(STOPPED) from None
     notes = {name: text(value) for name, value in row.items()}
+    if pad and len(set(row["widths"])) == 1:
+        typer.echo("All layers have the same width: --pad had nothing to do.", err=True)
     save(small, tokenizer, out, pad=pad, notes=notes)
     show({**row, "out": str(out)}, as_json)
 
@@ -112,17 +142,23 @@ def evaluate(
     task: TaskName = "restaurants",
     data_dir: DataDir = None,
     split: Split = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="First examples used.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="First examples used.", callback=whole())
+    ] = None,
     generated: Generated = 200,
     batch_size: BatchSize = 50,
-    beams: Annotated[int, typer.Option(min=1, help="1: greedy; more: beam search.")] = 1,
-    stride: Annotated[int | None, typer.Option(min=1, help="Of running text's windows.")] = None,
+    beams: Annotated[int, typer.Option(help="1: greedy; more: beam search.", callback=whole())] = 1,
+    stride: Annotated[
+        int | None, typer.Option(help="Of running text's windows.", callback=whole())
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Loss, perplexity, and the task's metric on texts that the model writes."""
     from gumlab.evaluation import evaluate as run_evaluate
     from gumlab.io.loading import load
 
+    if beams > 1 and generated == 0:
+        raise GumlabError("--beams would change nothing: with --generated 0 nothing is written.")
     data = _load_task(task, data_dir)
     if split == "test" and not data.test:  # which the task's notes have said by now
         split = "validation"
@@ -147,7 +183,7 @@ def redundancy(
     task: TaskName = "restaurants",
     data_dir: DataDir = None,
     split: Split = "train",
-    limit: Annotated[int, typer.Option(min=1, help="First examples used.")] = 256,
+    limit: Annotated[int, typer.Option(help="First examples used.", callback=whole())] = 256,
     batch_size: BatchSize = 16,
     as_json: AsJson = False,
 ) -> None:
@@ -176,17 +212,25 @@ def redundancy(
 def measure(
     models: Annotated[list[str], typer.Argument(help="One or more.", metavar="MODEL...")],
     batches: Annotated[
-        list[int], typer.Option("--batches", "--batch", help="Batch size; give it again for more.")
+        list[int],
+        typer.Option(
+            "--batches", "--batch", help="Batch size; give it again for more.", callback=whole()
+        ),
     ] = [1, 8],  # noqa: B006 (typer's way to a list)
-    tokens: Annotated[int, typer.Option(help="Tokens of a prompt.")] = 128,
-    decoded: Annotated[int, typer.Option(help="Tokens written after it.")] = 16,
-    repeats: Annotated[int, typer.Option(help="Timed turns of each model.")] = 12,
+    tokens: Annotated[int, typer.Option(help="Tokens of a prompt.", callback=whole())] = 128,
+    decoded: Annotated[int, typer.Option(help="Tokens written after it.", callback=whole())] = 16,
+    repeats: Annotated[
+        int, typer.Option(help="Timed turns of each model.", callback=whole(2))
+    ] = 12,
     as_json: AsJson = False,
 ) -> None:
     """Parameters, FLOPs, bytes, speed and peak memory of models, taking turns, side by side."""
     from gumlab.io.loading import load
     from gumlab.measurement import compare, why_little
 
+    twice = sorted({name for name in models if models.count(name) > 1})
+    if twice:
+        raise GumlabError(f"{', '.join(twice)} is named twice; give each model once.")
     loaded = {}
     for name in models:
         loaded[name], _ = load(name)

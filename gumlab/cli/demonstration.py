@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from gumlab.course.plots import method_bars
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, check_seed, check_whole
 from gumlab.io.loading import load
-from gumlab.io.saving import save
+from gumlab.io.saving import check_free, save
 from gumlab.measurement import latencies
 from gumlab.selection import check_keep
 from gumlab.study.methods import PAPER_METHODS, RECOMMENDED_METHOD, Method, metric_of, run
@@ -71,8 +71,11 @@ def demo(
         Before any work where keep cannot be met or `out` not written to.
     """
     check_keep(keep)
-    if steps < 1:
-        raise GumlabError(f"steps must be 1 or more, got {steps}.")
+    check_whole("steps", steps)
+    check_seed(seed)
+    check_whole("generated", generated, least=0)
+    for method in methods:
+        check_free(out / folder_name(method.label))
     base, tokenizer = load(model)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from gumlab.errors import check_seed, check_whole
+
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
@@ -27,6 +29,9 @@ def start(seed: int = 0, threads: int | None = None) -> None:
         to wait for a core that others use makes a small model's step several times slower than one
         thread would be.
     """
+    check_seed(seed)
+    if threads is not None:
+        check_whole("threads", threads)
     import joblib
     import matplotlib
     import numpy as np

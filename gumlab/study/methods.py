@@ -3,29 +3,59 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import (
+    GumlabError,
+    check_choice,
+    check_flag,
+    check_number,
+    check_options,
+    check_seed,
+    check_text,
+    check_whole,
+    unknown,
+)
 from gumlab.evaluation import MAIN_METRIC, evaluate
 from gumlab.feedforward import neurons
 from gumlab.inspection import redundancy
 from gumlab.io.loading import load
 from gumlab.pruner import Pruner
 from gumlab.removal import RECOMMENDED, shrink
-from gumlab.scoring import LEARNED, SCORES, Criterion, score
+from gumlab.rules import METHODS, Rule, check_grams_used, options_of, rule_of
+from gumlab.scoring import LEARNED, SCORES, Criterion, check_method, score
 from gumlab.selection import check_keep, select
-from gumlab.tasks import Example, Task
+from gumlab.study.identity import as_text
+from gumlab.tasks import SPLITS, Example, Task
 from gumlab.training import History, train
 
 _CALIBRATION_EXAMPLES = 256
-_OWN_FIELDS = ("one_shot", "refit", "cut_at")  # options of `named` that are a Method's own fields
+OWN_FIELDS = ("one_shot", "refit", "cut_at")  # options of `named` that are a Method's own fields
+OF_DISTILLING = ("ce_weight", "kd_weight", "temperature")  # options of `train` with a teacher
+
+
+def _options(function: Callable[..., Any], *given: str) -> tuple[str, ...]:
+    """The options of a function that `run` does not give it itself."""
+    parameters = inspect.signature(function).parameters.values()
+    named_ones = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return tuple(name for name in named_ones if name not in given)
+
+
+TRAINING_OPTIONS = _options(
+    train, "model", "tokenizer", "task", "steps", "pruner", "teacher", "seed", "record", "progress"
+)
+_SELECT_OPTIONS = _options(select, "scores", "keep")
+_PRUNER_OPTIONS = _options(Pruner, "model", "method", "keep", "steps", "seed")
+_RULE_OPTIONS = tuple(dict.fromkeys(o for method in METHODS for o in options_of(method)))
+METHOD_OPTIONS = (*_SELECT_OPTIONS, *_PRUNER_OPTIONS, *_RULE_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -36,9 +66,10 @@ class Method:
     ----------
     label : str
         What tables and file names call it.
-    name : str or callable, optional
-        A `Pruner`'s method, or where `one_shot` a score or a criterion of your own, as
-        `gumlab.score` takes it; None trains without pruning (a dense run).
+    name : str, Rule or callable, optional
+        A `Pruner`'s method or a rule of your own, which every run gets a fresh copy of; where
+        `one_shot` a score or a criterion of your own, as `gumlab.score` takes it; None trains
+        without pruning (a dense run).
     options : mapping
         Those of `Pruner`, or where `one_shot` those of `gumlab.select`.
     one_shot : bool
@@ -48,14 +79,61 @@ class Method:
     cut_at : float
         When a one-shot method cuts, as a share of the steps: those before it train the whole model,
         the others the smaller one. Both parts have a warm-up and a decay of their own.
+
+    Raises
+    ------
+    GumlabError
+        For a method that there is not, and for an option that it does not have or use.
     """
 
     label: str
-    name: str | Criterion | None = None
+    name: str | Rule | Criterion | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     one_shot: bool = False
     refit: bool | str | None = None
     cut_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_text("label", self.label)
+        check_flag("one_shot", self.one_shot)
+        check_number("cut_at", self.cut_at, most=1)
+        if not isinstance(self.options, Mapping):
+            raise GumlabError(f"options must be a mapping; got {self.options!r:.60}.")
+        if self.refit not in (None, True, False, "bias"):
+            raise GumlabError(f'refit must be True, False or "bias"; got {self.refit!r:.60}.')
+        if self.cut_at and not self.one_shot:
+            raise GumlabError(
+                f"cut_at is for a method that cuts once; {self.label!r} prunes on the way. Leave "
+                "it out, or give one_shot=True."
+            )
+        if self.name is None:
+            if self.options or self.one_shot or self.refit:
+                raise GumlabError("A dense run removes nothing: it has no options and no refit.")
+        elif self.one_shot:
+            _check_one_shot(self)
+        else:
+            _check_gradual(self)
+
+
+def _check_one_shot(method: Method) -> None:
+    """Raise GumlabError unless `gumlab.score` has the method and `gumlab.select` the options."""
+    if method.name is None or isinstance(method.name, Rule):
+        raise GumlabError("A rule prunes on the way: leave one_shot out, or give a score.")
+    there = object()  # in place of a tokenizer and a task, which come later
+    check_method(method.name, there, there)
+    check_options(f"setting of {method.label!r}, which cuts once,", method.options, _SELECT_OPTIONS)
+
+
+def _check_gradual(method: Method) -> None:
+    """Raise GumlabError unless `Pruner` has the method and its options, and uses them."""
+    if not isinstance(method.name, str | Rule):
+        raise GumlabError(
+            f"{as_text(method.name)} is no training-time method; where it is a criterion of your "
+            "own, give one_shot=True, or write it as a gumlab.rules.Rule."
+        )
+    others = {key: item for key, item in method.options.items() if key not in _PRUNER_OPTIONS}
+    rule = rule_of(method.name, others)
+    check_grams_used(rule, method.options)
 
 
 PAPER_METHODS = (
@@ -96,11 +174,13 @@ def named(name: str, steps: int, **options: Any) -> Method:
     GumlabError
         For an unknown name.
     """
+    check_text("method", name, "a name")
+    check_whole("steps", steps, least=0)
     if name == "dense":
         return Method("dense")
-    label = ", ".join([name, *(f"{key} {value}" for key, value in options.items())])
-    own_fields = {key: value for key, value in options.items() if key in _OWN_FIELDS}
-    its_options = {key: value for key, value in options.items() if key not in _OWN_FIELDS}
+    label = ", ".join([name, *(f"{key} {as_text(value)}" for key, value in options.items())])
+    own_fields = {key: value for key, value in options.items() if key in OWN_FIELDS}
+    its_options = {key: value for key, value in options.items() if key not in OWN_FIELDS}
     if name == "recommended":
         name = RECOMMENDED["method"]
         its_options = {**RECOMMENDED_METHOD.options, **its_options}
@@ -193,27 +273,39 @@ def run(
     GumlabError
         For a keep, steps or options that cannot be.
     """
-    check_keep(keep)
-    if steps < 0:
-        raise GumlabError(f"steps must be 0 or more, got {steps}.")
+    keep = check_keep(keep)
+    steps = check_whole("steps", steps, least=0)
+    seed = check_seed(seed)
+    if split is not None:
+        check_choice("split", split, SPLITS)
+    if generated is not None:
+        check_whole("generated", generated, least=0)
+    if not isinstance(method, Method) or not isinstance(task, Task):
+        raise GumlabError(
+            "run(base, tokenizer, task, method) takes a Task and a Method; got "
+            f"{type(task).__name__} and {type(method).__name__}. `named` makes a Method of a name."
+        )
+    check_options("option of gumlab.train", training, (*TRAINING_OPTIONS, "progress"))
     began = time.perf_counter()
-    torch.manual_seed(seed)
     if split is None:
         split = "test" if task.test else "validation"
     if calibration is None:
         count = min(_CALIBRATION_EXAMPLES, len(task.train))
         calibration = random.Random(seed).sample(task.train, count)
-    model, history, masks, pruner = _pruned_and_trained(
-        copy.deepcopy(base),
-        tokenizer,
-        task,
-        method,
-        calibration,
-        keep=keep,
-        steps=steps,
-        seed=seed,
-        training={"teacher": teacher, **training},
-    )
+    device = next(base.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model, history, masks, pruner = _pruned_and_trained(
+            copy.deepcopy(base),
+            tokenizer,
+            task,
+            method,
+            calibration,
+            keep=keep,
+            steps=steps,
+            seed=seed,
+            training={"teacher": teacher, **training},
+        )
     cut_seconds = time.perf_counter() - began - history.seconds
 
     row = {
@@ -246,7 +338,9 @@ def _pruned_and_trained(
 ) -> tuple[nn.Module, History, list[Tensor] | None, Pruner | None]:
     """The smaller model, its history, who stayed, and the pruner: see `Run`."""
     refit = method.one_shot if method.refit is None else method.refit
-    criterion = method.name if method.one_shot else None
+    criterion = None
+    if method.one_shot and not isinstance(method.name, Rule):
+        criterion = method.name
     steps_before = 0 if criterion is None else round(method.cut_at * steps)
     steps_after = steps - steps_before
     before = History()
@@ -260,8 +354,9 @@ def _pruned_and_trained(
         scores = score(model, criterion, tokenizer, calibration, seed=seed)
         masks = select(scores, keep, **method.options)
         model = shrink(model, masks, tokenizer, calibration, refit=refit)
-    elif method.name is not None:
-        pruner = Pruner(model, str(method.name), keep, steps, seed=seed, **method.options)
+    elif isinstance(method.name, str | Rule):
+        rule = copy.deepcopy(method.name)  # another run's begins where this one's did
+        pruner = Pruner(model, rule, keep, steps, seed=seed, **method.options)
     if steps_after:
         after = train(
             model, tokenizer, task, steps=steps_after, pruner=pruner, seed=seed, **training
@@ -338,22 +433,25 @@ def pruned(
     GumlabError
         What `load`, `named` and `run` raise, and for a teacher with other tokens.
     """
+    options: dict[str, Any] = {}
+    if scope is not None:
+        options["scope"] = scope
+    if refit is not None:
+        options["refit"] = refit
+    one = named(method, steps, **options)  # raises before anything is loaded
+    if teacher is not None and steps == 0:
+        raise GumlabError("With steps=0 nothing is distilled: leave teacher out, or give steps.")
     base, tokenizer = load(name)
     teacher_model = None
     if teacher is not None:
         teacher_model, teacher_tokenizer = load(teacher)
         if teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise GumlabError(f"{teacher} has other tokens than {name}; choose another teacher.")
-    options: dict[str, Any] = {}
-    if scope is not None:
-        options["scope"] = scope
-    if refit is not None:
-        options["refit"] = refit
     done = run(
         base,
         tokenizer,
         task,
-        named(method, steps, **options),
+        one,
         keep=keep,
         steps=steps,
         seed=seed,

@@ -21,21 +21,24 @@ import torch
 import transformers
 
 import gumlab
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, check_flag, check_options, check_whole
 from gumlab.io.loading import load
 from gumlab.io.saving import save
-from gumlab.study.grid import Cell, as_text, expand
+from gumlab.study.grid import Cell, expand
+from gumlab.study.identity import BEHAVIOUR, as_text, digest, of_model, of_task
 from gumlab.study.methods import Run, run
 from gumlab.study.workers import progress_bar, worker_pool
-from gumlab.tasks import REAL, Task, load_task
+from gumlab.tasks import BUILT_IN, REAL, Task, load_task
 
 
 class Study:
     """A grid of runs in a folder, one JSON file each.
 
-    A run's file is named by its content, and appears whole or not at all, so that a study that was
-    killed goes on where it was, a grid can grow, and two studies may work in one folder (at worst
-    both do the same run).
+    A run's file is named by all that its row depends on: its settings (functions and tensors by
+    their content), the examples that were read, the files of a model's folder, `extra`, and the
+    numbers that this gumlab gives. It appears whole or not at all, so that a study that was killed
+    goes on where it was, a grid can grow, and two studies may work in one folder (at worst both do
+    the same run). What comes from the Hugging Face hub is known by its name.
 
     Parameters
     ----------
@@ -60,7 +63,7 @@ class Study:
     Raises
     ------
     GumlabError
-        For a grid that cannot be, or a folder that cannot be written to.
+        For a grid that cannot be, data that cannot be read, or a folder that cannot be written to.
 
     Examples
     --------
@@ -87,17 +90,25 @@ class Study:
         checkpoints: bool = False,
         extra: Callable[[Run, Cell], dict[str, Any]] | None = None,
     ) -> None:
-        self.folder = Path(folder).absolute()
-        self.checkpoints = checkpoints
+        if not isinstance(folder, str | Path):
+            raise GumlabError(f"folder must be the path of a folder; got {folder!r:.60}.")
+        self.folder = Path(folder).expanduser().absolute()
+        self.checkpoints = check_flag("checkpoints", checkpoints)
+        if extra is not None and not callable(extra):
+            raise GumlabError(f"extra must be a function (run, cell) -> dict; got {extra!r:.60}.")
         self.extra = extra
-        if not isinstance(data_dir, Mapping):
-            data_dir = dict.fromkeys(REAL, data_dir)
-        self.data_dir = data_dir
         cells = expand(grid)
+        self.data_dir = _data_dirs(data_dir, cells)
+        self._extra_digest = None if extra is None else digest(extra)
+        self._sources: dict[tuple[str, str], str] = {}  # by model and task, as they are now
         teachers = [cell.dense for cell in cells if cell.distilled]
         self.cells = list({self.path(cell): cell for cell in [*teachers, *cells]}.values())
-        for cell in self.cells:
-            self._needs(cell)  # raises now for widths of a run that is not in the grid
+        # raises now for widths of a run that is not in the grid
+        self._gives_widths = {
+            self.path(cell): self._source_of_widths(cell)
+            for cell in self.cells
+            if cell.widths_of is not None
+        }
         with _storing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -114,7 +125,7 @@ class Study:
         Path
             A JSON file in the study's folder.
         """
-        return self.folder / f"{cell.name}.json"
+        return self.folder / f"{self._name(cell)}.json"
 
     def checkpoint(self, cell: Cell) -> Path:
         """Where a run's model is stored, if it is.
@@ -129,7 +140,7 @@ class Study:
         Path
             A folder in the study's folder.
         """
-        return self.folder / cell.name
+        return self.folder / self._name(cell)
 
     def run(
         self, jobs: int | None = None, retry: bool = False, threads: int | None = None
@@ -159,7 +170,11 @@ class Study:
         GumlabError
             After Ctrl-C, where a row cannot be stored, or where workers die and nothing gets done.
         """
-        if retry:
+        if jobs is not None and (jobs == 0 or check_whole("jobs", jobs, least=-(2**16)) == 0):
+            raise GumlabError("jobs must be 1 or more, or -1 for one a core; got 0.")
+        if threads is not None:
+            check_whole("threads", threads)
+        if check_flag("retry", retry):
             self._forget_failures()
         try:
             with progress_bar(len(self.cells), self._done):
@@ -196,15 +211,34 @@ class Study:
         Path
             Where it was written.
         """
-        path = Path(path) if path else self.folder / "table.parquet"
-        with _appearing_whole(path) as unfinished:
-            self.table().to_parquet(unfinished)
+        path = Path(path).expanduser() if path else self.folder / "table.parquet"
+        table = self.table()
+        for column in table:
+            if table[column].dropna().map(type).nunique() > 1:  # which a Parquet column cannot hold
+                table[column] = table[column].map(json.dumps, na_action="ignore")
+        with _storing(path), _appearing_whole(path) as unfinished:
+            table.to_parquet(unfinished)
         return path
 
     def __repr__(self) -> str:
         failed = sum(self._failed(cell) for cell in self.cells)
         done = f"{self._done()} of {len(self.cells)} runs done, {failed} of them failed"
         return f"Study({done}; {self.folder.name})"
+
+    def _name(self, cell: Cell) -> str:
+        """What a run's files are called: by its settings, and what it is made of besides."""
+        source = self._source(cell)
+        return f"{cell.name}-{source}" if source else cell.name
+
+    def _source(self, cell: Cell) -> str:
+        """The digest of what a run is made of besides its settings."""
+        key = (cell.model, cell.task)
+        if key not in self._sources:
+            data = None
+            if cell.task not in BUILT_IN + REAL or self.data_dir.get(cell.task) is not None:
+                data = of_task(load_task(cell.task, self.data_dir.get(cell.task)))
+            self._sources[key] = _source_digest(of_model(cell.model), data, self._extra_digest)
+        return self._sources[key]
 
     def _row(self, cell: Cell) -> dict[str, Any] | None:
         """A run's row; None where there is none, or a damaged one, which is then done again."""
@@ -225,7 +259,7 @@ class Study:
         if cell.distilled:
             needs.append(cell.dense)
         if cell.widths_of is not None:
-            needs.append(self._source_of_widths(cell))
+            needs.append(self._gives_widths[self.path(cell)])
         return needs
 
     def _source_of_widths(self, cell: Cell) -> Cell:
@@ -273,10 +307,11 @@ class Study:
         """What is to be done, and needs nothing that is to be done."""
         to_do = {self.path(cell): cell for cell in self.cells if self._row(cell) is None}
         pupils = [cell for cell in to_do.values() if cell.distilled]
-        for teacher in [cell.dense for cell in pupils]:
-            has_model = (self.checkpoint(teacher) / "config.json").exists()
-            if not has_model and not self._failed(teacher):  # its row may be there all the same
-                to_do[self.path(teacher)] = teacher
+        wanted = [*self.cells] if self.checkpoints else [cell.dense for cell in pupils]
+        for cell in wanted:
+            has_model = (self.checkpoint(cell) / "config.json").exists()
+            if not has_model and not self._failed(cell):  # its row may be there all the same
+                to_do[self.path(cell)] = cell
         return [
             cell
             for cell in to_do.values()
@@ -300,8 +335,6 @@ class Study:
 
     def _perform(self, cell: Cell, threads: int | None, device: str | None) -> None:
         """Do one run and store its row; an error is the run's result too."""
-        if threads:
-            torch.set_num_threads(threads)
         row = {
             "model": Path(cell.model).name,
             "task": Path(cell.task).stem,
@@ -314,7 +347,7 @@ class Study:
             **cell.method.options,
         }
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _threads(threads):
                 warnings.simplefilter("ignore")
                 row.update(self._measured(cell, device))
         except Exception as error:
@@ -324,7 +357,7 @@ class Study:
             torch=str(torch.__version__),
             transformers=transformers.__version__,
             machine=f"{platform.system()} {platform.machine()}",
-            threads=torch.get_num_threads(),
+            threads=threads or torch.get_num_threads(),
         )
         path = self.path(cell)
         with _storing(path), _appearing_whole(path) as unfinished:
@@ -335,14 +368,20 @@ class Study:
         for needed in self._needs(cell):
             if self._failed(needed):
                 raise GumlabError(f"It needs the run {self.path(needed).name}, which failed.")
+        source = self._source(cell)
+        task, data = _load_task(cell.task, self.data_dir.get(cell.task), source)
+        if _source_digest(of_model(cell.model), data, self._extra_digest) != source:
+            raise GumlabError(
+                f"The files of {cell.model} or {cell.task} changed since the study was made. Make "
+                "it anew; its runs will be stored beside those of before."
+            )
         base, tokenizer = load(cell.model, device=device)
-        task = _load_task(cell.task, self.data_dir.get(cell.task))
         teacher = None
         if cell.distilled:
             teacher, _ = load(self.checkpoint(cell.dense), device=device)
         method = cell.method
         if cell.widths_of is not None:
-            widths = (self._row(self._source_of_widths(cell)) or {})["widths"]
+            widths = (self._row(self._gives_widths[self.path(cell)]) or {})["widths"]
             method = replace(method, options={**method.options, "widths": widths})
         done = run(
             base,
@@ -370,6 +409,17 @@ class Study:
 
 
 @contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads of torch's in the meantime; None for as many as there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _storing(path: Path) -> Iterator[None]:
     """Turns what a disk or its rights forbid into one sentence."""
     try:
@@ -393,5 +443,32 @@ def _appearing_whole(path: Path) -> Iterator[Path]:
 
 
 @functools.lru_cache(maxsize=4)  # one worker does many runs of a task
-def _load_task(name: str, data_dir: str | Path | None) -> Task:
-    return load_task(name, data_dir)
+def _load_task(name: str, data_dir: str | Path | None, source: str) -> tuple[Task, str | None]:
+    """A task, and the digest of its examples where they come of files; read anew by `source`."""
+    task = load_task(name, data_dir)
+    of_files = name not in BUILT_IN + REAL or data_dir is not None
+    return task, of_task(task) if of_files else None
+
+
+def _source_digest(model: Mapping[str, str], data: str | None, extra: str | None) -> str:
+    """The digest of what a run is made of besides its settings; empty where all is gumlab 0.1's."""
+    if not model and data is None and extra is None and BEHAVIOUR == 1:
+        return ""
+    return digest([model, data, extra, BEHAVIOUR])
+
+
+def _data_dirs(data_dir: Any, cells: Sequence[Cell]) -> dict[str, Any]:
+    """The folder of each real task; GumlabError for one that no run would read."""
+    if data_dir is None:
+        return {}
+    if isinstance(data_dir, Mapping):
+        check_options("task in data_dir", data_dir, REAL)
+        return dict(data_dir)
+    if not isinstance(data_dir, str | Path):
+        raise GumlabError(f"data_dir must be a folder, or {{task: folder}}; got {data_dir!r:.60}.")
+    if not any(cell.task in REAL for cell in cells):
+        raise GumlabError(
+            f"data_dir={str(data_dir)!r} was given, but no task of the grid reads it; the tasks "
+            f"that do: {', '.join(REAL)}. Leave it out."
+        )
+    return dict.fromkeys(REAL, data_dir)

@@ -214,7 +214,7 @@ def test_a_signal_in_the_middle_of_an_evaluation(tmp_path):
 
 def test_exit_codes_of_wrong_usage(gumlab, folders):
     """2 for what the command line does not allow, as everywhere; 1 is a GumlabError."""
-    for wrong in (["evaluate"], ["evaluate", folders[0], "--limit", "0"], ["prunes"],
+    for wrong in (["evaluate"], ["evaluate", folders[0], "--limits", "3"], ["prunes"],
                   ["prune", folders[0]], ["measure", folders[0], "--batch", "one"]):  # fmt: skip
         code, text, error = gumlab(*wrong)
         assert (code, text) == (2, "")
@@ -259,7 +259,7 @@ def test_json_has_no_nan(capsys):
     ("arguments", "words"),
     [
         (["prune", "A", "--keep", "0"], "keep must be a fraction in (0, 1]"),
-        (["prune", "A", "--steps", "-1"], "steps must be 0 or more"),
+        (["prune", "A", "--steps", "-1"], "steps must be a whole number, 0 or more"),
         (["prune", "A", "--method", "gum", "--steps", "0"], "steps"),
         (["prune", "A", "--method", "gumm"], "gum"),
         (["prune", "A", "--method", "magnitude", "--scope", "all"], "all"),
@@ -272,7 +272,7 @@ def test_json_has_no_nan(capsys):
         (["evaluate", "nowhere/model"], "not a folder here"),
         (["redundancy", "A", "--data-dir", "x"], "reads no files"),
         (["measure", "A", "tiny-gpt"], "Did you mean 'tiny-gpt2'"),
-        (["measure", "A", "--batch", "0"], "must be 1 or more"),
+        (["measure", "A", "--batch", "0"], "batches must be a whole number, 1 or more"),
         (["doctor", "nowhere"], "cannot be looked into"),
         (["demo", "--keep", "1.2"], "keep must be a fraction in (0, 1]"),
         (["demo", "--task", "restaurant"], "Did you mean 'restaurants'?"),

@@ -177,10 +177,10 @@ def test_a_read_only_folder_is_known_before_the_work_and_can_be_read(base, data)
         before, user = contents(folder), os.geteuid()
         os.chmod(name, 0o755)
         os.chmod(folder, 0o555)
+        study = Study([done, done | {"method": "magnitude"}], folder, data_dir=data)
         if user == 0:
             os.seteuid(65534)  # nobody: the rights of a folder bind everyone but root
         try:
-            study = Study([done, done | {"method": "magnitude"}], folder, data_dir=data)
             with (
                 mock.patch.object(study, "_do", side_effect=AssertionError("worked in vain")),
                 pytest.raises(gl.GumlabError, match=r"Cannot write to .*Permission denied\. Noth"),

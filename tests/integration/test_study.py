@@ -91,7 +91,8 @@ def test_every_setting_has_a_file_of_its_own():
     changes = [
         {}, {"model": "tiny-llama"}, {"task": "chats"}, {"method": "random"}, {"steps": 6},
         {"keep": 0.1}, {"seed": 1}, {"distil": True}, {"split": "validation"}, {"generated": 3},
-        {"lr": 0.1}, {"penalty": 0.1}, {"lambda_gum": 0.0}, {"refit": True}, {"kd_weight": 1.0},
+        {"lr": 0.1}, {"penalty": 0.1}, {"lambda_gum": 0.0}, {"refit": True},
+        {"distil": True, "kd_weight": 1.0},
     ]  # fmt: skip
     names = [expand(given | change)[0].name for change in changes]
     assert len(set(names)) == len(changes)
@@ -137,7 +138,10 @@ def test_runs_that_gumlab_0_1_stored_are_found_by_their_names(grid, name):
         ({"model": "m", "task": "table", "method": "gum"}, "Did you mean 'tables'"),
         ({"model": "m", "task": "tables", "method": "gumm"}, "Did you mean 'gum'"),
         ({"model": "m", "task": "tables", "method": "gum", "penality": 1}, "'penalty'"),
-        ({"model": "m", "task": "tables", "method": "obs", "penalty": 1}, "Unknown setting"),
+        (
+            {"model": "m", "task": "tables", "method": "obs", "penalty": 1},
+            "Unknown setting.*cuts once",
+        ),
         ({"model": "m", "task": "tables", "method": "random", "penalty": 1}, "belongs to.* gum"),
         ({"model": "m", "task": "tables", "method": "gum", "keep": 2}, "keep must be"),
         ({"model": "m", "task": "tables", "method": "gum", "widths_of": "obs"}, "does not hold"),
@@ -287,7 +291,7 @@ def kill_study(grid, folder, data, kills):
         pause = draw.uniform(0, 6 / kills) * seconds_a_run if len(done) < kills else None
         if not killed(work, lambda n=wanted: rows() >= n, pause, 120):
             return done
-        done.append(len(Study(grid, target).table()))
+        done.append(len(Study(grid, target, data_dir=data).table()))
 
 
 def killed_study(base: str, data: str, folder: Path, kills: int) -> list[int]:
@@ -297,7 +301,9 @@ def killed_study(base: str, data: str, folder: Path, kills: int) -> list[int]:
     """
     grid = {"model": base, "task": "e2e", **FEW, **MANY}
     done = alone("test_study", "kill_study", grid, folder, data, kills)
-    whole, interrupted = (Study(grid, folder / name).table() for name in ("whole", "killed"))
+    whole, interrupted = (
+        Study(grid, folder / name, data_dir=data).table() for name in ("whole", "killed")
+    )
     assert len(whole) == 15
     assert "error" not in whole
     pd.testing.assert_frame_equal(figures(interrupted), figures(whole))
@@ -368,7 +374,8 @@ def test_a_ray_cluster_gives_the_same_table_and_outlives_a_killed_worker(
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "died").exists()
     same_in_many_processes(
-        Study(grid, tmp_path / "ray").table(), made(grid, folder="one").run().table()
+        Study(grid, tmp_path / "ray", data_dir=data, extra=dies_once).table(),
+        made(grid, folder="one").run().table(),
     )
 
 

@@ -166,7 +166,7 @@ def test_why_little_is_gained():
     "options", [{"batches": ()}, {"batches": (1, 0)}, {"tokens": 0}, {"decoded": 0}, {"repeats": 1}]
 )
 def test_numbers_that_measure_nothing_are_refused(gpt2, options):
-    with pytest.raises(gl.GumlabError, match="must be 1 or more and repeats 2 or more, got"):
+    with pytest.raises(gl.GumlabError, match=r"must be a whole number, [12] or more|is empty"):
         gl.measure(gpt2, **options)
 
 

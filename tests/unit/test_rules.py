@@ -28,7 +28,7 @@ from gumlab.tasks.batches import shuffled
         ("movement", {"lambda_gum": 1.0}, r"'movement' has no option 'lambda_gum'\. It has: score"),
         ("soft_movement", {"similarity": len}, r"no option 'similarity'.* belongs to gum\."),
         ("obs", {"gradient": "gate"}, r"'obs' has no option 'gradient'.* belongs to movement"),
-        ("gum", {"lamda_gum": 1.0}, r"'gum' has no option 'lamda_gum'\. It has: .*lambda_gum"),
+        ("gum", {"lamda_gum": 1.0}, r"no option 'lamda_gum'\. Did you mean 'lambda_gum'\? It"),
         ("gum", {"penalty": -1}, r"penalty must be a finite number, 0 or more; got -1"),
         ("movement", {"score_lr": 0}, r"score_lr must be a finite number, above 0; got 0"),
     ],

@@ -20,10 +20,10 @@ import ipywidgets as widgets
 from torch import Tensor, nn
 
 from gumlab.course import plots
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, check_whole
 from gumlab.evaluation import mean_target_loss
 from gumlab.gating import gate
-from gumlab.tasks import Example
+from gumlab.tasks import Example, Task
 
 SLOW = 0.3  # seconds; above it the other controls wait and the sentence says so
 
@@ -301,6 +301,29 @@ def keep_slider(value: int = 50, tooltip: str = "The budget") -> widgets.IntSlid
     """A slider for the share of neurons kept, 5 to 100 percent in steps of 5."""
     label = "neurons kept (%)"
     return labelled(widgets.IntSlider, label, tooltip, value=value, min=5, max=100, step=5)
+
+
+def first_examples(task: Task, split: str, count: int) -> list[Example]:
+    """The first examples of a split.
+
+    Parameters
+    ----------
+    task : Task
+        Whose examples.
+    split : str
+        "train", "validation" or "test".
+    count : int
+        How many, 1 or more.
+
+    Raises
+    ------
+    GumlabError
+        For something else than a task, a count that cannot be, or an empty split.
+    """
+    if not isinstance(task, Task):
+        raise GumlabError(f"task must be a Task, as gumlab.load_task gives it; got {task!r:.60}.")
+    check_whole("examples", count)
+    return task.split(split)[:count]
 
 
 def one_shot_loss(

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from gumlab.collecting import collect
 from gumlab.course import plots
-from gumlab.course.explore.base import Explorer, keep_slider, labelled, one_shot_loss
+from gumlab.course.explore.base import (
+    Explorer,
+    first_examples,
+    keep_slider,
+    labelled,
+    one_shot_loss,
+)
 from gumlab.evaluation import MAIN_METRIC, METRICS, generate
 from gumlab.feedforward import neurons
 from gumlab.gating import gate
@@ -43,7 +49,7 @@ class Removal(Explorer):
         self.model = model
         self.tokenizer = tokenizer
         self.layers = neurons(model)
-        self.examples = task.split("validation")[:examples]
+        self.examples = first_examples(task, "validation", examples)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._scores: dict[tuple[str, int], list[Tensor]] = {}  # by method and seed
         self._curves: dict[tuple[str, str, int], dict[float, Any]] = {}  # by method, scope and seed
@@ -168,6 +174,7 @@ class Tradeoff(Removal):
     methods = ("random", "magnitude", "activation_norm", "wanda", "taylor", "obs", "greedy_obs")
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, examples: int = 16) -> None:
+        available = len(first_examples(task, "validation", examples))
         self.metric = task.metric
         self.calibration = task.split("train")[:64]
         statistics = collect(model, tokenizer, self.calibration, gradients=True)
@@ -175,8 +182,7 @@ class Tradeoff(Removal):
         self.cosines = [cosine(layer.gram).cpu() for layer in statistics]
         self.unique = torch.cat([unique(cosines).float() for cosines in self.cosines])
         judges_texts = self.metric in METRICS  # perplexity does not
-        available = len(task.split("validation"))
-        self.generated = min(8, examples, available) if judges_texts else 0
+        self.generated = min(8, available) if judges_texts else 0
         super().__init__(model, tokenizer, task, examples)
         for method in self.methods:  # now, so that no move has to wait for its scores
             self._kept_scores(method, seed=0)

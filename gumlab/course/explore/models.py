@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.course import plots
-from gumlab.course.explore.base import Explorer, keep_slider, labelled
+from gumlab.course.explore.base import Explorer, first_examples, keep_slider, labelled
+from gumlab.errors import GumlabError, check_text
 from gumlab.evaluation import generate, mean_target_loss
 from gumlab.feedforward import neurons
 from gumlab.measurement import latencies, measure
@@ -37,6 +38,7 @@ class Activations(Explorer):
     alt = "A row for each of eight neurons, a column for each token; the darker, the more it fires."
 
     def __init__(self, model: nn.Module, tokenizer: Any, text: str) -> None:
+        check_text("text", text)
         ids = tokenizer(text, return_tensors="pt").input_ids.to(model.device)
         layers = neurons(model)
         self.tokens = [tokenizer.decode(token) for token in ids[0]]
@@ -88,9 +90,12 @@ class Texts(Explorer):
     def __init__(
         self, models: Mapping[str, nn.Module], tokenizer: Any, task: Task, examples: int = 16
     ) -> None:
+        if not isinstance(models, Mapping) or not models:
+            raise GumlabError(f"models must be models by their names; got {models!r:.60}.")
         self.models = dict(models)
         self.tokenizer = tokenizer
-        self.examples = task.split("test" if task.test else "validation")[:examples]
+        split = "test" if getattr(task, "test", ()) else "validation"
+        self.examples = first_examples(task, split, examples)
         self.written = {
             name: generate(model, tokenizer, self.examples) for name, model in models.items()
         }

@@ -13,7 +13,7 @@ from gumlab.course.explore.cuts import removal, tradeoff
 from gumlab.course.explore.models import activations, budget, texts
 from gumlab.course.explore.runs import replay
 from gumlab.course.explore.uniqueness import deletion, twins, worth
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, check_whole
 from gumlab.io.loading import load
 from gumlab.pruner import Pruner
 from gumlab.removal import prune
@@ -76,6 +76,7 @@ def page(model: str = "tiny-gpt2", task: str = "restaurants", steps: int = 60) -
     Page
         A tab for each explorer.
     """
+    check_whole("steps", steps)
     base, tokenizer = load(model)
     data = load_task(task)
     example = data.test[0]

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from gumlab.collecting import collect
 from gumlab.course import plots
-from gumlab.course.explore.base import Explorer, keep_slider, labelled, one_shot_loss
+from gumlab.course.explore.base import (
+    Explorer,
+    first_examples,
+    keep_slider,
+    labelled,
+    one_shot_loss,
+)
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gram import cosine
 from gumlab.inspection import redundancy
@@ -61,8 +67,8 @@ class Worth(Explorer):
         self.model = model
         self.tokenizer = tokenizer
         self.layers = neurons(model)
+        self.examples = first_examples(task, "validation", examples)
         self.report = redundancy(model, tokenizer, task, limit=limit)
-        self.examples = task.split("validation")[:examples]
         self.used = [
             (squared_norm(layer) * energy).cpu()
             for layer, energy in zip(self.layers, self.report.energy, strict=True)
@@ -162,7 +168,7 @@ class Deletion(Explorer):
         self.model = copy.deepcopy(model)
         self.tokenizer = tokenizer
         self.layers = neurons(self.model)
-        self.examples = task.split("train")[:examples]
+        self.examples = first_examples(task, "train", examples)
         self.statistics = collect(self.model, tokenizer, self.examples, gradients=True)
         self.obs = [
             obs(layer, statistics)

@@ -21,6 +21,7 @@ from gumlab.course.plots.figure import (
     joined,
     new_figure,
 )
+from gumlab.errors import GumlabError, check_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,6 +168,9 @@ def training_runs(histories: Mapping[str, History], window: int = 8) -> Plot:
     Plot
         Left the share kept, right the running mean of the loss; the sentence gives the last means.
     """
+    check_whole("window", window)
+    if not 1 <= len(histories) <= 3:
+        raise GumlabError(f"training_runs shows one to three runs; got {len(histories)}.")
     figure, (left, right) = new_figure(2, width=9.4, height=3.4)
     looks = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"))
     for (name, history), (colour, line) in zip(histories.items(), looks, strict=False):
@@ -203,6 +207,8 @@ def replay(history: History, index: int, layer: int) -> Plot:
         Left the map of the neurons, in the middle share kept and loss by step, right the scores of
         about sixty of the layer's neurons up to this step, and the lowest score that is there.
     """
+    check_whole("index", index, 0, len(history.frames) - 1)
+    check_whole("layer", layer, 0, len(history.frames[0].masks) - 1)
     frame = history.frames[index]
     figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=MARGINS)
     folded_map(left, frame.masks)
