@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import gumlab as gl
 from gumlab.io.diagnosis import INDEX, doctor
-from gumlab.io.loading import RECORD
+from gumlab.io.record import RECORD
 
 WEIGHTS = "model.safetensors"
 

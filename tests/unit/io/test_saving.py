@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import gumlab as gl
 from gumlab.feedforward import neurons, width_field
-from gumlab.io.loading import RECORD
+from gumlab.io.record import RECORD
 
 
 def plain(folder):
