@@ -295,14 +295,17 @@ def _build(
     made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
     class OfTheseWidths(made):
+        __module__ = made.__module__  # transformers goes by the name and where the class is from
+
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             _set_widths(self, widths, folder)
 
-    OfTheseWidths.__name__ = made.__name__  # transformers goes by it
+    OfTheseWidths.__name__ = made.__name__
+    kind = OfTheseWidths if widths else made
     try:
         with _errors_only():  # what transformers reports of weights is checked and said below
-            model, report = OfTheseWidths.from_pretrained(
+            model, report = kind.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -331,8 +334,6 @@ def _build(
 
 def _set_widths(model: nn.Module, widths: dict[int, int], folder: Path) -> None:
     """Make room in a new model for layers of these widths; what is in it then is of no account."""
-    if not widths:
-        return
     layers = language_blocks(model)
     beyond = [number for number in widths if number >= len(layers)]
     if beyond:
