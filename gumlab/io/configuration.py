@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gumlab.errors import GumlabError
+from gumlab.feedforward import WIDTHS
 
 ADAPTER = "adapter_config.json"  # PEFT's
 VOCABULARIES = ("tokenizer.json", "*vocab*", "*.model", "tekken.json")  # one is there, or none is
+BY_LAYER = "per_layer_config"  # transformers' schema of settings by layer
 TEXT = "text_config"  # the language model's own settings in those of a model that also sees
 DECODERS = "gumlab loads decoder-only language models, such as GPT-2, OPT or Llama."
 # What a model that is no causal language model is, by transformers' lists of what it builds.
@@ -136,6 +138,8 @@ def build_config(settings: dict[str, Any], source: str) -> Any:
     """
     from transformers import AutoConfig
 
+    if recorded_widths(settings, source):  # ours to read, no layout that transformers builds
+        settings = {key: value for key, value in settings.items() if key != BY_LAYER}
     try:
         return AutoConfig.for_model(**settings)
     except Exception as error:  # each kind of model checks its settings in its own way
@@ -144,6 +148,49 @@ def build_config(settings: dict[str, Any], source: str) -> Any:
             f"{settings.get('model_type')!r} ({type(error).__name__}: {first_line(error)}). "
             "Copy config.json again, or correct that setting."
         ) from error
+
+
+def recorded_widths(settings: dict[str, Any], source: str) -> dict[int, int]:
+    """The widths that `save` recorded as per_layer_config, by layer.
+
+    Parameters
+    ----------
+    settings : dict
+        Those in config.json.
+    source : str
+        The folder or the name, for the sentence.
+
+    Returns
+    -------
+    dict of int to int
+        Empty where there is no record, or one with other fields, which is for transformers to
+        understand.
+
+    Raises
+    ------
+    GumlabError
+        If it is damaged.
+    """
+    by_layer = settings.get(BY_LAYER)
+    if by_layer is None:
+        return {}
+    damaged = GumlabError(
+        f"{source}: per_layer_config in config.json is damaged; expected the number of each layer "
+        'and its width, such as {"0": {"intermediate_size": 7}}. Copy config.json again, or take '
+        "per_layer_config out: the widths are read from the weights."
+    )
+    if not isinstance(by_layer, dict) or not all(isinstance(v, dict) for v in by_layer.values()):
+        raise damaged
+    fields = {field for entry in by_layer.values() for field in entry}
+    if not fields <= set(WIDTHS):
+        return {}
+    widths = {}
+    for number, entry in by_layer.items():
+        for width in entry.values():
+            if not str(number).isdecimal() or type(width) is not int or width < 1:
+                raise damaged
+            widths[int(number)] = width
+    return widths
 
 
 def has_vocabulary(folder: Path) -> bool:

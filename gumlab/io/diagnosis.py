@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward
-from gumlab.io.configuration import check_config, read_config
+from gumlab.io.configuration import BY_LAYER, check_config, read_config
 from gumlab.io.loading import language_blocks, load_folder, load_tokenizer
 from gumlab.io.record import RECORD, verify
 from gumlab.io.weights import DTYPES, FOREIGN, INDEX, PICKLES, WEIGHTS, weight_files, why_unreadable
 
-RECORDED = "per_layer_config"
-WIDTHS_STAND_IN = {RECORDED: RECORDED, "weights": "read from the weights, config.json says others"}
+WIDTHS_STAND_IN = {BY_LAYER: BY_LAYER, "weights": "read from the weights, config.json says others"}
 LARGEST_PLAUSIBLE = 1e6  # no training leads to a larger number, a flipped bit does
 VERDICTS = {
     ("gumlab", "transformers"): "Plain transformers and gumlab.load load it.",
@@ -125,7 +124,7 @@ def doctor(folder: str | Path) -> Report:
             model, source = loaded
             if is_as_saved and tokenizer is not None:
                 report.loads_with.append("gumlab")
-            if source == "config.json" or (source == RECORDED and _loads_plainly(folder)):
+            if source == "config.json" or (source == BY_LAYER and _loads_plainly(folder)):
                 report.loads_with.append("transformers")
             _describe(model, tokenizer if is_as_saved else None, source, report)
     report.add(bool(report.loads_with), VERDICTS[tuple(report.loads_with)])

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from gumlab.errors import GumlabError, unknown
-from gumlab.feedforward import WIDTHS, FeedForward, neurons
+from gumlab.feedforward import FeedForward, neurons
 from gumlab.io.configuration import (
     build_config,
     check_config,
     first_line,
     has_vocabulary,
     read_config,
+    recorded_widths,
 )
 from gumlab.io.hub import fetch
 from gumlab.io.record import verify
@@ -239,7 +240,7 @@ def load_folder(folder: Path, dtype: torch.dtype | str) -> tuple[nn.Module, str]
     check_plain(tensors, str(folder))
     if dtype == "auto":
         dtype = stored_dtype(tensors)
-    recorded = _take_recorded_widths(settings, folder)
+    recorded = recorded_widths(settings, str(folder))
     config = build_config(settings, str(folder))
     model, report = _build(folder, config, dtype, recorded)
     source = "per_layer_config" if recorded else "config.json"
@@ -252,34 +253,6 @@ def load_folder(folder: Path, dtype: torch.dtype | str) -> tuple[nn.Module, str]
         source = "weights"
     _check_complete(model, report, settings, folder)
     return model.eval(), source
-
-
-def _take_recorded_widths(settings: dict[str, Any], folder: Path) -> dict[int, int]:
-    """The widths that `save` recorded as per_layer_config, by layer; they leave the settings.
-
-    Entries with other fields are not `save`'s: they stay, for transformers to understand.
-    """
-    by_layer = settings.get("per_layer_config")
-    if by_layer is None:
-        return {}
-    damaged = GumlabError(
-        f"{folder}: per_layer_config in config.json is damaged; expected the number of each layer "
-        'and its width, such as {"0": {"intermediate_size": 7}}. Copy config.json again, or take '
-        "per_layer_config out: the widths are read from the weights."
-    )
-    if not isinstance(by_layer, dict) or not all(isinstance(v, dict) for v in by_layer.values()):
-        raise damaged
-    fields = {field for entry in by_layer.values() for field in entry}
-    if not fields <= set(WIDTHS):
-        return {}
-    del settings["per_layer_config"]
-    widths = {}
-    for number, entry in by_layer.items():
-        for width in entry.values():
-            if not str(number).isdecimal() or type(width) is not int or width < 1:
-                raise damaged
-            widths[int(number)] = width
-    return widths
 
 
 def _build(
