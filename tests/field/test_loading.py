@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub as hub
@@ -280,3 +279,321 @@ class TestImagesAndText:
         folder = saved_plainly(self.shrunk(seeing, [5, 9]), tmp_path)
         change_config(folder, per_layer_config={"0": {"intermediate_size": 6}})
         refused(folder, "layer 0 has 5 neurons in the weights, but per_layer_config .* says 6")
+
+
+def answered(kind, status):
+    """An error of the hub's own, as its client raises it."""
+    response = SimpleNamespace(headers={}, request=None, status_code=status)
+    return kind("Some words of the hub's.\nAnd more of them.", response=response)
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    """An empty cache of the hub, and no environment that keeps it from being asked."""
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+
+
+class Remote:
+    """A repository on the hub, played by a folder; it counts what is fetched from it."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.fetched = folder, set()
+        monkeypatch.setattr(hub.HfApi, "model_info", self.model_info)
+        monkeypatch.setattr(hub, "hf_hub_download", self.hf_hub_download)
+        monkeypatch.setattr(hub, "snapshot_download", self.snapshot_download)
+
+    def model_info(self, name, revision=None, timeout=None):
+        names = [p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*")]
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    def hf_hub_download(self, name, filename, revision=None):
+        return self.snapshot_download(name, allow_patterns=[filename]) + f"/{filename}"
+
+    def snapshot_download(self, name, revision=None, allow_patterns=()):
+        there = self.folder.parent / "fetched"
+        there.mkdir(exist_ok=True)
+        for wanted in allow_patterns:
+            shutil.copy(self.folder / wanted, there / wanted)
+            self.fetched.add(wanted)
+        return str(there)
+
+
+@pytest.mark.usefixtures("no_cache")
+class TestTheHub:
+    """One sentence for every cause (h2oai/h2ogpt 30, huggingface/transformers 29988)."""
+
+    @pytest.mark.parametrize(
+        ("raised", "sentence"),
+        [
+            (answered(errors.GatedRepoError, 403), "is gated.*Accept it at https.*hf auth login"),
+            (answered(errors.GatedRepoError, 401), "is gated.*Accept it at https.*hf auth login"),
+            (answered(errors.RepositoryNotFoundError, 404), "knows none of that name.*private"),
+            (answered(errors.DisabledRepoError, 403), "has closed 'some/model'"),
+            (answered(errors.RevisionNotFoundError, 404), "no branch or revision"),
+            (answered(errors.HfHubHTTPError, 401), r"does not let you read .* \(401\). Log in"),
+            (answered(errors.HfHubHTTPError, 403), r"does not let you read .* \(403\). Log in"),
+            (answered(errors.HfHubHTTPError, 429), "too many requests.*Wait a few minutes"),
+            (answered(errors.HfHubHTTPError, 503), "status 503.*Try again later"),
+            (answered(errors.RemoteEntryNotFoundError, 404), "lacks a file"),
+            (errors.HFValidationError("No such form."), "no name that the hub could have"),
+            (errors.OfflineModeIsEnabled("Offline."), "HF_HUB_OFFLINE is set. Unset it once"),
+            (errors.LocalEntryNotFoundError("Nothing."), "cannot be reached.*Without a network"),
+            (ConnectionError("Name or service not known"), "cannot be reached.*Without a network"),
+            (TimeoutError("timed out"), r"cannot be reached \(timed out\).*Without a network"),
+            (OSError(errno.ENOSPC, "No space left"), "disk is full.*HF_HOME"),
+            (OSError(errno.EDQUOT, "Quota exceeded"), "disk is full.*HF_HOME"),
+            (PermissionError(errno.EACCES, "Permission denied"), "cannot be written.*HF_HOME"),
+            (OSError(errno.EROFS, "Read-only file system"), "cannot be written.*HF_HOME"),
+            (RuntimeError("Odd."), r"could not be fetched .*\(RuntimeError: Odd\)"),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_each_cause_has_its_sentence(self, raised, sentence, wrapped, monkeypatch):
+        def fail(*args, **options):
+            if not wrapped:
+                raise raised
+            try:
+                raise raised
+            except Exception as error:
+                raise OSError("There was an error.") from error
+
+        monkeypatch.setattr(hub.HfApi, "model_info", fail)
+        if wrapped and type(raised) is RuntimeError:
+            sentence = r"could not be fetched .*\(OSError: There was an error\)"
+        if wrapped and "cannot be reached" in sentence:
+            sentence = "cannot be reached.*Without a network"
+        with pytest.raises(gl.GumlabError, match=sentence) as said:
+            gl.load("some/model")
+        assert "\n" not in str(said.value)
+        assert str(said.value).count("some/model") or raised.errno
+        assert "damaged" not in str(said.value)
+
+    def test_the_client_s_own_error_of_a_lost_network(self, monkeypatch):
+        """Of the library by which huggingface_hub asks, whichever it is."""
+        library = errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]
+        client = pytest.importorskip(library)
+        raised = getattr(client, "ConnectError", None) or client.ConnectionError
+
+        def fail(*args, **options):
+            raise raised("[Errno -2] Name or service not known")
+
+        monkeypatch.setattr(hub.HfApi, "model_info", fail)
+        with pytest.raises(gl.GumlabError, match=r"cannot be reached \(\[Errno -2\].*Without"):
+            gl.load("some/model")
+
+    def test_only_what_is_read_is_fetched(self, gpt2, tmp_path, monkeypatch):
+        small = gl.shrink(gpt2, random_masks(gpt2, equal=False))
+        folder = saved_plainly(small, tmp_path / "remote", max_shard_size="8KB")
+        shards = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+        for name in ("pytorch_model.bin", "consolidated.safetensors", "model.gguf", "flax.msgpack"):
+            (folder / name).write_bytes(b"large")
+        (folder / "original").mkdir()
+        (folder / "original" / "params.json").write_text("{}")
+        remote = Remote(folder, monkeypatch)
+        assert same_logits(loaded_from("some/model"), small)
+        settings = {"config.json", "generation_config.json", "tokenizer.json"}
+        assert remote.fetched == shards | settings | {INDEX, "tokenizer_config.json"}
+        assert len(shards) > 2
+
+    def test_what_gumlab_saved_is_fetched_whole_and_verified(self, gpt2, tmp_path, monkeypatch):
+        tokenizer = word_tokenizer()
+        tokenizer.chat_template = "{{ messages[0]['content'] }}"
+        small = gl.shrink(gpt2, random_masks(gpt2, equal=False))
+        folder = gl.save(small, tokenizer, tmp_path / "remote")
+        Remote(folder, monkeypatch)
+        assert same_logits(loaded_from("some/model"), small)
+        (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+        with pytest.raises(gl.GumlabError, match=r"not as gumlab.save wrote it.*config\.json"):
+            gl.load("some/model")
+
+    def pickled(folder):
+        torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+        (folder / WEIGHTS).unlink()
+
+    def for_llama_cpp(folder):
+        (folder / WEIGHTS).rename(folder / "model-Q4.gguf")
+
+    def remote_code(folder):
+        names = {"AutoModelForCausalLM": "modeling_odd.OddForCausalLM"}
+        change_config(folder, model_type="odd", auto_map=names)
+
+    def of_another_version(folder):
+        change_config(folder, model_type="gpt99")
+
+    def quantised(folder):
+        change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+
+    def encoder_decoder(folder):
+        transformers.T5Config().save_pretrained(folder)
+
+    def encoder(folder):
+        transformers.BertConfig().save_pretrained(folder)
+
+    def adapter(folder):
+        (folder / "config.json").unlink()
+        settings = {"peft_type": "LORA", "base_model_name_or_path": "gpt2"}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+    def a_dataset(folder):
+        (folder / "config.json").unlink()
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            (pickled, r"'some/model' holds no safetensors.*pytorch_model\.bin.*could run code"),
+            (for_llama_cpp, r"'some/model' holds no safetensors.*\.gguf file is for llama\.cpp"),
+            (remote_code, "'some/model' needs Python code.*never runs remote code"),
+            (of_another_version, "'some/model'.*'gpt99', which is no causal.*upgrade transformers"),
+            (quantised, r"'some/model' is quantised \(gptq, 4 bits\)"),
+            (encoder_decoder, r"'some/model' is an encoder-decoder model \(t5\).*such as GPT-2"),
+            (encoder, r"'some/model' is an encoder.*\(bert\)"),
+            (adapter, r"'some/model' holds an adapter \(LORA\) of the model 'gpt2'.*Merge"),
+            (a_dataset, "'some/model' on the hub has no config.json"),
+        ],
+    )
+    def test_refused_before_weights_are_downloaded(self, change, sentence, folder, monkeypatch):
+        change(folder)
+        remote = Remote(folder, monkeypatch)
+        monkeypatch.setattr("gumlab.io.hub._converted", lambda name: None)
+        with pytest.raises(gl.GumlabError, match=sentence):
+            gl.load("some/model")
+        assert remote.fetched <= {"config.json", "adapter_config.json"}
+
+    def test_a_full_disk_while_fetching(self, folder, monkeypatch):
+        remote = Remote(folder, monkeypatch)
+
+        def fail(*args, **options):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(hub, "snapshot_download", fail)
+        monkeypatch.setattr(
+            hub, "hf_hub_download", lambda name, file, revision=None: remote.folder / file
+        )
+        with pytest.raises(gl.GumlabError, match=r"The disk is full.*cache.*HF_HOME"):
+            gl.load("some/model")
+
+    @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", None])
+    def test_offline_a_cache_with_a_part_says_which(self, name, folder, tmp_path, monkeypatch):
+        snapshot = tmp_path / "cache" / "models--some--model" / "snapshots" / ("a" * 40)
+        refs = snapshot.parents[1] / "refs"
+        snapshot.mkdir(parents=True)
+        refs.mkdir()
+        (refs / "main").write_text("a" * 40)
+        for file in folder.iterdir():
+            if file.name != WEIGHTS:
+                shutil.copy(file, snapshot)
+        if name is not None:
+            shutil.copy(folder / WEIGHTS, snapshot / name)
+        monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+        if name == WEIGHTS:
+            assert widths(loaded_from("some/model")) == [24, 24]
+            return
+        sentence = "only a part of it is in the cache" if name is None else "could run code"
+        with pytest.raises(gl.GumlabError, match=sentence):
+            gl.load("some/model")
+
+    @pytest.mark.parametrize(
+        ("name", "sentence"),
+        [
+            ("tiny-gpt", "Unknown model 'tiny-gpt'. Did you mean 'tiny-gpt2'"),
+            ("Tiny-GPT2", "Did you mean 'tiny-gpt2'"),
+            ("tny-llama", "Did you mean 'tiny-llama'"),
+            ("tinygptneo", "Did you mean 'tiny-gpt-neo'"),
+            ("", "Expected the name of a model"),
+            (None, "Expected the name of a model or the path of its folder, got None"),
+            (7, "got 7"),
+            ("x" * 300, "no name that the hub could have"),
+            ("a/b/c/d", "no name that the hub could have"),
+            ("/nowhere/at/all", "not a folder here, and no name that the hub could have"),
+            ("https://huggingface.co/gpt2", "no name that the hub could have"),
+            ("nowhere.gguf", r"There is no file nowhere\.gguf"),
+            ("out/model.safetensors", r"There is no file out/model\.safetensors"),
+        ],
+    )
+    def test_a_name_that_cannot_be_is_told_without_a_network(self, name, sentence, monkeypatch):
+        monkeypatch.setattr(hub.HfApi, "_build_hf_headers", None)  # no request is made
+        with pytest.raises(gl.GumlabError, match=sentence):
+            gl.load(name)
+
+    @pytest.mark.parametrize("name", ["gpt2", "distilgpt2", "gpt2-medium", "openai-gpt", "a/tiny"])
+    def test_names_of_the_hub_go_to_the_hub(self, name, monkeypatch):
+        def fail(self, name, **options):
+            raise ConnectionError(name)
+
+        monkeypatch.setattr(hub.HfApi, "model_info", fail)
+        with pytest.raises(gl.GumlabError, match=rf"cannot be reached \({name}\)"):
+            gl.load(name)
+
+    @pytest.mark.parametrize(
+        ("file", "sentence"),
+        [
+            ("model.safetensors", "is a file; a model is a folder.*Give the folder's path"),
+            ("config.json", "is a file; a model is a folder.*Give the folder's path"),
+            ("model.gguf", r"is a file of llama\.cpp"),
+            ("model.onnx", "is a file of ONNX"),
+            ("pytorch_model.bin", "is pickled, and gumlab never unpickles"),
+        ],
+    )
+    def test_a_path_to_a_file(self, file, sentence, tmp_path):
+        (tmp_path / file).write_bytes(b"")
+        with pytest.raises(gl.GumlabError, match=sentence):
+            gl.load(tmp_path / file)
+
+
+class TestDtypesAndDevices:
+    """A typo in dtype is "damaged" (h2oai/h2ogpt 30)."""
+
+    @pytest.mark.parametrize(
+        ("dtype", "sentence"),
+        [
+            ("flaot16", "Unknown dtype 'flaot16'. Did you mean 'float16'"),
+            ("bf16", "Unknown dtype 'bf16'. Did you mean 'bfloat16'"),
+            ("nn", "Unknown dtype 'nn'"),
+            ("Auto", "Unknown dtype 'Auto'. Did you mean 'auto'"),
+            (torch.int8, r"dtype=torch.int8 is none that a model computes in"),
+            ("int64", r"dtype=torch.int64 is none that a model computes in"),
+            (torch.float8_e4m3fn, "is none that a model computes in; gumlab loads float32"),
+            (torch.complex64, "is none that a model computes in"),
+            (None, "Unknown dtype None"),
+            (16, "Unknown dtype 16"),
+        ],
+    )
+    def test_a_dtype_that_cannot_be_is_told_before_anything_is_read(self, dtype, sentence):
+        with pytest.raises(gl.GumlabError, match=sentence):
+            gl.load("/nowhere/at/all", dtype=dtype)
+
+    @pytest.mark.parametrize(
+        ("dtype", "want"),
+        [
+            ("float16", torch.float16),
+            ("torch.bfloat16", torch.bfloat16),
+            ("half", torch.float16),
+            ("double", torch.float64),
+            (torch.float64, torch.float64),
+            ("auto", torch.float32),
+        ],
+    )
+    def test_the_others_load(self, dtype, want, folder):
+        model = loaded_from(folder, dtype=dtype)
+        tensors = [*model.parameters(), *model.buffers()]
+        assert {p.dtype for p in model.parameters()} == {want}
+        assert not any(tensor.is_meta for tensor in tensors)
+
+    def test_auto_is_the_file_s_own_whatever_the_config_says(self, gpt2, tmp_path):
+        folder = saved_plainly(gpt2.bfloat16(), tmp_path)
+        change_config(folder, dtype="float32")
+        assert loaded_from(folder, dtype="auto").dtype == torch.bfloat16
+
+    @pytest.mark.parametrize(
+        ("device", "sentence"),
+        [
+            ("gpu", "device='gpu' is none that torch knows"),
+            ("meta", "holds no numbers"),
+            (1.5, "is none that torch knows"),
+        ],
+    )
+    def test_a_device_that_cannot_be(self, device, sentence):
+        with pytest.raises(gl.GumlabError, match=sentence):
+            gl.load("tiny-gpt2", device=device)
