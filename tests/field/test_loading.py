@@ -319,6 +319,46 @@ class Remote:
         return str(there)
 
 
+def pickled(folder):
+    torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
+    (folder / WEIGHTS).unlink()
+
+
+def for_llama_cpp(folder):
+    (folder / WEIGHTS).rename(folder / "model-Q4.gguf")
+
+
+def remote_code(folder):
+    names = {"AutoModelForCausalLM": "modeling_odd.OddForCausalLM"}
+    change_config(folder, model_type="odd", auto_map=names)
+
+
+def of_another_version(folder):
+    change_config(folder, model_type="gpt99")
+
+
+def quantised(folder):
+    change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+
+
+def encoder_decoder(folder):
+    transformers.T5Config().save_pretrained(folder)
+
+
+def encoder(folder):
+    transformers.BertConfig().save_pretrained(folder)
+
+
+def adapter(folder):
+    (folder / "config.json").unlink()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "gpt2"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+
+def a_dataset(folder):
+    (folder / "config.json").unlink()
+
+
 @pytest.mark.usefixtures("no_cache")
 class TestTheHub:
     """One sentence for every cause (h2oai/h2ogpt 30, huggingface/transformers 29988)."""
@@ -407,37 +447,6 @@ class TestTheHub:
         (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
         with pytest.raises(gl.GumlabError, match=r"not as gumlab.save wrote it.*config\.json"):
             gl.load("some/model")
-
-    def pickled(folder):
-        torch.save(load_file(folder / WEIGHTS), folder / "pytorch_model.bin")
-        (folder / WEIGHTS).unlink()
-
-    def for_llama_cpp(folder):
-        (folder / WEIGHTS).rename(folder / "model-Q4.gguf")
-
-    def remote_code(folder):
-        names = {"AutoModelForCausalLM": "modeling_odd.OddForCausalLM"}
-        change_config(folder, model_type="odd", auto_map=names)
-
-    def of_another_version(folder):
-        change_config(folder, model_type="gpt99")
-
-    def quantised(folder):
-        change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
-
-    def encoder_decoder(folder):
-        transformers.T5Config().save_pretrained(folder)
-
-    def encoder(folder):
-        transformers.BertConfig().save_pretrained(folder)
-
-    def adapter(folder):
-        (folder / "config.json").unlink()
-        settings = {"peft_type": "LORA", "base_model_name_or_path": "gpt2"}
-        (folder / "adapter_config.json").write_text(json.dumps(settings))
-
-    def a_dataset(folder):
-        (folder / "config.json").unlink()
 
     @pytest.mark.parametrize(
         ("change", "sentence"),
@@ -597,3 +606,354 @@ class TestDtypesAndDevices:
     def test_a_device_that_cannot_be(self, device, sentence):
         with pytest.raises(gl.GumlabError, match=sentence):
             gl.load("tiny-gpt2", device=device)
+
+
+def sharded(folder):
+    """The folder's weights in two shards with their index, by hand; the shards' names."""
+    weights = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    keys = sorted(weights)
+    parts = {
+        "model-00001-of-00002.safetensors": keys[::2],
+        "model-00002-of-00002.safetensors": keys[1::2],
+    }
+    index = {}
+    for name, part in parts.items():
+        save_file({key: weights[key] for key in part}, folder / name, metadata={"format": "pt"})
+        index |= dict.fromkeys(part, name)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return list(parts)
+
+
+def noise_like(path, seed=1):
+    """Weights of the same names and shapes, and of other values."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(tensor.shape, generator=generator)
+        for name, tensor in load_file(path).items()
+    }
+
+
+def stray_weights(folder):
+    save_file(noise_like(folder / WEIGHTS), folder / "zzz.safetensors")
+
+
+def stray_optimizer(folder):
+    save_file({"state.0.exp_avg": torch.ones(3)}, folder / "optimizer.safetensors")
+    torch.save({}, folder / "optimizer.pt")
+
+
+def stray_shard(folder):
+    save_file(noise_like(folder / WEIGHTS), folder / "model-00001-of-00002.safetensors")
+
+
+def stray_index(folder):
+    stray_shard(folder)
+    shard = "model-00001-of-00002.safetensors"
+    index = dict.fromkeys(load_file(folder / WEIGHTS), shard)
+    (folder / INDEX).write_text(json.dumps({"weight_map": index}))
+
+
+def stray_copy_of_half_precision(folder):
+    half = {name: tensor.half() for name, tensor in load_file(folder / WEIGHTS).items()}
+    save_file(half, folder / "model.fp16.safetensors")
+
+
+def stray_garbage(folder):
+    (folder / "zzz.safetensors").write_bytes(b"no safetensors at all")
+
+
+def stray_beside_shards(folder):
+    noise = noise_like(folder / WEIGHTS)
+    sharded(folder)
+    save_file(noise, folder / "model-00003-of-00003.safetensors")
+
+
+def missing_shard(folder):
+    (folder / sharded(folder)[1]).unlink()
+
+
+def doubled_tensor(folder):
+    first, second = (folder / name for name in sharded(folder))
+    save_file(load_file(second) | dict([*load_file(first).items()][:1]), second)
+
+
+def index_out_of_the_folder(folder):
+    sharded(folder)
+    index = {"weight_map": dict.fromkeys(["a", "b"], f"../{WEIGHTS}")}
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def index_without_a_map(folder):
+    sharded(folder)
+    (folder / INDEX).write_text("{}")
+
+
+def empty_index(folder):
+    sharded(folder)
+    (folder / INDEX).write_text('{"weight_map": {}}')
+
+
+def shards_without_their_index(folder):
+    sharded(folder)
+    (folder / INDEX).unlink()
+
+
+def only_another_name(folder):
+    (folder / WEIGHTS).rename(folder / "consolidated.safetensors")
+
+
+def named_in_the_config(folder):
+    change_config(folder, transformers_weights="weights.safetensors")
+
+
+def shards_of_many_processes(folder):
+    shutil.copy(folder / WEIGHTS, folder / "shard-00001-model-00001-of-00001.safetensors")
+
+
+def adapter_beside_the_model(folder):
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "gpt2"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    save_file({"a": torch.ones(1)}, folder / "adapter_model.safetensors")
+
+
+class TestFiles:
+    """A stray *.safetensors overrides the weights (found by reading)."""
+
+    @pytest.mark.parametrize("equal", [True, False])
+    @pytest.mark.parametrize(
+        "stray",
+        [
+            stray_weights,
+            stray_optimizer,
+            stray_shard,
+            stray_index,
+            stray_copy_of_half_precision,
+            stray_garbage,
+            stray_beside_shards,
+        ],
+    )
+    def test_what_transformers_would_not_read_is_not_read(self, stray, equal, gpt2, tmp_path):
+        small = gl.shrink(gpt2, random_masks(gpt2, equal))
+        folder = saved_plainly(small, tmp_path)
+        stray(folder)
+        assert same_logits(loaded_from(folder), small)
+        assert same_logits(loaded_from(folder, dtype="auto"), small)
+        report = doctor(folder)
+        assert report.loads_with == (["gumlab", "transformers"] if equal else ["gumlab"])
+        assert "Nobody reads" in repr(report)
+        assert report.dtype == "float32"
+        assert all(finding.good for finding in report.findings)
+
+    def test_a_recorded_width_is_not_filled_from_a_stray_file_either(self, gpt2, tmp_path):
+        small = gl.shrink(gpt2, random_masks(gpt2, equal=False))
+        folder = saved_plainly(small, tmp_path)
+        change_config(folder, per_layer_config={"0": {"n_inner": 7}, "1": {"n_inner": 11}})
+        stray_weights(folder)
+        assert same_logits(loaded_from(folder), small)
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            (missing_shard, "1 of the 2 shards that .* names are missing: model-00002-of-00002"),
+            (doubled_tensor, "stands in two files, model-00001.* and model-00002"),
+            (index_out_of_the_folder, "is damaged: it has no readable weight_map"),
+            (index_without_a_map, "is damaged: it has no readable weight_map"),
+            (empty_index, "is damaged: it has no readable weight_map"),
+            (shards_without_their_index, "holds no safetensors weights.*Copy the index too"),
+            (only_another_name, "Of consolidated.safetensors gumlab cannot tell what it is"),
+            (named_in_the_config, r"config\.json asks for weights\.safetensors; copy it there"),
+            (shards_of_many_processes, "shards of many processes.*Gather it first"),
+            (adapter, r"holds an adapter \(LORA\) of the model 'gpt2'.*merge_and_unload"),
+            (adapter_beside_the_model, r"holds an adapter \(LORA\) of the model 'gpt2'"),
+            (pickled, r"holds no safetensors.*pytorch_model\.bin.*If you trust the file"),
+            (for_llama_cpp, r"holds no safetensors.*\.gguf file is for llama\.cpp"),
+        ],
+    )
+    def test_what_is_missing_or_is_of_another_kind_is_named(self, change, sentence, folder):
+        change(folder)
+        refused(folder, sentence)
+
+    def test_a_file_that_the_config_names_is_read(self, gpt2, folder):
+        (folder / WEIGHTS).rename(folder / "weights.safetensors")
+        change_config(folder, transformers_weights="weights.safetensors")
+        assert same_logits(loaded_from(folder), gpt2)
+
+
+def bitsandbytes(folder):
+    settings = {"load_in_8bit": True, "quant_method": "bitsandbytes"}
+    change_config(folder, quantization_config=settings)
+
+
+def awq(folder):
+    change_config(folder, quantization_config={"quant_method": "awq", "bits": 4})
+
+
+def fp8(folder):
+    change_config(folder, quantization_config={"quant_method": "fp8"})
+
+
+def compressed(folder):
+    change_config(folder, compression_config={"quant_method": "compressed-tensors"})
+
+
+def int8_without_a_word_in_the_config(folder):
+    def quantise(weights):
+        weights["transformer.h.0.mlp.c_fc.weight"] = torch.ones(16, 24, dtype=torch.int8)
+
+    change_weights(folder, quantise)
+
+
+def value_head(folder):
+    head = {"v_head.summary.weight": torch.ones(1, 16), "v_head.summary.bias": torch.ones(1)}
+    change_weights(folder, lambda weights: weights.update(head))
+
+
+def low_rank_keys(folder):
+    key = "transformer.h.0.attn.c_attn.lora_A.default.weight"
+    change_weights(folder, lambda weights: weights.update({key: torch.ones(2, 16)}))
+
+
+def of_kind(kind, name, **options):
+    """A model of another kind of the architecture, saved in the folder's place."""
+
+    def saved(folder):
+        tokenizer = word_tokenizer()
+        config = tiny(name).config
+        config.update(options)
+        saved_plainly(getattr(transformers, kind)(config), folder)
+        tokenizer.save_pretrained(folder)
+
+    saved.__name__ = kind
+    return saved
+
+
+def speech(folder):
+    transformers.WhisperConfig().save_pretrained(folder)
+
+
+def vision(folder):
+    transformers.ViTConfig().save_pretrained(folder)
+
+
+def image_and_text_pairs(folder):
+    transformers.CLIPConfig().save_pretrained(folder)
+
+
+def sound(folder):
+    transformers.Wav2Vec2Config().save_pretrained(folder)
+
+
+def translation(folder):
+    transformers.BartConfig().save_pretrained(folder)
+
+
+class TestKindsOfModels:
+    """Heads, quantised weights, other kinds (huggingface/transformers 23401 and 4490)."""
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            (bitsandbytes, r"is quantised \(bitsandbytes, 8 bits\).*quantise the smaller one"),
+            (awq, r"is quantised \(awq, 4 bits\)"),
+            (quantised, r"is quantised \(gptq, 4 bits\)"),
+            (fp8, r"is quantised \(fp8\)"),
+            (compressed, r"is quantised \(compressed-tensors\)"),
+            (int8_without_a_word_in_the_config, r"holds quantised weights \(.*c_fc\.weight is I8"),
+            (value_head, r"no place for \(v_head\.summary\.bias, v_head\.summary\.weight\)"),
+            (low_rank_keys, r"an adapter's weights among the model's \(.*lora_A.*merge_and_unload"),
+            (encoder_decoder, r"is an encoder-decoder model \(t5\)"),
+            (translation, r"is an encoder-decoder model \(bart\)"),
+            (speech, r"is an encoder-decoder model \(whisper\)"),
+            (encoder, r"is an encoder, which sees the whole text at once \(bert\)"),
+            (vision, r"is a model of images \(vit\)"),
+            (image_and_text_pairs, r"is a model of images \(clip\)"),
+            (sound, r"is a model of sound \(wav2vec2\)"),
+            (remote_code, "needs Python code.*never runs remote code"),
+            (of_another_version, "'gpt99', which is no causal language model"),
+        ],
+    )
+    def test_what_is_no_plain_language_model_is_named(self, change, sentence, folder):
+        change(folder)
+        refused(folder, sentence)
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "head"),
+        [
+            ("GPT2ForSequenceClassification", "gpt2", "score"),
+            ("GPT2ForTokenClassification", "gpt2", "classifier"),
+            ("GPT2ForQuestionAnswering", "gpt2", "qa_outputs"),
+            ("LlamaForSequenceClassification", "llama", "score"),
+            ("LlamaForTokenClassification", "llama", "score"),
+            ("GPT2DoubleHeadsModel", "gpt2", "multiple_choice_head"),
+        ],
+    )
+    def test_another_head_is_named(self, kind, name, head, tmp_path):
+        """With one label it is the head of a reward model."""
+        of_kind(kind, name, num_labels=1)(tmp_path)
+        refused(tmp_path, rf"no place for \(.*{head}.*it was saved as {kind}")
+
+    def test_a_quantised_model_is_refused_before_its_weights_are_read(self, folder):
+        awq(folder)
+        (folder / WEIGHTS).write_bytes(b"")
+        with pytest.raises(gl.GumlabError, match=r"is quantised \(awq"):
+            gl.load(folder)
+
+    def test_a_bert_that_was_made_a_decoder_is_one(self, tmp_path):
+        config = transformers.BertConfig(
+            vocab_size=64,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=24,
+            is_decoder=True,
+        )
+        folder = saved_plainly(transformers.BertLMHeadModel(config).eval(), tmp_path)
+        assert type(loaded_from(folder)).__name__ == "BertLMHeadModel"
+
+
+class TestDamagedIsSaidOfDamageAlone:
+    """Whatever goes wrong is called damaged (h2oai/h2ogpt 30)."""
+
+    @pytest.mark.parametrize(
+        ("raised", "sentence"),
+        [
+            (AttributeError("no such thing"), r"AttributeError: no such thing.*a fault of gumlab"),
+            (MemoryError("too large"), r"could not build GPT2LMHeadModel.*MemoryError: too large"),
+            (ImportError("It needs `odd-kernels`"), "needs another package .*odd-kernels.*Install"),
+        ],
+    )
+    def test_a_fault_of_a_program_is_none_of_the_files(self, raised, sentence, folder, monkeypatch):
+        def fail(self, config):
+            raise raised
+
+        monkeypatch.setattr(transformers.GPT2LMHeadModel, "__init__", fail)
+        with pytest.raises(gl.GumlabError, match=sentence) as said:
+            gl.load(folder, device="cpu")
+        assert "damaged" not in str(said.value)
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"n_layer": "two"}, "does not take the settings of config.json for .*'gpt2'"),
+            ({"n_head": 3}, "could not build GPT2LMHeadModel.*ValueError"),
+            ({"activation_function": "odd"}, "could not build GPT2LMHeadModel.*odd"),
+            ({"n_layer": 3}, r"lacks weights that its config\.json asks for.*h\.2"),
+            ({"n_layer": 1}, r"no place for \(transformer\.h\.1"),
+        ],
+    )
+    def test_a_setting_is_called_a_setting(self, change, sentence, folder):
+        change_config(folder, **change)
+        refused(folder, sentence)
+        with pytest.raises(gl.GumlabError) as said:
+            gl.load(folder)
+        assert "damaged" not in str(said.value)
+
+    def test_what_is_damaged_is_called_so(self, folder):
+        whole = (folder / WEIGHTS).read_bytes()
+        for part in (b"", whole[:50], whole[:-9], b"version https://git-lfs", b"\xff" * 100):
+            (folder / WEIGHTS).write_bytes(part)
+            with pytest.raises(
+                gl.GumlabError, match=r"cannot be loaded: model\.safetensors .*damaged"
+            ):
+                gl.load(folder)
