@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gumlab.errors import GumlabError
 from gumlab.feedforward import WIDTHS
@@ -17,10 +17,10 @@ DECODERS = "gumlab loads decoder-only language models, such as GPT-2, OPT or Lla
 # What a model that is no causal language model is, by transformers' lists of what it builds.
 OTHER_KINDS = {
     "an encoder-decoder model": ("SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ"),
-    "an encoder, which sees the whole text at once": ("MASKED_LM", "TEXT_ENCODING"),
     "a model of images": ("IMAGE_CLASSIFICATION", "IMAGE", "ZERO_SHOT_IMAGE_CLASSIFICATION"),
     "a model of sound": ("CTC", "AUDIO_CLASSIFICATION", "TEXT_TO_WAVEFORM", "TEXT_TO_SPECTROGRAM"),
     "a model of images and text": ("IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM"),
+    "an encoder, which sees the whole text at once": ("MASKED_LM", "TEXT_ENCODING"),
 }
 
 
@@ -41,7 +41,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         If there is no config.json, it is damaged, or the folder holds an adapter.
     """
     if (folder / ADAPTER).is_file():
-        raise adapter_error(str(folder), _read_object(folder / ADAPTER))
+        refuse_adapter(_read_object(folder / ADAPTER), str(folder))
     try:
         return _read_object(folder / "config.json")
     except FileNotFoundError:
@@ -64,22 +64,23 @@ def _read_object(path: Path) -> dict[str, Any]:
     return settings
 
 
-def adapter_error(source: str, settings: dict[str, Any]) -> GumlabError:
-    """The refusal of what PEFT saved.
+def refuse_adapter(settings: dict[str, Any], source: str) -> NoReturn:
+    """Raise GumlabError for what PEFT saved.
 
     Parameters
     ----------
-    source : str
-        The folder or the name, for the sentence.
     settings : dict
         Those in adapter_config.json.
+    source : str
+        The folder or the name, for the sentence.
 
-    Returns
-    -------
+    Raises
+    ------
     GumlabError
+        Naming the adapter and the model that it belongs to.
     """
     kind, base = settings.get("peft_type", "PEFT"), settings.get("base_model_name_or_path")
-    return GumlabError(
+    raise GumlabError(
         f"{source} holds an adapter ({kind}) of the model {base!r}, not a model of its own. Merge "
         "them first: peft.AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload(), and "
         "save_pretrained to a new folder."
@@ -174,13 +175,8 @@ def recorded_widths(settings: dict[str, Any], source: str) -> dict[int, int]:
     by_layer = settings.get(BY_LAYER)
     if by_layer is None:
         return {}
-    damaged = GumlabError(
-        f"{source}: per_layer_config in config.json is damaged; expected the number of each layer "
-        'and its width, such as {"0": {"intermediate_size": 7}}. Copy config.json again, or take '
-        "per_layer_config out: the widths are read from the weights."
-    )
     if not isinstance(by_layer, dict) or not all(isinstance(v, dict) for v in by_layer.values()):
-        raise damaged
+        raise _damaged_record(source)
     fields = {field for entry in by_layer.values() for field in entry}
     if not fields <= set(WIDTHS):
         return {}
@@ -188,9 +184,18 @@ def recorded_widths(settings: dict[str, Any], source: str) -> dict[int, int]:
     for number, entry in by_layer.items():
         for width in entry.values():
             if not str(number).isdecimal() or type(width) is not int or width < 1:
-                raise damaged
+                raise _damaged_record(source)
             widths[int(number)] = width
     return widths
+
+
+def _damaged_record(source: str) -> GumlabError:
+    """What to say of a per_layer_config that cannot be read."""
+    return GumlabError(
+        f"{source}: per_layer_config in config.json is damaged; expected the number of each layer "
+        'and its width, such as {"0": {"intermediate_size": 7}}. Copy config.json again, or take '
+        "per_layer_config out: the widths are read from the weights."
+    )
 
 
 def has_vocabulary(folder: Path) -> bool:

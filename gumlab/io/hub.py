@@ -11,10 +11,10 @@ from typing import Any
 from gumlab.errors import GumlabError
 from gumlab.io.configuration import (
     ADAPTER,
-    adapter_error,
     check_config,
     first_line,
     has_vocabulary,
+    refuse_adapter,
 )
 from gumlab.io.weights import PICKLES, entry_file, shard_names, weight_files
 
@@ -107,7 +107,7 @@ def _download(name: str, revision: str | None = None) -> Path:
             Path(hub.hf_hub_download(name, alone, revision=revision)).read_text(encoding="utf-8")
         )
         if alone == ADAPTER:
-            raise adapter_error(repr(name), settings)
+            refuse_adapter(settings, repr(name))
         check_config(settings, repr(name))
         break
     else:
@@ -208,7 +208,8 @@ def _of_the_hub(name: str, nowhere: str, error: BaseException) -> str | None:
             f"{nowhere}, and cannot be fetched: HF_HUB_OFFLINE is set. Unset it once where there "
             f"is a network. {BY_HAND}"
         )
-    if isinstance(error, errors.HfHubHTTPError):
+    is_answer = not isinstance(error, errors.LocalEntryNotFoundError)  # in some versions it is both
+    if isinstance(error, errors.HfHubHTTPError) and is_answer:
         return _of_a_status(name, error)
     return None
 

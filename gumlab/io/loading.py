@@ -379,10 +379,22 @@ def _mismatched(report: dict[str, Any], tensors: dict[str, Stored]) -> dict[str,
     shapes = {}
     for entry in report["mismatched_keys"]:
         if isinstance(entry, str):  # transformers 4 gives the name alone
-            shapes[entry] = tensors[entry].shape if entry in tensors else ()
+            shapes[entry] = _stored_shape(entry, tensors)
         else:
             shapes[entry[0]] = tuple(entry[1])
     return shapes
+
+
+def _stored_shape(name: str, tensors: dict[str, Stored]) -> tuple[int, ...]:
+    """The shape in the files of a model's weight; () where it is not clear which one it is.
+
+    Before the number of the layer a file's names may differ from the model's.
+    """
+    parts = name.split(".")
+    number = next((i for i, part in enumerate(parts) if part.isdecimal()), 1)
+    within = ".".join(parts[number - 1 :])
+    found = [key for key in tensors if key == within or key.endswith(f".{within}")]
+    return tensors[found[0]].shape if len(found) == 1 else ()
 
 
 def _disagreement(folder: Path, recorded: dict[int, int], found: dict[int, int]) -> GumlabError:
