@@ -41,9 +41,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         If there is no config.json, it is damaged, or the folder holds an adapter.
     """
     if (folder / ADAPTER).is_file():
-        refuse_adapter(_read_object(folder / ADAPTER), str(folder))
+        refuse_adapter(read_object(folder / ADAPTER), str(folder))
     try:
-        return _read_object(folder / "config.json")
+        return read_object(folder / "config.json")
     except FileNotFoundError:
         raise GumlabError(
             f"{folder} has no config.json, so it is not a model folder. Expected config.json, "
@@ -51,8 +51,24 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; GumlabError if it is damaged."""
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    GumlabError
+        If it is damaged.
+    FileNotFoundError
+        If there is none.
+    """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

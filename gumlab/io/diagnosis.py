@@ -22,7 +22,7 @@ WIDTHS_STAND_IN = {BY_LAYER: BY_LAYER, "weights": "read from the weights, config
 LARGEST_PLAUSIBLE = 1e6  # no training leads to a larger number, a flipped bit does
 VERDICTS = {
     ("gumlab", "transformers"): "Plain transformers and gumlab.load load it.",
-    ("gumlab",): "Only gumlab.load loads it: transformers does not build unequal widths.",
+    ("gumlab",): "Only gumlab.load loads it: transformers does not build these widths.",
     ("transformers",): "Only transformers loads it: gumlab.load wants the files above mended.",
     (): "Neither gumlab.load nor transformers (without unpickling) loads it.",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from gumlab.io.configuration import (
     check_config,
     first_line,
     has_vocabulary,
+    read_config,
+    read_object,
     refuse_adapter,
 )
 from gumlab.io.weights import PICKLES, entry_file, shard_names, weight_files
@@ -80,9 +81,8 @@ def _nowhere(name: str, built_in: Collection[str]) -> str:
 
 def _is_whole(folder: Path) -> bool:
     """Whether all that loading reads is in a folder of the cache."""
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     try:
-        files = weight_files(folder, settings)
+        files = weight_files(folder, read_config(folder))
     except GumlabError:
         return False
     return all(path.is_file() for path in files) and has_vocabulary(folder)
@@ -103,9 +103,7 @@ def _download(name: str, revision: str | None = None) -> Path:
     for alone in (ADAPTER, "config.json"):
         if alone not in names:
             continue
-        settings = json.loads(
-            Path(hub.hf_hub_download(name, alone, revision=revision)).read_text(encoding="utf-8")
-        )
+        settings = read_object(Path(hub.hf_hub_download(name, alone, revision=revision)))
         if alone == ADAPTER:
             refuse_adapter(settings, repr(name))
         check_config(settings, repr(name))

@@ -56,12 +56,12 @@ def load(
     ----------
     name : str or Path
         A built-in model ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide"), a
-        Hugging Face name ("gpt2"), or a folder that `save` or transformers wrote; layers of unequal
-        widths load too.
+        Hugging Face name ("gpt2"), or a folder that `save` or transformers wrote. Layers of unequal
+        widths load too: the widths are those of the weights, whether or not config.json says them.
     device : str or torch.device, optional
         By default a GPU if there is one.
-    dtype : torch.dtype or "auto"
-        Of the weights; "auto" for the file's.
+    dtype : torch.dtype or str
+        Of the weights: float32, bfloat16, float16 or float64; "auto" for the file's.
 
     Returns
     -------
@@ -73,12 +73,13 @@ def load(
     Raises
     ------
     GumlabError
-        If there is no such model, its files are missing or damaged, or it cannot be fetched.
+        If there is no such model, its files are missing or damaged, it cannot be fetched, or it is
+        none that gumlab loads: quantised, an adapter, of another kind, in need of remote code.
 
     Notes
     -----
-    Only safetensors are read, nothing is unpickled, no remote code runs, and what `save` wrote is
-    checked by its checksums.
+    Only safetensors are read, and of them those that transformers would read; nothing is unpickled,
+    no remote code runs, and what `save` wrote is checked by its checksums.
     """
     from transformers.utils import logging
 
