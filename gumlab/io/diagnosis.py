@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,18 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
-from gumlab.feedforward import FeedForward, neurons
-from gumlab.io.loading import load_folder, load_tokenizer, read_config
+from gumlab.feedforward import FeedForward
+from gumlab.io.configuration import BY_LAYER, check_config, read_config
+from gumlab.io.gguf_header import describe
+from gumlab.io.gguf_loading import is_gguf
+from gumlab.io.loading import language_blocks, load_folder, load_tokenizer
 from gumlab.io.record import RECORD, verify
+from gumlab.io.weights import DTYPES, FOREIGN, INDEX, PICKLES, WEIGHTS, weight_files, why_unreadable
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-FOREIGN = {".gguf": "llama.cpp", ".h5": "TensorFlow", ".msgpack": "Flax", ".onnx": "ONNX"}
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-INDEX = "model.safetensors.index.json"
+WIDTHS_STAND_IN = {BY_LAYER: BY_LAYER, "weights": "read from the weights, config.json says others"}
 LARGEST_PLAUSIBLE = 1e6  # no training leads to a larger number, a flipped bit does
 VERDICTS = {
     ("gumlab", "transformers"): "Plain transformers and gumlab.load load it.",
-    ("gumlab",): "Only gumlab.load loads it: transformers does not build unequal widths.",
+    ("gumlab",): "Only gumlab.load loads it: transformers does not build these widths.",
     ("transformers",): "Only transformers loads it: gumlab.load wants the files above mended.",
     (): "Neither gumlab.load nor transformers (without unpickling) loads it.",
 }
@@ -88,7 +88,8 @@ def doctor(folder: str | Path) -> Report:
     Parameters
     ----------
     folder : str or Path
-        Nothing in it is changed. The whole model is loaded once on the CPU, to be sure.
+        Or a GGUF file, of which the header is read. Nothing in it is changed. The whole model of a
+        folder is loaded once on the CPU, to be sure.
 
     Returns
     -------
@@ -98,13 +99,16 @@ def doctor(folder: str | Path) -> Report:
     Raises
     ------
     GumlabError
-        If `folder` is not a folder that can be read.
+        If `folder` is not a folder that can be read, or a damaged GGUF file.
     """
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     report = Report(str(folder))
+    if folder.is_file() and is_gguf(folder):
+        _describe_gguf(folder, report)
+        return report
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
@@ -118,19 +122,35 @@ def doctor(folder: str | Path) -> Report:
     _check_foreign_files(names, report)
     is_as_saved = _check_record(folder, report)
     settings = _check_config(folder, report)
-    are_whole = _check_weights(folder, report)
+    are_whole = _check_weights(folder, settings or {}, report)
     tokenizer = _check_tokenizer(folder, report)
     if settings is not None and are_whole:
-        model = _load(folder, report)
-        if model is not None:
+        loaded = _load(folder, report)
+        if loaded is not None:
+            model, source = loaded
             if is_as_saved and tokenizer is not None:
                 report.loads_with.append("gumlab")
-            if "per_layer_config" not in settings or _loads_plainly(folder):
+            if source == "config.json" or (source == BY_LAYER and _loads_plainly(folder)):
                 report.loads_with.append("transformers")
-            by_layer = "per_layer_config" in settings
-            _describe(model, tokenizer if is_as_saved else None, by_layer, report)
+            _describe(model, tokenizer if is_as_saved else None, source, report)
     report.add(bool(report.loads_with), VERDICTS[tuple(report.loads_with)])
     return report
+
+
+def _describe_gguf(path: Path, report: Report) -> None:
+    """What a GGUF file holds, by its header."""
+    found = describe(path)
+    report.architecture = found.architecture
+    report.dtype = next(iter(found.kinds))
+    report.widths = report.in_use = found.widths
+    report.layout = "equal" if len(set(found.widths)) == 1 else "unequal"
+    for sentence in found.sentences():
+        report.add(True, sentence)
+    if found.problem is None:
+        report.loads_with.append("gumlab")
+        report.add(True, "gumlab.load loads it.")
+    else:
+        report.add(False, found.problem)
 
 
 def _check_foreign_files(names: list[str], report: Report) -> None:
@@ -163,9 +183,7 @@ def _check_record(folder: Path, report: Report) -> bool:
 
 
 def _check_config(folder: Path, report: Report) -> dict[str, Any] | None:
-    """The settings of config.json, if it names a language model that transformers builds."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
+    """The settings of config.json, if it names a language model that gumlab loads."""
     try:
         settings = read_config(folder)
     except (GumlabError, OSError) as error:
@@ -173,13 +191,10 @@ def _check_config(folder: Path, report: Report) -> dict[str, Any] | None:
         hint = f" Did you mean {' or '.join(str(path) for path in inside)}?" if inside else ""
         report.add(False, f"{error}{hint}")
         return None
-    kind = settings.get("model_type")
-    if str(kind) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        report.add(
-            False,
-            f"config.json names the model type {kind!r}, which is no causal language model that "
-            "this transformers knows; code that comes with a model is never run.",
-        )
+    try:
+        check_config(settings, str(folder))
+    except GumlabError as error:
+        report.add(False, str(error))
         return None
     return settings
 
@@ -202,20 +217,27 @@ class _Census:
                 self.not_finite.append(name)
 
 
-def _check_weights(folder: Path, report: Report) -> bool:
-    """Read every safetensors file: shards, headers, bounds, numbers; True if all are whole."""
-    paths = sorted(folder.glob("*.safetensors"))
+def _check_weights(folder: Path, settings: dict[str, Any], report: Report) -> bool:
+    """Read the safetensors files that hold the weights, every number; True if all are whole."""
+    try:
+        paths = weight_files(folder, settings)
+    except GumlabError as error:
+        report.add(False, str(error))
+        return False
+    read = {path.name for path in paths}
+    strays = sorted({path.name for path in folder.glob("*.safetensors")} - read)
+    if WEIGHTS in read and (folder / INDEX).exists():
+        strays.append(INDEX)
+    if strays:
+        report.add(True, f"Nobody reads {', '.join(strays)}: the weights are in other files.")
     problems = []
-    if not paths:
-        problems.append("No safetensors weights are here, the only kind gumlab reads.")
     census = _Census()
     for path in paths:
         try:
             for name, kind, tensor in _tensors(path):
                 census.add(name, kind, tensor)
         except Exception as error:  # a flipped bit can turn a header into anything
-            problems.append(f"{path.name} {_reason(path, error)}.")
-    problems += _missing_shards(folder)
+            problems.append(f"{path.name} {why_unreadable(path, error)}.")
     for problem in problems:
         report.add(False, problem)
     if problems or not census.count_by_kind:
@@ -250,46 +272,6 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, Tensor]]:
             yield name, file.get_slice(name).get_dtype(), file.get_tensor(name)
 
 
-def _reason(path: Path, error: Exception) -> str:
-    """Why a safetensors file does not open, from its first bytes: a little-endian header length."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as refused:
-        return f"cannot be read ({refused.strerror})"
-    if start == b"version ":
-        return "is a pointer of Git LFS, not the weights: run `git lfs pull`"
-    file_size = path.stat().st_size
-    header_size = int.from_bytes(start, "little")
-    if file_size < 8 or header_size > file_size - 8:
-        return "has no readable header: it was cut off early, or is no safetensors file"
-    if "incomplete metadata" in str(error).lower():
-        return (
-            f"was cut off or changed: its {file_size:,} bytes are not the size that its header "
-            "gives"
-        )
-    return f"has a damaged header ({str(error).splitlines()[0]})"
-
-
-def _missing_shards(folder: Path) -> list[str]:
-    """A sentence about the shards that the index asks for and the folder lacks."""
-    path = folder / INDEX
-    if not path.exists():
-        return []
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        shards = sorted(set(index["weight_map"].values()))
-        missing = [name for name in shards if not (folder / name).is_file()]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        return [f"{INDEX} is damaged: it has no readable weight_map."]
-    if not missing:
-        return []
-    return [
-        f"{len(missing)} of the {len(shards)} shards that {INDEX} names are missing: "
-        f"{', '.join(missing)}."
-    ]
-
-
 def _check_tokenizer(folder: Path, report: Report) -> Any:
     """The tokenizer, if there is one that can be read."""
     try:
@@ -301,8 +283,8 @@ def _check_tokenizer(folder: Path, report: Report) -> Any:
     return tokenizer
 
 
-def _load(folder: Path, report: Report) -> nn.Module | None:
-    """The model, if it loads."""
+def _load(folder: Path, report: Report) -> tuple[nn.Module, str] | None:
+    """The model and where its widths stand, if it loads."""
     dtype = getattr(torch, report.dtype or "", torch.float32)
     try:
         return load_folder(folder, dtype)
@@ -322,11 +304,11 @@ def _loads_plainly(folder: Path) -> bool:
     return True
 
 
-def _describe(model: nn.Module, tokenizer: Any, by_layer: bool, report: Report) -> None:
+def _describe(model: nn.Module, tokenizer: Any, source: str, report: Report) -> None:
     """What the model is, layer by layer, and whether the tokenizer fits it."""
     report.architecture = type(model).__name__
     try:
-        layers = neurons(model)
+        layers = language_blocks(model)
     except GumlabError as error:
         report.add(False, str(error))
         return
@@ -338,11 +320,11 @@ def _describe(model: nn.Module, tokenizer: Any, by_layer: bool, report: Report) 
     else:
         report.layout = "equal" if len(set(report.widths)) == 1 else "unequal"
         layout = f"{report.layout} widths"
-    schema = " (per_layer_config)" if by_layer else ""
+    where = "" if source == "config.json" else f" ({WIDTHS_STAND_IN[source]})"
     report.add(
         True,
         f"{report.architecture} with {_listed(report.widths)} feed-forward neurons by layer: "
-        f"{layout}{schema}.",
+        f"{layout}{where}.",
     )
     vocabulary = model.get_input_embeddings().num_embeddings
     if tokenizer is not None and len(tokenizer) > vocabulary:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
-from gumlab.io.gguf_header import INSTALL, Header, check_is_model, gguf_package, read_header
+from gumlab.io.gguf_header import INSTALL, MAGIC, Header, check_is_model, gguf_package, read_header
 
 UNEQUAL = "deci"  # llama.cpp's name for Llama's block with a width for each layer
 # The architectures whose settings are all set here, as the file has them; of others, those that
@@ -66,22 +66,29 @@ MARKS = ("hf_quantizer", "quantization_method", "is_quantized")  # what a loader
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a path is to be opened as a GGUF file: any file (Ollama's have no suffix) is.
+    """Whether a path is to be opened as a GGUF file: by its ending, or as it begins.
+
+    Ollama's files have no ending.
 
     Raises
     ------
     GumlabError
         For a folder that holds no model but GGUF files, naming them.
     """
-    if path.is_dir() and not (path / "config.json").exists():
-        found = sorted(path.glob("*.gguf"))
+    if path.is_dir():
+        has_config = (path / "config.json").exists()
+        found = [] if has_config else sorted(path.glob("*.gguf"))
         if found:
             listed = " or ".join(f'"{name}"' for name in found[:3])
             raise GumlabError(
                 f"{path} holds no config.json, but {len(found)} GGUF file(s). Give the path of "
                 f"the file: {listed}."
             )
-    return path.is_file() or (path.suffix == ".gguf" and not path.is_dir())
+        return False
+    if path.suffix == ".gguf":
+        return True
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def load_gguf(path: Path, dtype: torch.dtype | str = torch.float32) -> tuple[nn.Module, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +14,34 @@ import torch
 from torch import nn
 
 from gumlab.errors import GumlabError, unknown
-from gumlab.feedforward import FeedForward, neurons, width_field
+from gumlab.feedforward import FeedForward, neurons
 from gumlab.io.bases import BASES, base_folder
+from gumlab.io.configuration import (
+    build_config,
+    check_config,
+    first_line,
+    has_vocabulary,
+    read_config,
+    recorded_widths,
+)
 from gumlab.io.gguf_loading import is_gguf, load_gguf
-from gumlab.io.record import RECORD, verify
+from gumlab.io.hub import fetch
+from gumlab.io.record import verify
+from gumlab.io.weights import (
+    FOREIGN,
+    PICKLES,
+    Stored,
+    check_plain,
+    read_headers,
+    stored_dtype,
+    weight_files,
+)
+from gumlab.removal import record_width
 
 ASSETS = Path(__file__).parents[1] / "assets"
 BUILT_IN = ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide")
-VOCABULARIES = ("tokenizer.json", "*vocab*", "*.model", "tekken.json")  # one is there, or none is
+LOADABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+NEAR = 0.75  # how alike a name is to a built-in one where that is meant
 # What tokenizer_config.json says where tokenizer.json is all of the tokenizer.
 WHOLE_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
@@ -37,12 +59,12 @@ def load(
     name : str or Path
         A built-in model ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide"), the
         base "smollm2-135m" (once `gumlab fetch smollm2-135m` has been run), a Hugging Face name
-        ("gpt2"), a folder that `save` or transformers wrote, or a GGUF file; layers of unequal
-        widths load too.
+        ("gpt2"), a folder that `save` or transformers wrote, or a GGUF file. Layers of unequal
+        widths load too: the widths are those of the weights, whether or not config.json says them.
     device : str or torch.device, optional
         By default a GPU if there is one.
-    dtype : torch.dtype or "auto"
-        Of the weights; "auto" for the file's.
+    dtype : torch.dtype or str
+        Of the weights: float32, bfloat16, float16 or float64; "auto" for the file's.
 
     Returns
     -------
@@ -54,48 +76,155 @@ def load(
     Raises
     ------
     GumlabError
-        If there is no such model, its files are missing or damaged, or it cannot be fetched.
+        If there is no such model, its files are missing or damaged, it cannot be fetched, or it is
+        none that gumlab loads: quantised, an adapter, of another kind, in need of remote code.
 
     Notes
     -----
-    Only safetensors are read, nothing is unpickled, no remote code runs, and what `save` wrote is
-    checked by its checksums.
+    Only safetensors are read, and of them those that transformers would read; nothing is unpickled,
+    no remote code runs, and what `save` wrote is checked by its checksums.
     """
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar for every load is noise in a notebook
+    device = _checked_device(device)
+    dtype = checked_dtype(dtype)
+    path = _find(name)
+    if path.is_file():
+        model, tokenizer = load_gguf(path, dtype)
+        return model.to(device), tokenizer
+    model, _ = load_folder(path, dtype)  # first, for it says more exactly what is wrong
+    verify(path)
+    return model.to(device), load_tokenizer(path)
+
+
+def checked_dtype(dtype: torch.dtype | str) -> torch.dtype | str:
+    """A dtype that a model can be loaded in.
+
+    Parameters
+    ----------
+    dtype : torch.dtype or str
+        Also by torch's name of it: "float16", "half", "torch.float16".
+
+    Returns
+    -------
+    torch.dtype or str
+        Or "auto".
+
+    Raises
+    ------
+    GumlabError
+        For another one, with the nearest name.
+
+    Examples
+    --------
+    >>> checked_dtype("half")
+    torch.float16
+    """
+    known = {str(kind).removeprefix("torch."): kind for kind in LOADABLE}
+    if isinstance(dtype, str):
+        name = dtype.removeprefix("torch.")
+        if name == "auto":
+            return name
+        named = getattr(torch, name, None)  # torch has other names for some: half, float, double
+        dtype = named if isinstance(named, torch.dtype) else name
+    if dtype in LOADABLE:
+        return dtype
+    if isinstance(dtype, torch.dtype):
+        raise GumlabError(
+            f"dtype={dtype} is none that a model computes in; gumlab loads {', '.join(known)}, or "
+            '"auto" for that of the file.'
+        )
+    raise unknown("dtype", dtype, [*known, "auto"])
+
+
+def _checked_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or by default a GPU if there is one."""
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise GumlabError(
+            f"device={device!r} is none that torch knows ({first_line(error)}). Leave device out, "
+            'or take "cpu" or "cuda".'
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise GumlabError(
             f"device={str(device)!r} was asked for, but torch finds no CUDA device here. Leave "
             'device out, or take device="cpu".'
         )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise GumlabError(
+            f"device={str(device)!r} was asked for, but torch finds {torch.cuda.device_count()} "
+            'CUDA device(s) here, counted from 0. Leave device out, or take device="cuda:0".'
+        )
+    if device.type == "meta":
+        raise GumlabError(
+            'device="meta" holds no numbers, so there is nothing to prune. Take device="cpu".'
+        )
+    return device
+
+
+def _find(name: str | Path) -> Path:
+    """The folder, or the GGUF file, that a name stands for."""
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise GumlabError(
+            f"Expected the name of a model or the path of its folder, got {name!r}. Built-in "
+            f"models: {', '.join(BUILT_IN)}."
+        )
     if str(name) in BUILT_IN:
-        return _load_checked(ASSETS / str(name), device, dtype)
+        return ASSETS / str(name)
     base = base_folder(name)
     if base is not None:
-        return load_folder(base, dtype).to(device), load_tokenizer(base)
-    folder = Path(name).expanduser()
-    if is_gguf(folder):
-        model, tokenizer = load_gguf(folder, dtype)
-        return model.to(device), tokenizer
-    if folder.is_dir():
-        return _load_checked(folder, device, dtype)
-    return _load_from_hub(str(name), device, dtype)
+        return base
+    path = Path(name).expanduser()
+    if os.path.exists(path) and is_gguf(path):
+        return path
+    if os.path.isdir(path):  # which says no where Path.is_dir raises, for a name that is too long
+        return path
+    if os.path.isfile(path):
+        raise _file_error(path)
+    if path.suffix in (*FOREIGN, ".safetensors"):
+        raise GumlabError(f"There is no file {path}. Correct the path, or give a model's folder.")
+    text = str(name)
+    if "/" not in text and _is_near_a_built_in(text):
+        raise unknown("model", text, [*BUILT_IN, *BASES])
+    return fetch(text, BUILT_IN)
 
 
-def _load_checked(
-    folder: Path, device: str | torch.device, dtype: torch.dtype | str
-) -> tuple[nn.Module, Any]:
-    """The model and tokenizer of a folder whose files are as its record says."""
-    model = load_folder(folder, dtype)  # first, for it says more exactly what is wrong
-    verify(folder)
-    return model.to(device), load_tokenizer(folder)
+def _is_near_a_built_in(name: str) -> bool:
+    """Whether a name without an owner is meant for a built-in model, not for the hub."""
+    return (
+        name.startswith(("tiny", "smollm2-"))
+        or "." in name
+        or bool(difflib.get_close_matches(name.lower(), [*BUILT_IN, *BASES], cutoff=NEAR))
+    )
 
 
-def load_folder(folder: Path, dtype: torch.dtype | str) -> nn.Module:
-    """The model of a local folder, of equal or unequal widths (`per_layer_config`).
+def _file_error(path: Path) -> GumlabError:
+    """Why a path to a file is no model; where a kind of file is read, it is told apart here."""
+    program = FOREIGN.get(path.suffix)
+    if program is not None:
+        return GumlabError(
+            f"{path} is a file of {program}, which gumlab does not read. Take the folder with the "
+            "model's original weights (config.json, model.safetensors, tokenizer.json)."
+        )
+    if path.suffix in PICKLES:
+        return GumlabError(
+            f"{path} is pickled, and gumlab never unpickles, for that could run code. Save the "
+            "model as a folder with safetensors (transformers: model.save_pretrained)."
+        )
+    return GumlabError(
+        f"{path} is a file; a model is a folder of them (config.json, model.safetensors, "
+        f"tokenizer.json). Give the folder's path: {str(path.parent)!r}."
+    )
+
+
+def load_folder(folder: Path, dtype: torch.dtype | str) -> tuple[nn.Module, str]:
+    """The model of a local folder, of equal or unequal widths.
+
+    The widths are those of the weights, whether or not config.json says them.
 
     Parameters
     ----------
@@ -106,93 +235,210 @@ def load_folder(folder: Path, dtype: torch.dtype | str) -> nn.Module:
 
     Returns
     -------
-    nn.Module
+    model : nn.Module
         On the CPU, in eval mode.
+    source : {"config.json", "per_layer_config", "weights"}
+        Where the widths stand.
 
     Raises
     ------
     GumlabError
-        If files are missing, damaged, or do not fit one another.
+        If files are missing, damaged, or do not fit one another, or the model is none that gumlab
+        loads.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     settings = read_config(folder)
-    settings_by_layer = settings.pop("per_layer_config", None)
-    if not any(folder.glob("*.safetensors")):
-        present = ", ".join(sorted(path.name for path in folder.glob("*.*"))) or "nothing"
-        raise GumlabError(
-            f"{folder} holds no safetensors weights (found: {present}). gumlab never unpickles; "
-            "save the model again with safetensors (transformers: model.save_pretrained)."
-        )
+    check_config(settings, str(folder))
+    tensors = read_headers(weight_files(folder, settings))
+    check_plain(tensors, str(folder))
+    if dtype == "auto":
+        dtype = stored_dtype(tensors)
+    recorded = recorded_widths(settings, str(folder))
+    config = build_config(settings, str(folder))
+    model, report = _build(folder, config, dtype, recorded)
+    source = "per_layer_config" if recorded else "config.json"
+    found = _other_widths(model, report, tensors)
+    if found and recorded:
+        raise _disagreement(folder, recorded, found)
+    if found:
+        model, report = _build(folder, config, dtype, found)
+        record_width(model, language_blocks(model))
+        source = "weights"
+    _check_complete(model, report, settings, folder)
+    return model.eval(), source
+
+
+def _build(
+    folder: Path, config: Any, dtype: torch.dtype | str, widths: dict[int, int]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model as transformers builds and fills it, some layers of other widths; and its report.
+
+    The widths are set before transformers fills the model, so that everything about weights (their
+    names, shards, ties, dtypes) is as transformers does it.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+
+    class OfTheseWidths(made):
+        __module__ = made.__module__  # transformers goes by the name and where the class is from
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            _set_widths(self, widths, folder)
+
+    OfTheseWidths.__name__ = made.__name__
+    kind = OfTheseWidths if widths else made
     try:
         with _errors_only():  # what transformers reports of weights is checked and said below
-            # transformers does not build unequal layers: it loads all the rest, we load the blocks
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = kind.from_pretrained(
                 folder,
-                config=AutoConfig.for_model(**settings),
+                config=config,
                 dtype=dtype,
                 output_loading_info=True,
-                ignore_mismatched_sizes=bool(settings_by_layer),
+                ignore_mismatched_sizes=True,
                 use_safetensors=True,
                 trust_remote_code=False,
             )
-            loaded_here = _load_blocks(model, folder, settings_by_layer or {})
     except GumlabError:
         raise
-    except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
+    except ImportError as error:
         raise GumlabError(
-            f"{folder} cannot be loaded ({type(error).__name__}: {_first_line(error)}). "
-            "The files are damaged or made for another model; copy or save them again."
+            f"{folder}: transformers needs another package for {made.__name__} "
+            f"({first_line(error)}). Install it, and load again."
         ) from error
-    mismatched = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
-    wrong = (mismatched - loaded_here) | set(report["missing_keys"])
-    if wrong:
+    except Exception as error:  # transformers raises many kinds where files do not fit
         raise GumlabError(
-            f"{folder} lacks weights that its config.json asks for, or has others in their place "
-            f"({', '.join(sorted(wrong)[:3])}). The files belong to another model; save it again."
-        )
-    unexpected = sorted(report["unexpected_keys"])
-    if unexpected:
-        made_for = ", ".join(settings.get("architectures") or ()) or "another kind of model"
-        raise GumlabError(
-            f"{folder} holds weights that a language model has no place for "
-            f"({', '.join(unexpected[:3])}); it was saved as {made_for}. gumlab loads language "
-            "models (ForCausalLM, LMHeadModel); a head of another kind would be lost."
-        )
-    return model.eval()
+            f"{folder} cannot be loaded: transformers could not build {made.__name__} from its "
+            f"config.json and weights ({type(error).__name__}: {first_line(error)}). If "
+            "transformers alone loads the folder (from_pretrained), this is a fault of gumlab; "
+            "else save the model again."
+        ) from error
+    model.__class__ = made
+    return model, report
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The settings in a folder's config.json.
+def _set_widths(model: nn.Module, widths: dict[int, int], folder: Path) -> None:
+    """Make room in a new model for layers of these widths; what is in it then is of no account."""
+    layers = language_blocks(model)
+    beyond = [number for number in widths if number >= len(layers)]
+    if beyond:
+        raise GumlabError(
+            f"{folder}: per_layer_config in config.json names layer {beyond[0]}, but the model has "
+            f"{len(layers)} layers, counted from 0. Copy config.json again, or take "
+            "per_layer_config out: the widths are read from the weights."
+        )
+    for number, width in widths.items():
+        layer = layers[number]
+        wanted = {}
+        for old, axis, rows in layer.places(torch.arange(width)):
+            shape = list(old.shape)
+            shape[axis] = len(rows)
+            wanted[old] = nn.Parameter(old.detach().new_empty(shape))
+        for module in (*layer.fc, layer.proj):
+            for name, old in list(module.named_parameters(recurse=False)):
+                if old in wanted:
+                    setattr(module, name, wanted[old])
+        layer.set_sizes()
+
+
+def language_blocks(model: nn.Module) -> list[FeedForward]:
+    """The feed-forward blocks of a model's language part, in order.
 
     Parameters
     ----------
-    folder : Path
+    model : nn.Module
+        A language model, or one that also sees.
 
     Returns
     -------
-    dict
+    list of FeedForward
 
     Raises
     ------
     GumlabError
-        If there is no config.json, or it is damaged.
+        As `neurons` does.
     """
-    path = folder / "config.json"
+    layers = neurons(model)
+    if model.config.get_text_config() is model.config:
+        return layers
+    inside = set(model.get_decoder().modules())
+    return [layer for layer in layers if model.get_submodule(layer.name) in inside]
+
+
+def _other_widths(
+    model: nn.Module, report: dict[str, Any], tensors: dict[str, Stored]
+) -> dict[int, int]:
+    """The widths of layers whose weights in the files are not as wide as the model, by layer."""
+    shapes = _mismatched(report, tensors)
+    if not shapes:
+        return {}
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        layers = language_blocks(model)
+    except GumlabError:  # of no structure that we know: nothing about it is a width
+        return {}
+    widths = {}
+    names = {module: name for name, module in model.named_modules()}
+    for number, layer in enumerate(layers):
+        shape = shapes.get(f"{names[layer.proj]}.weight")
+        ((_, axis, _),) = layer.places(torch.arange(1))[-1:]
+        if shape is not None and len(shape) == 2 and shape[axis] >= 1:
+            widths[number] = shape[axis]
+    return widths
+
+
+def _mismatched(report: dict[str, Any], tensors: dict[str, Stored]) -> dict[str, tuple[int, ...]]:
+    """The shapes in the files of weights that are of another shape in the model, by name."""
+    shapes = {}
+    for entry in report["mismatched_keys"]:
+        if isinstance(entry, str):  # transformers 4 gives the name alone
+            shapes[entry] = _stored_shape(entry, tensors)
+        else:
+            shapes[entry[0]] = tuple(entry[1])
+    return shapes
+
+
+def _stored_shape(name: str, tensors: dict[str, Stored]) -> tuple[int, ...]:
+    """The shape in the files of a model's weight; () where it is not clear which one it is.
+
+    Before the number of the layer a file's names may differ from the model's.
+    """
+    parts = name.split(".")
+    number = next((i for i, part in enumerate(parts) if part.isdecimal()), 1)
+    within = ".".join(parts[number - 1 :])
+    found = [key for key in tensors if key == within or key.endswith(f".{within}")]
+    return tensors[found[0]].shape if len(found) == 1 else ()
+
+
+def _disagreement(folder: Path, recorded: dict[int, int], found: dict[int, int]) -> GumlabError:
+    """What to say of a per_layer_config that is not as the weights are."""
+    number, width = next(iter(found.items()))
+    said = recorded.get(number, "that of all layers")
+    return GumlabError(
+        f"{folder}: layer {number} has {width} neurons in the weights, but per_layer_config in "
+        f"config.json says {said}. The files belong to two models; save it again, or take "
+        "per_layer_config out: the widths are read from the weights."
+    )
+
+
+def _check_complete(
+    model: nn.Module, report: dict[str, Any], settings: dict[str, Any], folder: Path
+) -> None:
+    """Raise GumlabError unless every weight of the model was read, and every weight there used."""
+    saved_as = ", ".join(map(str, settings.get("architectures") or ())) or "another kind of model"
+    wrong = sorted({*_mismatched(report, {}), *report["missing_keys"]})
+    unexpected = sorted(report["unexpected_keys"])
+    if unexpected and (not wrong or saved_as != type(model).__name__):
         raise GumlabError(
-            f"{folder} has no config.json, so it is not a model folder. Expected config.json, "
-            "model.safetensors and the tokenizer's files."
-        ) from None
-    except ValueError as error:
-        raise GumlabError(f"{path} is not JSON ({error}). Copy or save it again.") from error
-    if not isinstance(settings, dict):
-        raise GumlabError(
-            f"{path} holds no JSON object but a {type(settings).__name__}. Copy or save it again."
+            f"{folder} holds weights that a language model has no place for "
+            f"({', '.join(unexpected[:3])}); it was saved as {saved_as}. gumlab loads language "
+            "models (ForCausalLM, LMHeadModel); a head of another kind would be lost."
         )
-    return settings
+    if wrong:
+        raise GumlabError(
+            f"{folder} lacks weights that its config.json asks for, or has others in their place "
+            f"({', '.join(wrong[:3])}); it was saved as {saved_as}. The files belong to another "
+            "model; save it again."
+        )
 
 
 @contextmanager
@@ -206,64 +452,6 @@ def _errors_only() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
-
-
-def _load_blocks(
-    model: nn.Module, folder: Path, settings_by_layer: dict[str, dict[str, Any]]
-) -> set[str]:
-    """Give the layers of `per_layer_config` their own widths and weights; the names loaded."""
-    from safetensors.torch import load_file
-
-    if not settings_by_layer:
-        return set()
-    weights = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        weights.update(load_file(path))
-    field = width_field(model)
-    loaded: set[str] = set()
-    for number, layer in enumerate(neurons(model)):
-        width = settings_by_layer.get(str(number), {}).get(field, layer.width)
-        if width != layer.width:
-            loaded |= _load_block(model, layer, width, weights, folder)
-    return loaded
-
-
-def _load_block(
-    model: nn.Module,
-    layer: FeedForward,
-    width: int,
-    weights: dict[str, torch.Tensor],
-    folder: Path,
-) -> set[str]:
-    """Give one layer its own width and weights; the names loaded."""
-    dtype = next(model.parameters()).dtype
-    # a block of padding neurons alone has the shapes that the weights must have
-    padding = layer.replacements(torch.full((width,), layer.width))
-    loaded = set()
-    for module_name, module in model.get_submodule(layer.name).named_modules():
-        for parameter_name, old in list(module.named_parameters(recurse=False)):
-            if old not in padding:
-                continue
-            parts = (layer.name, module_name, parameter_name)
-            key = ".".join(part for part in parts if part)
-            expected = tuple(padding[old].shape)
-            stored = weights.get(key)
-            if stored is None or tuple(stored.shape) != expected:
-                found = "missing" if stored is None else f"of shape {tuple(stored.shape)}"
-                raise GumlabError(
-                    f"{folder}: {key} is {found}; expected {expected}, for the width {width} in "
-                    "config.json. The files belong to another model; save it again."
-                )
-            setattr(module, parameter_name, nn.Parameter(stored.to(dtype)))
-            loaded.add(key)
-    layer.set_sizes()
-    return loaded
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of what an error says, without a full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else "no reason given"
 
 
 def load_tokenizer(source: Path | str) -> Any:
@@ -287,7 +475,7 @@ def load_tokenizer(source: Path | str) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     advice = "Put tokenizer.json and tokenizer_config.json beside the weights."
-    if isinstance(source, Path) and not any(any(source.glob(name)) for name in VOCABULARIES):
+    if isinstance(source, Path) and not has_vocabulary(source):
         # transformers would make up an empty one
         raise GumlabError(f"No tokenizer is in {source}. {advice}")
     try:
@@ -298,7 +486,7 @@ def load_tokenizer(source: Path | str) -> Any:
     except Exception as error:  # tokenizers of many kinds, and as many errors
         raise GumlabError(
             f"No tokenizer could be read from {source} ({type(error).__name__}: "
-            f"{_first_line(error)}). {advice}"
+            f"{first_line(error)}). {advice}"
         ) from error
     if tokenizer.pad_token_id is None:  # GPT-2's has none; padding is masked, so any token will do
         tokenizer.pad_token = tokenizer.eos_token
@@ -310,51 +498,3 @@ def _is_whole(path: Path) -> bool:
     if not path.exists():
         return False
     return json.loads(path.read_bytes()).get("tokenizer_class") in WHOLE_TOKENIZERS
-
-
-def _load_from_hub(
-    name: str, device: str | torch.device, dtype: torch.dtype | str
-) -> tuple[nn.Module, Any]:
-    """The model and tokenizer of a Hugging Face name, from the cache or the hub."""
-    import huggingface_hub as hub
-
-    if "/" not in name and (name.startswith(("tiny", "smollm")) or "." in name):
-        raise unknown("model", name, [*BUILT_IN, *BASES])
-    try:
-        model = _build_from_hub(name, dtype)
-        if model is None:
-            offline = hub.constants.HF_HUB_OFFLINE
-            folder = hub.snapshot_download(name, local_files_only=offline)
-            return _load_checked(Path(folder), device, dtype)
-    except GumlabError:
-        raise
-    except Exception as error:  # of the hub, the network, the disk: all end in the same advice
-        raise GumlabError(
-            f"{name!r} is not a built-in model ({', '.join(BUILT_IN)}), not a folder here, and "
-            "could not be fetched from the Hugging Face hub. Without a network, put config.json, "
-            "model.safetensors, tokenizer.json and tokenizer_config.json in a folder and give its "
-            "path."
-        ) from error
-    return model.to(device).eval(), load_tokenizer(name)
-
-
-def _build_from_hub(name: str, dtype: torch.dtype | str) -> nn.Module | None:
-    """The model as transformers builds it; None for one that `save` wrote, for us to load."""
-    import huggingface_hub as hub
-    from transformers import AutoModelForCausalLM
-
-    if isinstance(hub.try_to_load_from_cache(name, RECORD), str):
-        return None
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "use_safetensors": True,
-        "trust_remote_code": False,
-    }
-    try:
-        return AutoModelForCausalLM.from_pretrained(name, local_files_only=True, **options)
-    except OSError:  # it is not in the cache
-        if not hub.constants.HF_HUB_OFFLINE:  # asked first, to fail in seconds, not after retries
-            files = hub.HfApi().model_info(name, timeout=5).siblings or ()
-            if RECORD in [file.rfilename for file in files]:
-                return None
-    return AutoModelForCausalLM.from_pretrained(name, **options)

@@ -27,7 +27,7 @@ import gumlab as gl
 from gumlab.feedforward import neurons
 from gumlab.io import saving as checkpoints
 from gumlab.io.diagnosis import doctor
-from gumlab.io.loading import RECORD
+from gumlab.io.record import RECORD
 
 FORMS = {"equal": (True, False), "unequal": (False, False), "padded": (False, True)}
 SHAPES = ("gpt2", "llama", "qwen2", "qwen3", "gemma3_text")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import gumlab as gl
 from gumlab.io.diagnosis import INDEX, doctor
-from gumlab.io.loading import RECORD
+from gumlab.io.record import RECORD
 
 WEIGHTS = "model.safetensors"
 
@@ -112,6 +112,7 @@ def missing_shard(folder):
 
 
 def broken_index(folder):
+    (folder / WEIGHTS).unlink()
     (folder / INDEX).write_text('{"weight_map": [1, 2]}')
 
 
@@ -155,7 +156,7 @@ def config_is_no_json(folder):
         (config_is_no_json, "config.json is not JSON"),
         (change_config(model_type="gpt99"), "model type 'gpt99', which is no causal language"),
         (change_config(model_type=["gpt2"]), "which is no causal language model"),
-        (change_config(n_inner=20), "cannot be loaded"),
+        (change_config(n_embd=20), "lacks weights that its config.json asks for"),
         (cut_off, "model.safetensors was cut off or changed"),
         (cut_in_the_header, "model.safetensors has no readable header: it was cut off early"),
         (flipped_in_the_header, "model.safetensors has a damaged header"),

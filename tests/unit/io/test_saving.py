@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import gumlab as gl
 from gumlab.feedforward import neurons, width_field
-from gumlab.io.loading import RECORD
+from gumlab.io.record import RECORD
 
 
 def plain(folder):
@@ -193,8 +193,7 @@ def missing_tensor(folder):
 
 def wrong_widths(folder):
     config = json.loads((folder / "config.json").read_text())
-    config["n_inner"] = 20
-    config.pop("per_layer_config", None)
+    config["per_layer_config"] = {"0": {"n_inner": 20}}
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -225,7 +224,7 @@ def unknown_type(folder):
         (pickled, r"holds no safetensors weights \(found:.*pytorch_model.bin.*never unpickles"),
         (foreign, "model"),
         (missing_tensor, "model"),
-        (wrong_widths, "cannot be loaded|does not fit"),
+        (wrong_widths, "layer 0 has .* neurons in the weights, but per_layer_config .* says 20"),
         (unknown_type, "gpt99"),
         (remove("config.json"), "has no config.json, so it is not a model folder"),
         (write("config.json", b"{oops"), "is not JSON"),
