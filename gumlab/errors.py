@@ -46,3 +46,13 @@ def check_number(name: str, value: Any, *, above: float = -math.inf, least: floa
         else:
             wanted = f", {least:g} or more" if least > -math.inf else ""
         raise GumlabError(f"{name} must be a finite number{wanted}; got {value!r}.")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without a full stop.
+
+    >>> first_line(ValueError("no such file.\\nAnd more."))
+    'no such file'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else "no reason given"

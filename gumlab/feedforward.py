@@ -245,7 +245,7 @@ def neurons(model: nn.Module) -> list[FeedForward]:
             "supported."
         )
     _check_weights(blocks)
-    _check_owners(model, blocks)
+    _check_not_shared(model, blocks)
     return blocks
 
 
@@ -293,7 +293,7 @@ def _check_one_stack(model: nn.Module, blocks: list[FeedForward]) -> None:
         )
 
 
-def _check_owners(model: nn.Module, blocks: list[FeedForward]) -> None:
+def _check_not_shared(model: nn.Module, blocks: list[FeedForward]) -> None:
     """Raise GumlabError for a neuron's weights that something outside of its block uses too."""
     nobody = torch.arange(0)
     owners: dict[nn.Parameter, FeedForward] = {}
@@ -306,10 +306,10 @@ def _check_owners(model: nn.Module, blocks: list[FeedForward]) -> None:
         owners.update((parameter, block) for parameter, _, _ in block.places(nobody))
     for name, module in model.named_modules():
         for parameter in module._parameters.values():
-            block = owners.get(parameter)
-            if block is not None and module not in (*block.fc, block.proj):
+            owner = owners.get(parameter)
+            if owner is not None and module not in (*owner.fc, owner.proj):
                 raise GumlabError(
-                    f"{name} and the layer {block.name} share their weights, so neither can be cut "
+                    f"{name} and the layer {owner.name} share their weights, so neither can be cut "
                     "by itself. gumlab prunes models whose layers have their own."
                 )
 

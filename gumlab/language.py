@@ -38,19 +38,28 @@ def check_head(model: nn.Module) -> None:
         )
 
 
-def language_config(model: nn.Module) -> Any:
-    """The config of the language part: a model's own, or in a multimodal one that of its text.
+def check_reads_text(model: nn.Module) -> None:
+    """Raise GumlabError for what does not run on text alone, and for what `check_model` refuses."""
+    check_model(model)
+    read = getattr(model, "main_input_name", "input_ids")
+    if read != "input_ids":
+        raise GumlabError(
+            f"{type(model).__name__} does not run on text alone: it reads {read}. Take a score "
+            'that needs no data ("magnitude"), or prune its language model by itself.'
+        )
 
-    Returns
-    -------
-    transformers.PretrainedConfig or None
-        None where the model has no config.
-    """
-    config = getattr(model, "config", None)
-    text_config = getattr(config, "get_text_config", None)
-    if text_config is None or config.is_encoder_decoder:
+
+def language_config(model: nn.Module) -> Any:
+    """The config of a model's language part (`text_config`); None where it has no config."""
+    return text_config(getattr(model, "config", None))
+
+
+def text_config(config: Any) -> Any:
+    """The part of a config that is of the text: in a multimodal one its own, else all of it."""
+    find = getattr(config, "get_text_config", None)
+    if find is None or config.is_encoder_decoder:
         return config
-    return text_config()
+    return find()
 
 
 def language_part(model: nn.Module) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import Calibration, Statistics, one_by_one
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, first_line
 from gumlab.feedforward import FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, lifted
@@ -356,7 +356,7 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return copy.deepcopy(model, memo)
     except (TypeError, RuntimeError, AttributeError) as error:
         raise GumlabError(
-            f"{type(model).__name__} cannot be copied ({str(error).splitlines()[0]:.120}). Take "
+            f"{type(model).__name__} cannot be copied ({first_line(error)}). Take "
             "off what it holds beside its weights, or cut the model itself: in_place=True."
         ) from error
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gumlab.collecting import Calibration, Statistics, collect, one_by_one
 from gumlab.errors import GumlabError, unknown
-from gumlab.feedforward import FeedForward, neurons
+from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.gram import RIDGE, inverse, unrebuilt
 from gumlab.tasks import Example, Task
 
@@ -359,6 +359,7 @@ def score_layers(
     gradients: bool | None = None,
 ) -> list[Tensor]:
     """`score` of all layers of a model, by arguments that were checked before."""
+    check_values(layers)
     if method == "random":
         return [s.to(layers[0].device) for s in random_scores(layers, seed)]
     if isinstance(method, str) and method in WEIGHT_SCORES:
