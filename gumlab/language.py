@@ -26,9 +26,18 @@ def check_model(model: Any) -> None:
         )
 
 
+def check_runs(model: Any) -> None:
+    """Raise GumlabError for what is no model and for a wrapper, but not for one that stands in.
+
+    A compiled model answers for its model in all that a run asks (config, generate).
+    """
+    if not (isinstance(model, nn.Module) and hasattr(model, "config")):
+        check_model(model)
+
+
 def check_head(model: nn.Module) -> None:
     """Raise GumlabError for a model that says nothing of the next token: a classifier, say."""
-    check_model(model)
+    check_runs(model)
     find_head = getattr(model, "get_output_embeddings", None)
     if find_head is not None and find_head() is None:
         raise GumlabError(
@@ -39,8 +48,8 @@ def check_head(model: nn.Module) -> None:
 
 
 def check_reads_text(model: nn.Module) -> None:
-    """Raise GumlabError for what does not run on text alone, and for what `check_model` refuses."""
-    check_model(model)
+    """Raise GumlabError for what does not run on text alone, and for what `check_runs` refuses."""
+    check_runs(model)
     read = getattr(model, "main_input_name", "input_ids")
     if read != "input_ids":
         raise GumlabError(

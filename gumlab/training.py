@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gumlab.errors import GumlabError, check_number, check_whole, unknown
+from gumlab.language import check_head
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
@@ -135,6 +136,7 @@ def train(
         then holds the last weights known to be good (a copy is kept from every twentieth of the
         run).
     """
+    check_head(model)
     check_whole("steps", steps, least=0)
     check_whole("batch_size", batch_size)
     check_number("lr", lr)

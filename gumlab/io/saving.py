@@ -372,14 +372,14 @@ def _savable(settings: Any, folder: Path) -> Any:
 
 def _takes(settings: Any, name: str, value: Any) -> bool:
     """Give generation settings one more, if they can still be saved with it."""
-    before = getattr(settings, name, None)
-    setattr(settings, name, value)
+    trial = copy.copy(settings)
+    setattr(trial, name, value)
     try:
-        settings.validate(strict=True)
-        settings.to_json_string()
+        trial.validate(strict=True)
+        trial.to_json_string()
     except (ValueError, TypeError):
-        setattr(settings, name, before)
         return False
+    setattr(settings, name, value)
     return True
 
 
