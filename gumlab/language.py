@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from torch import nn
@@ -38,8 +39,7 @@ def check_runs(model: Any) -> None:
 def check_head(model: nn.Module) -> None:
     """Raise GumlabError for a model that says nothing of the next token: a classifier, say."""
     check_runs(model)
-    find_head = getattr(model, "get_output_embeddings", None)
-    if find_head is not None and find_head() is None:
+    if _is_of_transformers(model) and model.get_output_embeddings() is None:
         raise GumlabError(
             f"{type(model).__name__} has no language-model head, so it gives no loss of the next "
             "token and no text. Take a score that needs neither (magnitude, wanda, obs), or load "
@@ -138,6 +138,11 @@ def _other_kind(model: nn.Module, part_name: str, config: Any) -> str | None:
     return None
 
 
+def _is_of_transformers(model: nn.Module) -> bool:
+    """Whether a model is of one of the library's own classes, or of one derived from them."""
+    return any(kind.__module__.startswith("transformers.models.") for kind in type(model).__mro__)
+
+
 def _wrapped(model: nn.Module) -> list[str]:
     """How to reach the models in a wrapper; empty for a model."""
     if hasattr(type(model), "config_class"):
@@ -160,4 +165,7 @@ def _described(thing: Any) -> str:
         return f"a {kind}, which holds one. Give gumlab the model itself, its .model."
     if hasattr(thing, "convert_ids_to_tokens"):
         return f"a tokenizer ({kind}). The order is model, what, tokenizer, task."
-    return f"{thing!r:.60}. {load}"
+    if isinstance(thing, type):
+        return f"the class {thing.__name__}. {load}"
+    is_short = isinstance(thing, str | os.PathLike | int | float | None)
+    return f"{thing!r:.60}. {load}" if is_short else f"a {kind}. {load}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gumlab.errors import GumlabError, check_number, check_whole, unknown
-from gumlab.language import check_head
+from gumlab.language import check_head, language_config
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
@@ -145,8 +145,7 @@ def train(
     check_number("temperature", temperature, above=0)
     if record is not None:
         check_whole("record", record)
-    if teacher is not None:
-        _check_teacher(teacher, model)
+    _check_teacher(teacher, model)
     if pruner is not None and pruner.model not in model.modules():
         raise GumlabError(
             "The pruner was made for another model than the one to train, which it would leave "
@@ -201,9 +200,11 @@ def train(
     return history
 
 
-def _check_teacher(teacher: nn.Module, model: nn.Module) -> None:
+def _check_teacher(teacher: nn.Module | None, model: nn.Module) -> None:
     """Raise GumlabError for a teacher that gives other tokens than its student."""
-    sizes = [getattr(m.config, "vocab_size", None) for m in (teacher, model)]
+    if teacher is None:
+        return
+    sizes = [getattr(language_config(m), "vocab_size", None) for m in (teacher, model)]
     if sizes[0] != sizes[1]:
         raise GumlabError(
             f"The teacher knows {sizes[0]} tokens, the model {sizes[1]}: their predictions cannot "

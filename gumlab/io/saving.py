@@ -24,7 +24,7 @@ from gumlab.errors import GumlabError, first_line
 from gumlab.feedforward import FeedForward, check_values, neurons, width_field
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import model_card
-from gumlab.io.record import CARD, write_record
+from gumlab.io.record import CARD, RECORD, write_record
 from gumlab.language import language_part, text_config
 from gumlab.removal import with_neurons
 
@@ -86,11 +86,7 @@ def save(
 
     layers = neurons(model)
     _check_savable(model, tokenizer, layers)
-    if not isinstance(folder, str | os.PathLike):
-        raise GumlabError(f"The folder must be a path, got {folder!r:.60}.")
-    folder = Path(folder).expanduser()
-    target = folder.resolve()  # a link stays a link
-    check_free(target)
+    folder, target = _place(folder)
     widths = [layer.width for layer in layers]
     needs_padding = pad and len(set(widths)) > 1
     if needs_padding:
@@ -125,6 +121,22 @@ def save(
     return folder
 
 
+def _place(folder: str | Path) -> tuple[Path, Path]:
+    """A folder to save to, and what is there behind links; GumlabError where none can be."""
+    if not isinstance(folder, str | os.PathLike):
+        raise GumlabError(f"The folder must be a path, got {folder!r:.60}.")
+    try:
+        folder = Path(folder).expanduser()
+        str(folder).encode("utf-8")  # as it stands in the card
+        target = folder.resolve()  # a link stays a link
+        check_free(target)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, not text, links in a circle
+        raise GumlabError(
+            f"Cannot write to {str(folder)!r:.60}: {first_line(error):.120}. Choose another folder."
+        ) from error
+    return folder, target
+
+
 def check_free(folder: Path) -> None:
     """Make sure before the work that `save` will not refuse a folder after it.
 
@@ -137,7 +149,7 @@ def check_free(folder: Path) -> None:
     GumlabError
         If the folder holds something else than a checkpoint, or cannot be written.
     """
-    if folder.is_dir() and not (folder / "config.json").exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()) and not _is_checkpoint(folder):
         raise GumlabError(
             f"{folder} holds files that are not a checkpoint; choose another folder or empty it."
         )
@@ -153,11 +165,21 @@ def check_free(folder: Path) -> None:
     raise GumlabError(f"Cannot write to {folder}: {obstacle}. Choose another folder.")
 
 
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a model's: many another program has a config.json too."""
+    try:
+        settings = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return (folder / RECORD).exists()
+    return isinstance(settings, dict) and not {"model_type", "architectures"}.isdisjoint(settings)
+
+
 def _check_savable(model: nn.Module, tokenizer: Any, layers: Sequence[FeedForward]) -> None:
     """Raise GumlabError for a model or a tokenizer of which no file could be made, or a wrong one.
 
     Wrong is one that holds the weights of all neurons where gates remove some.
     """
+    check_values(layers)
     kept = kept_by_gates(layers)
     removed = sum(int((~mask).sum()) for mask in kept)
     if removed:
@@ -179,7 +201,6 @@ def _check_savable(model: nn.Module, tokenizer: Any, layers: Sequence[FeedForwar
             f"Expected the model's tokenizer, got {tokenizer!r:.60}. The order is model, "
             "tokenizer, folder; the tokenizer is saved beside the weights."
         )
-    check_values(layers)
     for name, parameter in model.named_parameters():
         if parameter.device.type == "meta":
             raise GumlabError(
@@ -219,15 +240,23 @@ def _form(model: nn.Module) -> _Form:
         setattr(text_config(config), field, widths[0])  # it was edited by hand: the weights tell
         built = _built(kind, config)
     own_parts = _beside_the_config(model, built)
+    if own_parts and type(model) is kind:
+        raise GumlabError(
+            f"{type(model).__name__} holds weights that its class does not build "
+            f"({', '.join(own_parts[:3])}), so that loading would lose them. Take that part off, "
+            "or give the model a class of your own that makes it."
+        )
     plain = _widths(built) == widths
     if plain:
         return _Form(config, plain, _plain_loader(model, kind, own_parts))
     if own_parts or not _is_language_model(model, kind):
+        remedy = 'Save it with pad=True, or make the widths equal (scope="layer").'
+        if not hasattr(text_config(config), field):
+            remedy = f"Give its config an entry for the width ({field}), from which it is built."
         raise GumlabError(
             f"{type(model).__name__} of these widths ({', '.join(map(str, widths))}) could be "
-            "loaded by nothing: transformers builds equal widths only, gumlab.load language models "
-            "without other heads or parts only. Save it with pad=True, or make the widths equal: "
-            'gumlab.select(..., scope="layer").'
+            "loaded by nothing: transformers builds the width that the config says, gumlab.load "
+            f"language models without other heads or parts. {remedy}"
         )
     return _Form(config, plain, "gumlab.load")
 
@@ -311,12 +340,14 @@ def _is_registered(model: nn.Module, kind: type[nn.Module]) -> bool:
 
 def _write(model: nn.Module, tokenizer: Any, form: _Form, folder: Path) -> None:
     """Write config, generation settings, tokenizer and weights, the small before the large."""
+    from transformers import GenerationConfig
+
     shell = copy.copy(model)  # the same weights; what is set here, the model does not see
     shell.config = form.config
-    with _named("The config", "Leave in it numbers, text and lists of them."):
+    with _named("The config", "It holds what a model is, as numbers, text and lists."):
         form.config.save_pretrained(folder)
-    settings = getattr(model, "generation_config", None)
-    if settings is not None:
+    if model.can_generate():
+        settings = model.generation_config or GenerationConfig.from_model_config(form.config)
         shell.generation_config = _savable(settings, folder)
     with _named("The tokenizer", "Give the one that belongs to the model, whole."):
         tokenizer.save_pretrained(folder)

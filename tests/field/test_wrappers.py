@@ -634,6 +634,67 @@ class TestClassesOfOnesOwn:
             gl.save(small, tokenizer, tmp_path / "model")
 
 
+class OwnBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(D, N), nn.ReLU(), nn.Linear(N, D))
+
+    def forward(self, x):
+        return x + self.mlp(x)
+
+
+class OwnConfig(transformers.PretrainedConfig):
+    model_type = "of_ones_own"
+
+    def __init__(self, hidden_size=D, num_hidden_layers=2, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+
+
+class OwnModel(transformers.PreTrainedModel):
+    """A model of a class of one's own, whose head is its embedding."""
+
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.table = nn.Embedding(VOCAB, D)
+        self.layers = nn.ModuleList([OwnBlock(), OwnBlock()])
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def forward(self, input_ids, attention_mask=None):
+        x = self.table(input_ids)
+        for layer in self.layers:
+            x = layer(x)
+        return types.SimpleNamespace(logits=x @ self.table.weight.T)
+
+
+class TestModelsOfOnesOwn:
+    """Brothers of it: a class and a config that no library has."""
+
+    def test_it_is_scored_saved_dense_and_loads_by_its_class(self, tokenizer, task, tmp_path):
+        model = OwnModel(OwnConfig()).eval()
+        scores = gl.score(model, "taylor", tokenizer, task)
+        assert all(len(score) == N for score in scores)
+        folder = gl.save(model, tokenizer, tmp_path / "model")
+        assert 'OwnModel.from_pretrained("model")' in (folder / "README.md").read_text()
+        back = OwnModel.from_pretrained(folder)
+        assert torch.equal(back.layers[1].mlp[2].weight, model.layers[1].mlp[2].weight)
+
+    def test_a_width_that_its_config_does_not_say_is_not_saved(self, tokenizer, tmp_path):
+        model = OwnModel(OwnConfig())
+        small = gl.shrink(model, random_masks(model))
+        with pytest.raises(
+            gl.GumlabError, match=r"\(11, 11\) could be loaded by nothing.*entry"
+        ):
+            gl.save(small, tokenizer, tmp_path / "model")
+        assert list(tmp_path.iterdir()) == []
+
+
 class TestConfigsThatWereEdited:
     """The config is no longer what the model is (brothers of pytorch-prunes 1)."""
 
@@ -809,6 +870,23 @@ class TestSavesThatWouldFailLate:
             gl.save(gpt2, tokenizer, tmp_path / "thesis")
         assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter"]
 
+    @pytest.mark.parametrize("config", ['{"port": 80}', "[]", "{oops"])
+    def test_so_is_another_program_s_folder_that_has_a_config_too(
+        self, config, gpt2, tokenizer, tmp_path
+    ):
+        (tmp_path / "config.json").write_text(config)
+        (tmp_path / "thesis").write_text("years of work")
+        with pytest.raises(gl.GumlabError, match="holds files that are not a checkpoint"):
+            gl.save(gpt2, tokenizer, tmp_path)
+        assert (tmp_path / "thesis").read_text() == "years of work"
+
+    @pytest.mark.parametrize("name", ["a\0b", "a" * 300, "a\udcff", "circle"])
+    def test_a_name_that_no_folder_can_have_is_refused(self, name, gpt2, tokenizer, tmp_path):
+        (tmp_path / "circle").symlink_to(tmp_path / "circle")
+        with pytest.raises(gl.GumlabError, match=r"Cannot write to .*Choose another folder\."):
+            gl.save(gpt2, tokenizer, tmp_path / name)
+        assert os.listdir(tmp_path) == ["circle"]
+
     def test_a_file_in_its_way_too(self, gpt2, tokenizer, tmp_path):
         (tmp_path / "file").write_text("a file")
         for folder in (tmp_path / "file", tmp_path / "file" / "model"):
@@ -945,12 +1023,15 @@ class TestOtherHeads:
             with pytest.raises(gl.GumlabError, match=f"{kind} has no language-model head"):
                 use()
 
-    def test_a_part_that_was_added_to_a_layer_goes_along(self, gpt2, tokenizer, tmp_path):
-        gpt2.transformer.h[0].extra = nn.Linear(D, 3)
-        small = gl.shrink(gpt2, random_masks(gpt2))
-        folder = gl.save(small, tokenizer, tmp_path / "model")
-        with pytest.raises(gl.GumlabError, match=r"h\.0\.extra\.bias"):
-            gl.load(folder, device="cpu")
+    @pytest.mark.parametrize("part", ["transformer.h.0.extra", "lm_head"])
+    def test_a_part_that_no_class_builds_is_not_left_behind(self, part, tokenizer, tmp_path):
+        model = tiny("gpt2", tie_word_embeddings=False)
+        parent, _, name = part.rpartition(".")
+        model.get_submodule(parent).add_module(name, nn.Linear(D, VOCAB))
+        small = gl.shrink(model, random_masks(model))
+        with pytest.raises(gl.GumlabError, match=rf"does not build \({part}\.bias.*would lose"):
+            gl.save(small, tokenizer, tmp_path / "model")
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestWhereTheWeightsAre:
