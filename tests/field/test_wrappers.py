@@ -39,8 +39,8 @@ TEXT = {
     "eos_token_id": 0,
     "pad_token_id": 1,
 }
-EYES = {
-    "hidden_size": 8,
+EYES = {  # as wide as the text, so that width alone does not tell them apart
+    "hidden_size": D,
     "intermediate_size": 20,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -48,7 +48,7 @@ EYES = {
     "patch_size": 14,
 }
 EARS = {
-    "d_model": 8,
+    "d_model": D,
     "encoder_layers": 2,
     "encoder_attention_heads": 2,
     "encoder_ffn_dim": 20,
@@ -298,7 +298,7 @@ OTHERS = {  # class: (config's class, its settings, what the sentence says)
     ),
     "ViTForImageClassification": (
         "ViTConfig",
-        EYES | {"hidden_size": D},
+        EYES,
         "is no model of text: it reads pixel_values",
     ),
     "CLIPModel": ("CLIPConfig", {"text_config": TEXT, "vision_config": EYES}, "is an encoder"),
@@ -688,9 +688,7 @@ class TestModelsOfOnesOwn:
     def test_a_width_that_its_config_does_not_say_is_not_saved(self, tokenizer, tmp_path):
         model = OwnModel(OwnConfig())
         small = gl.shrink(model, random_masks(model))
-        with pytest.raises(
-            gl.GumlabError, match=r"\(11, 11\) could be loaded by nothing.*entry"
-        ):
+        with pytest.raises(gl.GumlabError, match=r"\(11, 11\) could be loaded by nothing.*entry"):
             gl.save(small, tokenizer, tmp_path / "model")
         assert list(tmp_path.iterdir()) == []
 
