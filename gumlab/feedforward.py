@@ -157,16 +157,16 @@ class FeedForward:
             (parameter, axis, rows) of each parameter: rows is (k,), or (2 k,) where gate and up
             are fused.
         """
-        places: dict[nn.Parameter, tuple[nn.Parameter, int, Tensor]] = {}  # each once, if tied
+        places = []
         for module in self.fc:
             parts = by_output(module).shape[0] // self.width
             rows = torch.cat([index + part * self.width for part in range(parts)])
-            places[module.weight] = (module.weight, int(is_conv1d(module)), rows)
+            places.append((module.weight, int(is_conv1d(module)), rows))
             if module.bias is not None:
-                places[module.bias] = (module.bias, 0, rows)
-        out = self.proj.weight
-        places[out] = (out, int(not is_conv1d(self.proj)), index)
-        return list(places.values())
+                places.append((module.bias, 0, rows))
+        places.append((self.proj.weight, int(not is_conv1d(self.proj)), index))
+        once = {place[0]: place for place in places}  # gate and up may be one weight
+        return list(once.values())
 
     def replacements(self, index: Tensor) -> dict[nn.Parameter, nn.Parameter]:
         """This block's parameters at some neurons, as old -> new; nothing changes here.
