@@ -378,9 +378,8 @@ def _savable(settings: Any, folder: Path) -> Any:
     try:
         settings.save_pretrained(folder)
         return settings
-    except (ValueError, TypeError) as error:
-        reason = first_line(error)
-    kept = type(settings)()
+    except (ValueError, TypeError):
+        kept = type(settings)()
     left_out = {}
     for name, value in vars(settings).items():
         default = getattr(kept, name, None)
@@ -394,8 +393,8 @@ def _savable(settings: Any, folder: Path) -> Any:
             del left_out[name]
     listed = ", ".join(f"{name}={value!r:.40}" for name, value in left_out.items())
     warnings.warn(
-        f"generation_config.json is saved without {listed}, which transformers refuses to save "
-        f"({reason}). The model in memory keeps them.",
+        f"generation_config.json is saved without {listed}: transformers refuses to save that "
+        "beside the other settings. The model in memory keeps it.",
         stacklevel=4,
     )
     return kept
