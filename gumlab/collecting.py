@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_choice, check_whole, unknown
-from gumlab.feedforward import FeedForward, neurons
+from gumlab.feedforward import FeedForward, check_values, neurons
+from gumlab.language import check_head
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
@@ -244,6 +245,9 @@ def collect(
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     if layers is None:
         layers = neurons(model)
+    check_values(layers)
+    if gradients:
+        check_head(model)
     statistics = [Statistics.empty(layer) for layer in layers]
     taps = [_Tap(layer) for layer in layers]
     try:
@@ -253,11 +257,12 @@ def collect(
             for batch in rows:
                 labels = batch.pop("labels")
                 real = batch["attention_mask"].bool()
-                logits = model(**batch).logits
-                for tap, layer in zip(taps, statistics, strict=True):
+                outputs = model(**batch)
+                for tap, layer, block in zip(taps, statistics, layers, strict=True):
+                    _check_run(tap.activations, block)
                     layer.add_activations(tap.activations[-1].detach(), real)
                 if gradients:
-                    slopes = _gradients(_sequence_losses(logits, labels).sum(), taps)
+                    slopes = _gradients(_sequence_losses(outputs.logits, labels).sum(), taps)
                     for tap, layer, slope in zip(taps, statistics, slopes, strict=True):
                         layer.add_gradients(tap.activations, slope, real, sequences)
     finally:
@@ -313,6 +318,7 @@ def one_by_one(
         with layer.proj.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0])):
             for batch, state in zip(rows, inputs, strict=True):
                 outputs.append(_through(model, blocks, i, batch, state))
+                _check_run(seen, layer)
                 statistics.add_activations(seen.pop(), batch["attention_mask"].bool())
         statistics.check_finite(layer.name)
         yield statistics
@@ -690,6 +696,15 @@ def _block_name(layer: FeedForward) -> str:
     match = re.match(r"^(?:.*?\.)?\d+\b", layer.name)
     assert match is not None  # `neurons` finds blocks inside numbered layers only
     return match[0]
+
+
+def _check_run(seen: Sequence[Tensor], layer: FeedForward) -> None:
+    """Raise GumlabError for a layer that the forward pass of a text leaves out."""
+    if not seen:
+        raise GumlabError(
+            f"{layer.name} does not run on text alone (it looks at images, say), so nothing can be "
+            'measured of it. Take a score that needs no data ("magnitude"), and no refit.'
+        )
 
 
 def _through(model: nn.Module, blocks: list[nn.Module], i: int, batch: dict, state: Any) -> Any:

@@ -164,3 +164,13 @@ def _index(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without a full stop.
+
+    >>> first_line(ValueError("no such file.\\nAnd more."))
+    'no such file'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else "no reason given"

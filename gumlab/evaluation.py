@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gumlab.errors import GumlabError, check_choice, check_whole, unknown
+from gumlab.language import check_head
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     BLOCK,
@@ -74,6 +75,7 @@ def evaluate(
         For a split that is not there, an unknown metric, or a stride without running text. Prompts
         that had to be cut are counted in a warning.
     """
+    check_head(model)
     if not isinstance(task, Task):
         raise GumlabError(
             f"evaluate takes a task, got {type(task).__name__}: gumlab.load_task(...), or "
@@ -234,6 +236,7 @@ def generate(
     GumlabError
         Where there are no prompts.
     """
+    check_head(model)
     batch_size = check_whole("batch_size", batch_size)
     beams = check_whole("beams", beams)
     if not examples or not all(e.prompt for e in examples):

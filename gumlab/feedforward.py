@@ -17,15 +17,16 @@ other numbers by neuron (a norm over the N), and a layer with experts, are refus
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
+from gumlab.language import language_config, language_part
 from gumlab.tasks.batches import check_reads_as_given
 
-WRAPPED = ("module", "_orig_mod", "_fsdp_wrapped_module")  # DataParallel, DDP, compiled, FSDP
 WIDTHS = ("n_inner", "ffn_dim", "intermediate_size", "ffn_hidden_size")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what can be summed
 
@@ -166,7 +167,8 @@ class FeedForward:
             if module.bias is not None:
                 places.append((module.bias, 0, rows))
         places.append((self.proj.weight, int(not is_conv1d(self.proj)), index))
-        return places
+        once = {place[0]: place for place in places}  # gate and up may be one weight
+        return list(once.values())
 
     def replacements(self, index: Tensor) -> dict[nn.Parameter, nn.Parameter]:
         """This block's parameters at some neurons, as old -> new; nothing changes here.
@@ -206,7 +208,8 @@ def neurons(model: nn.Module) -> list[FeedForward]:
     Parameters
     ----------
     model : nn.Module
-        A decoder-only model of plain, gated or fused blocks.
+        A decoder-only model of plain, gated or fused blocks; of one that also sees or hears, the
+        blocks of its language part.
 
     Returns
     -------
@@ -216,39 +219,104 @@ def neurons(model: nn.Module) -> list[FeedForward]:
     Raises
     ------
     GumlabError
-        Where no block of a known structure is found, or where a layer holds several (a mixture of
-        experts), saying what was found; and where the blocks' numbers are not plain weights of
-        their own: quantised, computed from others, shared, or with an adapter on them.
+        For what is no decoder of text (an encoder-decoder, a wrapper, a tokenizer), where no block
+        of a known structure is found, and where a layer holds several (a mixture of experts),
+        saying what was found; for weights that are not here whole, or not a layer's own; and for
+        numbers that are no plain weights: quantised, computed from others, with an adapter on them.
     """
-    if not isinstance(model, nn.Module):
-        raise GumlabError(
-            f"Expected a model, got {model!r:.60}. Load one: model, tokenizer = gumlab.load(...)."
-        )
-    inner = next((name for name in WRAPPED if name in dict(model.named_children())), None)
-    if inner is not None and not hasattr(type(model), "config_class"):
-        raise GumlabError(
-            f"{type(model).__name__} wraps a model. Give gumlab the model itself, model.{inner}: "
-            "what is done to it is seen through the wrapper too."
-        )
-    config = getattr(model, "config", None)
+    part = language_part(model)
+    inside = f"{part}." if part else ""
+    modules = [(name, module) for name, module in model.named_modules() if name.startswith(inside)]
+    _check_whole(modules)
+    config = language_config(model)
     hidden_size = getattr(config, "hidden_size", None)
     check_reads_as_given(model)
-    modules = list(model.named_modules())
     _check_adapters(modules)
     candidates = [_block(name, module, hidden_size) for name, module in modules]
     blocks = [block for block in candidates if block is not None]
-    layers = getattr(config, "num_hidden_layers", len(blocks))
+    layers = getattr(config, "num_hidden_layers", None)
     experts = [name for name, _ in modules if "expert" in name or "moe" in name]
+    if layers is None:
+        _check_one_stack(model, blocks)
+        layers = len(blocks)
     if not blocks or len(blocks) != layers or experts:
         names = ", ".join([block.name for block in blocks[:3]] + experts[:1]) or "none"
+        mixture = ", a mixture of experts" if experts else ""
         raise GumlabError(
             f"Expected one feed-forward block in each of the {layers} layers of "
-            f"{type(model).__name__}, found {len(blocks)} ({names}); {_first_layer(modules)}. "
-            "gumlab prunes decoder models whose layers hold one plain or gated block, such as "
-            "GPT-2, GPT-Neo, OPT or Llama; mixtures of experts are not supported."
+            f"{type(model).__name__}, found {len(blocks)} ({names}){mixture}; "
+            f"{_first_layer(modules)}. gumlab prunes decoder models whose layers hold one plain or "
+            "gated block, such as GPT-2, GPT-Neo, OPT or Llama; mixtures of experts are not "
+            "supported."
         )
     _check_owners(blocks)
+    _check_not_shared(model, blocks)
     return blocks
+
+
+def check_values(layers: Sequence[FeedForward]) -> None:
+    """Raise GumlabError where the weights are shapes without numbers (on the meta device)."""
+    for layer in layers:
+        if layer.device.type == "meta":
+            raise GumlabError(
+                f"The weights of {layer.name} are on the meta device: they have a shape and no "
+                "numbers. Load the model: model, tokenizer = gumlab.load(...)."
+            )
+
+
+def _check_whole(modules: list[tuple[str, nn.Module]]) -> None:
+    """Raise GumlabError for linear maps whose weights are not here, whole, in memory."""
+    for name, module in modules:
+        weight = module._parameters.get("weight") if is_linear(module) else None
+        if weight is None:
+            continue
+        if weight.ndim != 2 or hasattr(weight, "full_tensor") or hasattr(weight, "ds_id"):
+            raise GumlabError(
+                f"The weights of {name} are spread over processes or flattened (FSDP, DeepSpeed, "
+                "tensor parallel), so that none of them holds a neuron whole. Gather and save the "
+                "model, then load and prune it in one process."
+            )
+        if weight.device.type == "meta" and hasattr(module, "_hf_hook"):
+            raise GumlabError(
+                f"The weights of {name} are offloaded (accelerate: to the CPU or to disk) and come "
+                "back for a forward pass only. Load the model without device_map, on a device that "
+                "holds it whole."
+            )
+
+
+def _check_one_stack(model: nn.Module, blocks: list[FeedForward]) -> None:
+    """Raise GumlabError for blocks of several stacks, where no config says which is the text's."""
+    stacks: dict[str, str] = {}
+    for block in blocks:
+        stack = ".".join("*" if part.isdigit() else part for part in block.name.split("."))
+        stacks.setdefault(stack, block.name)
+    if len(stacks) > 1:
+        raise GumlabError(
+            f"{type(model).__name__} holds several stacks of feed-forward blocks "
+            f"({', '.join(stacks)}), and no config that says which is the language model. Give "
+            "gumlab that part of it alone."
+        )
+
+
+def _check_not_shared(model: nn.Module, blocks: list[FeedForward]) -> None:
+    """Raise GumlabError for a neuron's weights that something outside of its block uses too."""
+    nobody = torch.arange(0)
+    owners: dict[nn.Parameter, FeedForward] = {}
+    for block in blocks:
+        if any(module.weight is block.proj.weight for module in block.fc):
+            raise GumlabError(
+                f"{block.name} leads into its neurons and out of them by the same weights, so no "
+                "neuron can be cut from one side alone. gumlab prunes blocks with weights for each."
+            )
+        owners.update((parameter, block) for parameter, _, _ in block.places(nobody))
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            owner = owners.get(parameter)
+            if owner is not None and module not in (*owner.fc, owner.proj):
+                raise GumlabError(
+                    f"{name} and the layer {owner.name} share their weights, so neither can be cut "
+                    "by itself. gumlab prunes models whose layers have their own."
+                )
 
 
 def holds_adapters(model: nn.Module) -> bool:
@@ -376,8 +444,12 @@ def _check_owners(blocks: list[FeedForward]) -> None:
 
 
 def width_field(model: nn.Module) -> str:
-    """The name of the config's entry for the feed-forward width, or to record it under."""
-    present = [field for field in WIDTHS if hasattr(model.config, field)]
+    """The name of the config's entry for the feed-forward width, or to record it under.
+
+    The config is that of the language part (`gumlab.language.language_config`).
+    """
+    config = language_config(model)
+    present = [field for field in WIDTHS if hasattr(config, field)]
     return present[0] if present else "intermediate_size"
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_flag, check_list, check_whole
 from gumlab.feedforward import is_linear, neurons
+from gumlab.language import language_config
 from gumlab.tasks.batches import context_length, evaluating, memory_guard
 
 WARM_UP_TURNS = 3
@@ -233,7 +234,7 @@ def _turn(model: nn.Module, batch: int, tokens: int, decoded: int) -> tuple[int,
     decoded = min(decoded, context // 2)
     size = (batch, min(tokens, context - decoded))
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, model.config.vocab_size, size, generator=generator)
+    ids = torch.randint(0, language_config(model).vocab_size, size, generator=generator)
     ids = ids.to(next(model.parameters()).device)
     with evaluating(model):
         began = _now(ids)

@@ -7,6 +7,7 @@ leaves some of them in a live layer, `with_neurons` builds a copy that never hol
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import TOKENS, Calibration, Statistics, one_by_one
-from gumlab.errors import GumlabError
-from gumlab.feedforward import FeedForward, neurons, width_field
+from gumlab.errors import GumlabError, first_line
+from gumlab.feedforward import FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, lifted
+from gumlab.language import language_config, language_part
 from gumlab.scoring import Criterion, check_currency, check_method, score_layers
 from gumlab.selection import Budget, check_grams, check_masks, choose
 from gumlab.tasks import Example, Task
@@ -75,12 +77,14 @@ def shrink(
     Raises
     ------
     GumlabError
-        For masks that do not fit, missing data, or refit="bias" where the output projection has no
-        bias.
+        For masks that do not fit, missing data, refit="bias" where the output projection has no
+        bias, or a model that cannot be copied.
     """
     layers = neurons(model)
     check_masks(masks, [layer.width for layer in layers])
     check_refit(layers, refit, tokenizer, task)
+    if not in_place:
+        check_copyable(model)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     return _shrink(model, layers, masks, calibration, refit, sequential, ridge, in_place)
 
@@ -159,6 +163,9 @@ def prune(
     check_method(method, tokenizer, task)
     check_currency(currency, method)
     check_refit(layers, refit, tokenizer, task)
+    check_values(layers)
+    if not in_place:
+        check_copyable(model)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     scores = score_layers(layers, method, model, calibration, seed=seed, currency=currency)
     masks = choose(scores, budget, standardise=standardise, grams=grams, twin_filter=twin_filter)
@@ -179,7 +186,7 @@ def _shrink(
     if not refit and not in_place:
         return with_neurons(model, [mask.nonzero().flatten() for mask in masks], layers)
     if not in_place:
-        model = copy.deepcopy(model)
+        model = _copied(model, {})
         layers = neurons(model)
     remove_gates(model)
     if refit:
@@ -221,7 +228,7 @@ def with_neurons(
     for layer, index in zip(layers, indices, strict=True):
         new.update(layer.replacements(index))
     # deepcopy takes what its memo already holds
-    small = copy.deepcopy(model, {id(old): parameter for old, parameter in new.items()})
+    small = _copied(model, {id(old): parameter for old, parameter in new.items()})
     remove_gates(small)
     small_layers = neurons(small)
     for layer in small_layers:
@@ -326,8 +333,40 @@ def record_width(model: nn.Module, layers: Sequence[FeedForward]) -> None:
     """Make the config's width agree with the layers', where they are equal and it has one."""
     widths = {layer.width for layer in layers}
     field = width_field(model)
-    if len(widths) == 1 and hasattr(model.config, field):
-        setattr(model.config, field, widths.pop())
+    # the language part of a multimodal model may hold a copy of the config of its text
+    part = model.get_submodule(language_part(model))
+    for config in (language_config(model), getattr(part, "config", None)):
+        if len(widths) == 1 and hasattr(config, field):
+            setattr(config, field, *widths)
+
+
+def check_copyable(model: nn.Module) -> None:
+    """Raise GumlabError where a copy of a model would still run the model's own layers.
+
+    So it is where a module's forward was replaced by a plain function, which a copy shares.
+    """
+    for name, module in model.named_modules():
+        forward = vars(module).get("forward")
+        if isinstance(forward, types.FunctionType):
+            where = f"model.{name}.forward" if name else "model.forward"
+            raise GumlabError(
+                f"{where} was replaced by a function ({forward.__qualname__}), which a copy would "
+                f"share: it would go on running the layers of the original. Take it off (del "
+                f"{where}), bind it (types.MethodType(function, module)), or cut the model itself: "
+                "in_place=True."
+            )
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A deep copy of a model, but for what the memo holds already."""
+    check_copyable(model)
+    try:
+        return copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError, AttributeError) as error:
+        raise GumlabError(
+            f"{type(model).__name__} cannot be copied ({first_line(error)}). Take "
+            "off what it holds beside its weights, or cut the model itself: in_place=True."
+        ) from error
 
 
 @torch.no_grad()
@@ -395,6 +434,7 @@ def check_refit(
             "The refit is measured on data. Give them: "
             "gumlab.shrink(model, masks, tokenizer, task, refit=True)."
         )
+    check_values(layers)
     if refit == "bias" and any(layer.proj.bias is None for layer in layers):
         names = ", ".join(layer.name for layer in layers if layer.proj.bias is None)
         raise GumlabError(

@@ -24,7 +24,7 @@ from gumlab.collecting import (
     one_by_one,
 )
 from gumlab.errors import GumlabError, check_flag, check_seed, unknown
-from gumlab.feedforward import FeedForward, neurons
+from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.gram import RIDGE, inverse, removal_costs, unrebuilt
 from gumlab.tasks import Example, Task
 
@@ -408,6 +408,7 @@ def score_layers(
 ) -> list[Tensor]:
     """`score` of all layers of a model, by a method that was checked before."""
     check_seed(seed)
+    check_values(layers)
     if method == "random":
         return [s.to(layers[0].device) for s in random_scores(layers, seed)]
     if isinstance(method, str) and method in WEIGHT_SCORES:

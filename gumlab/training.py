@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from gumlab.errors import GumlabError, check_number, check_whole, unknown
 from gumlab.gating import Gate
+from gumlab.language import check_head, language_config
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
@@ -136,6 +137,7 @@ def train(
         the model itself; and where the loss or its gradient is not finite: the model then holds the
         last weights known to be good (a copy is kept from every twentieth of the run).
     """
+    check_head(model)
     check_whole("steps", steps, least=0)
     check_whole("batch_size", batch_size)
     check_number("lr", lr)
@@ -228,7 +230,7 @@ def _check_teacher(teacher: nn.Module | None, model: nn.Module) -> None:
             "model that it is made for), so there is nothing to learn from it. Give a copy as "
             "teacher, made before: copy.deepcopy(model)."
         )
-    sizes = [getattr(m.config, "vocab_size", None) for m in (teacher, model)]
+    sizes = [getattr(language_config(m), "vocab_size", None) for m in (teacher, model)]
     if sizes[0] != sizes[1]:
         raise GumlabError(
             f"The teacher knows {sizes[0]} tokens, the model {sizes[1]}: their predictions cannot "

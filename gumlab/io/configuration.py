@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, first_line
 from gumlab.feedforward import WIDTHS
 
 ADAPTER = "adapter_config.json"  # PEFT's
@@ -226,12 +226,6 @@ def has_vocabulary(folder: Path) -> bool:
     bool
     """
     return any(any(folder.glob(pattern)) for pattern in VOCABULARIES)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without a full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else "no reason given"
 
 
 def _check_plain_weights(settings: dict[str, Any], source: str) -> None:

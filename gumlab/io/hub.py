@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, first_line
 from gumlab.io.configuration import (
     ADAPTER,
     check_config,
-    first_line,
     has_vocabulary,
     read_config,
     read_object,

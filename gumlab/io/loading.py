@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError, first_line, unknown
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.io.bases import BASES, base_folder
 from gumlab.io.configuration import (
     build_config,
     check_config,
-    first_line,
     has_vocabulary,
     read_config,
     recorded_widths,

@@ -10,18 +10,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError
-from gumlab.feedforward import holds_adapters, neurons, width_field
+from gumlab.errors import GumlabError, first_line
+from gumlab.feedforward import FeedForward, check_values, holds_adapters, neurons, width_field
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import model_card
-from gumlab.io.record import CARD, write_record
+from gumlab.io.record import CARD, RECORD, write_record
+from gumlab.language import language_part, text_config
 from gumlab.removal import with_neurons
 
 LEFTOVER_AGE = 3600  # seconds after which what a killed save left is cleared away
@@ -60,15 +64,20 @@ def save(
     Raises
     ------
     GumlabError
-        If gates are on that remove neurons, if an adapter is not merged, if the folder cannot be
-        written or holds something else than a checkpoint, or if `pad` is asked for a model whose
-        config has no entry for the width.
+        Before anything is written: if gates are on that remove neurons, if an adapter is not
+        merged, if the folder cannot be written or holds something else than a checkpoint, if `pad`
+        is asked for a model whose config has no entry for the width, if model or tokenizer is none
+        of transformers', if the config is not what the model is, or if nothing could load the
+        widths (unequal ones under a head that is no language model's). If a part cannot be written,
+        it is named.
 
     Notes
     -----
     Equal widths load with plain transformers. Unequal widths are recorded as `per_layer_config` in
     config.json and load with `gumlab.load`, and so are widths for which the config has no entry
-    (BLOOM). The files' checksums go to gumlab.json; `gumlab.load` verifies them.
+    (BLOOM). Generation settings that transformers refuses to save are left out, with a warning.
+    A model with another head than a language model's is saved whole, for its own class. The files'
+    checksums go to gumlab.json; `gumlab.load` verifies them.
 
     The write is atomic: a killed save leaves the old folder or the new, and a hidden
     `.NAME-saving-*` beside it, which a save an hour later removes (where the system cannot exchange
@@ -76,41 +85,29 @@ def save(
     """
     from safetensors import SafetensorError
 
-    folder = Path(folder).expanduser()
     layers = neurons(model)
-    if holds_adapters(model):
-        raise GumlabError(
-            f"{type(model).__name__} holds an adapter of peft. Save the whole as one model, "
-            "gumlab.save(peft_model.merge_and_unload(), ...), or the adapter alone, "
-            "peft_model.save_pretrained(folder), to load it on the saved base model: "
-            "peft.PeftModel.from_pretrained(gumlab.load(base)[0], folder)."
-        )
+    _check_savable(model, tokenizer, layers)
+    folder, target = _place(folder)
     widths = [layer.width for layer in layers]
-    removed = sum(int((~mask).sum()) for mask in kept_by_gates(layers))
-    if removed:
-        raise GumlabError(
-            f"Gates are on that keep {sum(widths) - removed:,} of {sum(widths):,} neurons; a file "
-            "would hold the weights of all of them, without the gates. Save what was asked for: "
-            "small = gumlab.shrink(model, pruner.masks), or take the gates off: pruner.remove()."
-        )
     needs_padding = pad and len(set(widths)) > 1
     if needs_padding:
         model = with_neurons(model, [torch.arange(max(widths)) for _ in widths])
-    plain = _config_builds(model)
-    if pad and not plain:
+    form = _form(model)
+    if pad and not form.plain:
         raise GumlabError(
             f"The config of {type(model).__name__} has no entry for the feed-forward width, so "
             "plain transformers cannot build a narrower one. Save without pad, for gumlab.load."
         )
-    card = model_card(folder.name, widths, padded=needs_padding, plain=plain, notes=notes or {})
-
-    target = folder.resolve()  # a link stays a link
+    card = model_card(
+        folder.name,
+        widths,
+        padded=needs_padding,
+        loader=form.loader,
+        notes={} if notes is None else notes,
+    )
     fresh = _new_folder_beside(target)
     try:
-        model.save_pretrained(fresh, safe_serialization=True)
-        tokenizer.save_pretrained(fresh)
-        if not plain:
-            _record_widths(model, fresh)
+        _write(model, tokenizer, form, fresh)
         (fresh / CARD).write_text(card, encoding="utf-8")
         write_record(fresh)
         _make_readable(fresh)
@@ -125,6 +122,22 @@ def save(
     return folder
 
 
+def _place(folder: str | Path) -> tuple[Path, Path]:
+    """A folder to save to, and what is there behind links; GumlabError where none can be."""
+    if not isinstance(folder, str | os.PathLike):
+        raise GumlabError(f"The folder must be a path, got {folder!r:.60}.")
+    try:
+        folder = Path(folder).expanduser()
+        str(folder).encode("utf-8")  # as it stands in the card
+        target = folder.resolve()  # a link stays a link
+        check_free(target)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, not text, links in a circle
+        raise GumlabError(
+            f"Cannot write to {str(folder)!r:.60}: {first_line(error):.120}. Choose another folder."
+        ) from error
+    return folder, target
+
+
 def check_free(folder: Path) -> None:
     """Make sure before the work that `save` will not refuse a folder after it.
 
@@ -137,7 +150,7 @@ def check_free(folder: Path) -> None:
     GumlabError
         If the folder holds something else than a checkpoint, or cannot be written.
     """
-    if folder.is_dir() and not (folder / "config.json").exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()) and not _is_checkpoint(folder):
         raise GumlabError(
             f"{folder} holds files that are not a checkpoint; choose another folder or empty it."
         )
@@ -153,11 +166,259 @@ def check_free(folder: Path) -> None:
     raise GumlabError(f"Cannot write to {folder}: {obstacle}. Choose another folder.")
 
 
-def _config_builds(model: nn.Module) -> bool:
-    """Whether transformers builds these widths from the config alone; tried, without memory."""
-    with torch.device("meta"):
-        built = type(model)(copy.deepcopy(model.config))
-    return [layer.width for layer in neurons(built)] == [layer.width for layer in neurons(model)]
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a model's: many another program has a config.json too."""
+    try:
+        settings = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return (folder / RECORD).exists()
+    return isinstance(settings, dict) and not {"model_type", "architectures"}.isdisjoint(settings)
+
+
+def _check_savable(model: nn.Module, tokenizer: Any, layers: Sequence[FeedForward]) -> None:
+    """Raise GumlabError for a model or a tokenizer of which no file could be made, or a wrong one.
+
+    Wrong is one that holds the weights of all neurons where gates remove some.
+    """
+    check_values(layers)
+    if holds_adapters(model):
+        raise GumlabError(
+            f"{type(model).__name__} holds an adapter of peft. Save the whole as one model, "
+            "gumlab.save(peft_model.merge_and_unload(), ...), or the adapter alone, "
+            "peft_model.save_pretrained(folder), to load it on the saved base model: "
+            "peft.PeftModel.from_pretrained(gumlab.load(base)[0], folder)."
+        )
+    kept = kept_by_gates(layers)
+    removed = sum(int((~mask).sum()) for mask in kept)
+    if removed:
+        neurons_there = sum(len(mask) for mask in kept)
+        raise GumlabError(
+            f"Gates are on that keep {neurons_there - removed:,} of {neurons_there:,} neurons; a "
+            "file would hold the weights of all of them, without the gates. Save what was asked "
+            "for: small = gumlab.shrink(model, pruner.masks), or take the gates off: "
+            "pruner.remove()."
+        )
+    if not hasattr(type(model), "config_class"):
+        raise GumlabError(
+            f"gumlab.save writes models of transformers; {type(model).__name__} is none (it has no "
+            "config_class), so nothing would know how to load it. Save the transformers model in "
+            "it, or its weights alone: safetensors.torch.save_model(model, file)."
+        )
+    if isinstance(tokenizer, nn.Module) or not hasattr(tokenizer, "save_pretrained"):
+        raise GumlabError(
+            f"Expected the model's tokenizer, got {tokenizer!r:.60}. The order is model, "
+            "tokenizer, folder; the tokenizer is saved beside the weights."
+        )
+    for name, parameter in model.named_parameters():
+        if parameter.device.type == "meta":
+            raise GumlabError(
+                f"{name} is on the meta device: it has a shape and no numbers. Load the model "
+                "whole, without device_map, and save that."
+            )
+        if "_orig_mod" in name:
+            raise GumlabError(
+                f"A part of {type(model).__name__} is compiled ({name}), so that its weights have "
+                "names that nothing loads. Put the part itself back, its ._orig_mod, and save."
+            )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a model is written: its config, and what loads it."""
+
+    config: Any
+    plain: bool  # transformers builds these widths from the config alone
+    loader: str  # a function of the folder's name
+
+
+def _form(model: nn.Module) -> _Form:
+    """How a model is written; tried, without memory: what its config builds is compared with it.
+
+    Raises
+    ------
+    GumlabError
+        Where the config is not what the model is, or nothing could load the model.
+    """
+    kind = _library_class(model)
+    widths = [layer.width for layer in neurons(model)]
+    config = copy.deepcopy(model.config)
+    built = _built(kind, config)
+    field = width_field(model)
+    if _widths(built) != widths and len(set(widths)) == 1 and hasattr(text_config(config), field):
+        setattr(text_config(config), field, widths[0])  # it was edited by hand: the weights tell
+        built = _built(kind, config)
+    own_parts = _beside_the_config(model, built)
+    if own_parts and type(model) is kind:
+        raise GumlabError(
+            f"{type(model).__name__} holds weights that its class does not build "
+            f"({', '.join(own_parts[:3])}), so that loading would lose them. Take that part off, "
+            "or give the model a class of your own that makes it."
+        )
+    plain = _widths(built) == widths
+    if plain:
+        return _Form(config, plain, _plain_loader(model, kind, own_parts))
+    if own_parts or not _is_language_model(model, kind):
+        remedy = 'Save it with pad=True, or make the widths equal (scope="layer").'
+        if not hasattr(text_config(config), field):
+            remedy = f"Give its config an entry for the width ({field}), from which it is built."
+        raise GumlabError(
+            f"{type(model).__name__} of these widths ({', '.join(map(str, widths))}) could be "
+            "loaded by nothing: transformers builds the width that the config says, gumlab.load "
+            f"language models without other heads or parts. {remedy}"
+        )
+    return _Form(config, plain, "gumlab.load")
+
+
+def _library_class(model: nn.Module) -> type[nn.Module]:
+    """The class of transformers that a model is of, which builds it from its config alone."""
+    for kind in type(model).__mro__:
+        if kind.__module__.startswith("transformers.models."):
+            return kind
+    return type(model)
+
+
+def _built(kind: type[nn.Module], config: Any) -> nn.Module:
+    """What a config builds, without memory for its weights."""
+    try:
+        with torch.device("meta"):
+            return kind(copy.deepcopy(config))
+    except Exception as error:  # whatever the constructor raises, loading would too
+        raise GumlabError(
+            f"{kind.__name__} cannot be built from its config ({type(error).__name__}: "
+            f"{first_line(error)}), so nothing could load what is saved. Make the config say what "
+            "the model is."
+        ) from error
+
+
+def _widths(model: nn.Module) -> list[int]:
+    return [layer.width for layer in neurons(model)]
+
+
+def _beside_the_config(model: nn.Module, built: nn.Module) -> list[str]:
+    """The names of a model's weights that its config does not build: of a part of one's own.
+
+    Raises
+    ------
+    GumlabError
+        Where the config builds other weights than the model's, whatever the neurons.
+    """
+    nobody = torch.arange(0)
+    of_neurons = {
+        id(parameter) for layer in neurons(model) for parameter, _, _ in layer.places(nobody)
+    }
+    may_differ = {
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if id(parameter) in of_neurons
+    }
+    held = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    for name, weight in built.state_dict().items():
+        shape = tuple(weight.shape)
+        if name not in may_differ and held.get(name) != shape:
+            found = held.get(name, "no such weight")
+            raise GumlabError(
+                f"The config of {type(model).__name__} says {shape} for {name}, the model holds "
+                f"{found}: what is saved would not load. Make the config say what the model is "
+                "(its vocab_size, hidden_size, number of layers)."
+            )
+    return sorted(held.keys() - built.state_dict().keys())
+
+
+def _plain_loader(model: nn.Module, kind: type[nn.Module], own_parts: list[str]) -> str:
+    """The function of transformers that loads a model whole."""
+    if own_parts or not kind.__module__.startswith("transformers."):
+        return f"{type(model).__name__}.from_pretrained"
+    if _is_registered(model, kind):
+        return "transformers.AutoModelForCausalLM.from_pretrained"
+    return f"transformers.{kind.__name__}.from_pretrained"
+
+
+def _is_language_model(model: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether it is what `gumlab.load` loads: a language model, which may also see or hear."""
+    sees_or_hears = bool(language_part(model)) and model.get_output_embeddings() is not None
+    return sees_or_hears or _is_registered(model, kind)
+
+
+def _is_registered(model: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a class is what AutoModelForCausalLM makes of a model's config."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    return kind is MODEL_FOR_CAUSAL_LM_MAPPING.get(type(model.config), None)
+
+
+def _write(model: nn.Module, tokenizer: Any, form: _Form, folder: Path) -> None:
+    """Write config, generation settings, tokenizer and weights, the small before the large."""
+    from transformers import GenerationConfig
+
+    shell = copy.copy(model)  # the same weights; what is set here, the model does not see
+    shell.config = form.config
+    with _named("The config", "It holds what a model is, as numbers, text and lists."):
+        form.config.save_pretrained(folder)
+    if model.can_generate():
+        settings = model.generation_config or GenerationConfig.from_model_config(form.config)
+        shell.generation_config = _savable(settings, folder)
+    with _named("The tokenizer", "Give the one that belongs to the model, whole."):
+        tokenizer.save_pretrained(folder)
+    with _named("The model", "Is it whole, in memory, and in one process?"):
+        shell.save_pretrained(folder, safe_serialization=True)
+    if not form.plain:
+        _record_widths(model, folder)
+
+
+@contextmanager
+def _named(what: str, advice: str) -> Iterator[None]:
+    """Turns whatever a part's own save raises into one sentence that names the part."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError):  # of the disk: said by `save`
+        raise
+    except Exception as error:  # tokenizers and configs of many kinds, and as many errors
+        raise GumlabError(
+            f"{what} cannot be saved ({type(error).__name__}: {first_line(error)}). {advice} "
+            "Nothing half-written is left."
+        ) from error
+
+
+def _savable(settings: Any, folder: Path) -> Any:
+    """Generation settings as transformers agrees to save them; a warning says what is left out."""
+    try:
+        settings.save_pretrained(folder)
+        return settings
+    except (ValueError, TypeError):
+        kept = type(settings)()
+    left_out = {}
+    for name, value in vars(settings).items():
+        default = getattr(kept, name, None)
+        same = type(value) is type(default) and value == default
+        if not name.startswith("_") and not same:
+            left_out[name] = value
+    added = list(left_out)
+    while added:  # until no other fits what is there: one may be allowed by another
+        added = [name for name, value in left_out.items() if _takes(kept, name, value)]
+        for name in added:
+            del left_out[name]
+    listed = ", ".join(f"{name}={value!r:.40}" for name, value in left_out.items())
+    warnings.warn(
+        f"generation_config.json is saved without {listed}: transformers refuses to save that "
+        "beside the other settings. The model in memory keeps it.",
+        stacklevel=4,
+    )
+    return kept
+
+
+def _takes(settings: Any, name: str, value: Any) -> bool:
+    """Give generation settings one more, if they can still be saved with it."""
+    trial = copy.copy(settings)
+    setattr(trial, name, value)
+    try:
+        trial.validate(strict=True)
+        trial.to_json_string()
+    except (ValueError, TypeError):
+        return False
+    setattr(settings, name, value)
+    return True
 
 
 def _record_widths(model: nn.Module, folder: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, first_line
 
 TENSOR = "tensor"  # {"tensor": key} stands in the JSON for the tensor stored under that key
 
@@ -24,13 +24,27 @@ def save_state(state: dict[str, Any], path: str | Path) -> None:
         Tensors, numbers, text, None, and lists, tuples and dicts of them.
     path : str or Path
         The file; it appears whole or not at all.
+
+    Raises
+    ------
+    GumlabError
+        Where the state holds something else, or the file cannot be written.
     """
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     plain = _without_tensors(state, tensors)
     half = path.with_suffix(".half")
-    save_file(tensors, half, {"state": json.dumps(plain)})
-    half.replace(path)
+    try:
+        save_file(tensors, half, {"state": json.dumps(plain)})
+        half.replace(path)
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise GumlabError(
+            f"Could not save a state to {path}: {first_line(error)}. Expected tensors, numbers, "
+            "text and lists of them, and a folder that can be written. Nothing half-written is "
+            "left."
+        ) from error
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def load_state(path: str | Path) -> dict[str, Any]:

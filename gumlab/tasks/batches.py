@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_whole
+from gumlab.language import check_reads_text, language_config
 from gumlab.tasks import Example
 from gumlab.tasks._tokens import check_tokenizer, targets_of, tokens_of
 from gumlab.tasks.own import examples_in
@@ -345,5 +346,6 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def context_length(model: nn.Module) -> int:
-    """The longest sequence the model takes, in tokens."""
-    return int(getattr(model.config, "max_position_embeddings", 1024))
+    """The longest sequence the model takes, in tokens; GumlabError where it reads no text."""
+    check_reads_text(model)
+    return int(getattr(language_config(model), "max_position_embeddings", 1024))
