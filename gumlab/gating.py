@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -65,6 +66,7 @@ class Gate:
         self.mask = torch.ones(layer.width, dtype=torch.bool, device=layer.device)
         self.passed = False
         layer.proj.register_forward_pre_hook(self)
+        _forget_compiled()
 
     @property
     def original_mask(self) -> Tensor:
@@ -175,6 +177,12 @@ def remove_gates(model: nn.Module) -> None:
     """Take every gate off a model, whoever put it there, and what follows its activations."""
     for module in model.modules():
         _take_off(module, lambda hook: isinstance(hook, Gate | RunningGrams | FeedsNobody))
+
+
+def _forget_compiled() -> None:
+    """Have compiled models compiled anew: their code does not look for a hook where none was."""
+    if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import takes seconds
+        torch.compiler.reset()
 
 
 def _take_off(module: nn.Module, which: Callable[[Any], bool]) -> None:
