@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +15,15 @@ from tqdm.auto import tqdm
 from gumlab.errors import GumlabError, check_number, check_whole, unknown
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
-from gumlab.tasks.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
+from gumlab.tasks.batches import (
+    IGNORED,
+    context_length,
+    encode,
+    evaluating,
+    memory_guard,
+    shuffled,
+    token_losses,
+)
 
 PRECISIONS = ("bf16", "fp32")
 
@@ -114,7 +122,7 @@ def train(
     ce_weight, kd_weight, temperature : float
         Of the distillation.
     seed : int
-        Of the order of the examples.
+        Of the order of the examples, and of dropout; the caller's random state stays as it is.
     record : int, optional
         Keep the pruner's masks and scores in the history every so many steps.
     precision : {"bf16", "fp32"}, optional
@@ -143,19 +151,11 @@ def train(
     check_number("temperature", temperature, above=0)
     if record is not None:
         check_whole("record", record)
+    _check_model(model, pruner, steps)
+    examples = task.split("train") if isinstance(task, Task) else task
     if teacher is not None:
         _check_teacher(teacher, model)
-    if pruner is not None and pruner.model not in model.modules():
-        raise GumlabError(
-            "The pruner was made for another model than the one to train, which it would leave "
-            "dense; give both the same one."
-        )
-    if pruner is not None and (pruner.steps != steps or pruner.step_count):
-        raise GumlabError(
-            f"The pruner was made for {pruner.steps} steps and has done {pruner.step_count}; this "
-            f"run has {steps}. Make a fresh one: Pruner(model, ..., steps={steps})."
-        )
-    examples = task.split("train") if isinstance(task, Task) else task
+        _check_context(teacher, model, tokenizer, examples)
     autocast = in_precision(model, precision)
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -167,9 +167,9 @@ def train(
     history = History()
     good = _Copy(model, step=0)
     began = time.perf_counter()
-    model.train()
+    optimizer.zero_grad(set_to_none=True)  # what an earlier backward pass left
     bar = tqdm(total=steps, disable=not progress, unit="step", leave=False)
-    with bar, memory_guard(batch_size):
+    with bar, memory_guard(batch_size), _training(model, seed):
         for batch in shuffled(model, tokenizer, examples, batch_size, steps, seed):
             labels = batch.pop("labels")
             with autocast:
@@ -194,9 +194,40 @@ def train(
                 history.frames.append(Frame.of(pruner))
             bar.update()
             bar.set_postfix(loss=history.losses[-1], kept=history.kept[-1], refresh=False)
-    model.eval()
     history.seconds = time.perf_counter() - began
     return history
+
+
+@contextmanager
+def _training(model: nn.Module, seed: int) -> Iterator[None]:
+    """Training mode with dropout by `seed`; then eval mode, and the caller's random state."""
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        model.train()
+        try:
+            yield
+        finally:
+            model.eval()
+
+
+def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
+    """Raise GumlabError for a model that cannot learn, or that is not the pruner's."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise GumlabError(
+            "Every weight of the model is frozen (requires_grad=False): there is nothing to train. "
+            "Unfreeze some: model.requires_grad_(True)."
+        )
+    if pruner is not None and pruner.model not in model.modules():
+        raise GumlabError(
+            "The pruner was made for another model than the one to train, which it would leave "
+            "dense; give both the same one."
+        )
+    if pruner is not None and (pruner.steps != steps or pruner.step_count):
+        raise GumlabError(
+            f"The pruner was made for {pruner.steps} steps and has done {pruner.step_count}; this "
+            f"run has {steps}. Make a fresh one: Pruner(model, ..., steps={steps})."
+        )
 
 
 def _check_teacher(teacher: nn.Module, model: nn.Module) -> None:
@@ -206,6 +237,28 @@ def _check_teacher(teacher: nn.Module, model: nn.Module) -> None:
         raise GumlabError(
             f"The teacher knows {sizes[0]} tokens, the model {sizes[1]}: their predictions cannot "
             "be compared. Take a teacher with the same tokenizer."
+        )
+    own = set(model.parameters())
+    shared = [name for name, weight in teacher.named_parameters() if weight in own]
+    if any(teacher.get_parameter(name).requires_grad for name in shared):
+        raise GumlabError(
+            f"The teacher shares weights with the model ({shared[0]}), so it would change along "
+            "with its student. Take a copy made before: teacher = copy.deepcopy(model)."
+        )
+
+
+def _check_context(
+    teacher: nn.Module, model: nn.Module, tokenizer: Any, examples: Sequence[Example]
+) -> None:
+    """Raise GumlabError where an example is longer than the teacher's context."""
+    context = context_length(teacher)
+    if context >= context_length(model):
+        return
+    longest = max(len(ids) for ids, _ in encode(tokenizer, examples, context_length(model)))
+    if longest > context:
+        raise GumlabError(
+            f"The teacher takes {context} tokens, and the longest example has {longest}. Take a "
+            "teacher with a longer context, or shorter examples."
         )
 
 
