@@ -7,6 +7,7 @@ teachers, seeds, and a Trainer's checkpoints.
 from __future__ import annotations
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -80,7 +81,9 @@ def compiled_parts(model):
 
 
 @pytest.fixture
-def _dynamo():
+def _dynamo(monkeypatch):
+    # torch's trace of a compilation is long, and pytest would format every line of it
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -88,6 +91,7 @@ def _dynamo():
 
 @pytest.mark.usefixtures("_dynamo")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.* should not be instantiated")
 class TestCompiled:
     """Hooks put on a compiled and used model are not seen (pytorch/pytorch 117758)."""
 
