@@ -8,6 +8,7 @@ the memory of one, and `RunningGrams` follows a model that trains.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -531,6 +532,8 @@ class RunningGrams:
         G of each layer, (N, N) float32.
     step : int
         The step at hand, from 0; the owner advances it.
+    heard : set of int
+        The layers that were added to at this step.
     """
 
     def __init__(
@@ -551,6 +554,7 @@ class RunningGrams:
             for g in gates
         ]
         self._generator = torch.Generator().manual_seed(seed)
+        self.heard: set[int] = set()
         self._rows: Tensor | None = None  # the drawn tokens of the batch that runs
         self._added: set[int] = set()  # the layers that this forward pass was added of
         self._added_at = -1
@@ -564,21 +568,13 @@ class RunningGrams:
         """True at the steps that add to the sums."""
         return self.step % self.every == 0
 
-    @property
-    def missed(self) -> bool:
-        """True where this step is due, and no forward pass was seen."""
-        return self.due and self._added_at != self.step
-
     def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         """Draw this forward pass's tokens; called by the model before it."""
         self._rows = None
         self._added = set()
         if not (self.due and model.training and torch.is_grad_enabled()):
             return
-        mask = kwargs.get("attention_mask")
-        if mask is None:
-            mask = torch.ones_like(kwargs["input_ids"] if "input_ids" in kwargs else args[0])
-        real = mask.flatten().nonzero().flatten()
+        real = _attention(model, args, kwargs).flatten().nonzero().flatten()
         count = math.ceil(self.tokens * len(real))
         chosen = torch.randperm(len(real), generator=self._generator)[:count]
         self._rows = real[chosen.to(real.device)]
@@ -589,8 +585,14 @@ class RunningGrams:
         # gradient checkpointing runs a layer again in the backward pass: it counts once
         if self._rows is not None and i not in self._added:
             self._added.add(i)
+            self.heard.add(i)
             rows = h.flatten(0, -2)[self._rows].float()  # (drawn tokens, N)
             self.sums[i].addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
+
+    def advance(self) -> None:
+        """The step at hand is done."""
+        self.step += 1
+        self.heard = set()
 
     def cut(self, indices: Sequence[Tensor]) -> None:
         """Follow layers that now hold only their neurons `indices`, (k,) each."""
@@ -617,6 +619,33 @@ class RunningGrams:
         """Follow the model no longer, and let the sums go."""
         self._handle.remove()
         self.sums = []
+
+
+def _attention(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+    """The attention mask (B, T) that a forward pass is called with, all ones where it has none."""
+    given = kwargs
+    if args:
+        given = inspect.signature(model.forward).bind(*args, **kwargs).arguments | kwargs
+    tokens = given.get("input_ids")
+    if tokens is None:
+        tokens = given.get("inputs_embeds")
+    if tokens is None:
+        raise GumlabError(
+            "The running Gram sums need to know the tokens of a forward pass: call the model with "
+            "input_ids or inputs_embeds, and attention_mask where there is padding."
+        )
+    mask = given.get("attention_mask")
+    if mask is None:
+        return tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+    count = tokens.shape[1]
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.shape[1] < count:
+        found = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise GumlabError(
+            f"The running Gram sums tell padding from tokens by an attention_mask (B, T), here "
+            f"{tuple(tokens.shape[:2])}, got {found}. Give the one by token, or take a method "
+            "without Gram sums."
+        )
+    return mask[:, -count:]  # what stands before belongs to a cache
 
 
 class FeedsNobody:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import FeedsNobody, RunningGrams
+from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.selection import check_masks
 
@@ -65,6 +67,7 @@ class Gate:
         self.mask = torch.ones(layer.width, dtype=torch.bool, device=layer.device)
         self.passed = False
         layer.proj.register_forward_pre_hook(self)
+        _forget_compiled()
 
     @property
     def original_mask(self) -> Tensor:
@@ -85,14 +88,29 @@ class Gate:
     def __call__(self, proj: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (h,) = inputs
         self.passed = True
+        if self.mask.device != h.device:
+            self._move(h.device)
         training = proj.training and torch.is_grad_enabled()
         if self.watch is not None and training:
             self.watch(h.detach())
         mask = self.mask.to(h.dtype)
         if self.score is not None and training:
+            if h.dtype == torch.float16:
+                raise GumlabError(
+                    "float16 needs a loss scale, which would reach the scores that learn by the "
+                    'gates. Take autocast in bfloat16, or gradient="neuron" after '
+                    "scaler.unscale_(optimizer)."
+                )
             score = self.score if len(mask) == self.size else self.score[self.origin]
             return (_StraightThrough.apply(h, score, mask),)
         return (h * mask,)
+
+    def _move(self, device: torch.device) -> None:
+        """Follow a model that went to another device; a run that has begun cannot."""
+        if self.score is not None or self.watch is not None:
+            raise moved(self.mask.device, device)
+        self.mask = self.mask.to(device)
+        self.origin = self.origin.to(device)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle of the model takes along: the mask, and no tie to the run."""
@@ -175,6 +193,21 @@ def remove_gates(model: nn.Module) -> None:
     """Take every gate off a model, whoever put it there, and what follows its activations."""
     for module in model.modules():
         _take_off(module, lambda hook: isinstance(hook, Gate | RunningGrams | FeedsNobody))
+
+
+def moved(before: torch.device, now: torch.device) -> GumlabError:
+    """The error to raise where a model went to another device than its pruner's."""
+    return GumlabError(
+        f"The model is on {now}, but was on {before} when its Pruner was made, whose scores and "
+        "sums are still there. Move the model first, then make the Pruner (a Trainer moves it to "
+        "its args.device)."
+    )
+
+
+def _forget_compiled() -> None:
+    """Have compiled models compiled anew: their code does not look for a hook where none was."""
+    if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import takes seconds
+        torch.compiler.reset()
 
 
 def _take_off(module: nn.Module, which: Callable[[Any], bool]) -> None:

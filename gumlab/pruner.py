@@ -14,7 +14,7 @@ from gumlab import rules, scoring, selection
 from gumlab.collecting import RunningGrams, averaged, check_running
 from gumlab.errors import GumlabError, check_whole
 from gumlab.feedforward import check_in_place, neurons
-from gumlab.gating import Gate, remove_gates
+from gumlab.gating import Gate, moved, remove_gates
 from gumlab.gram import twin_pairs
 from gumlab.removal import check_optimizers, cut_pays, cut_to_gates
 from gumlab.rules import Moment, Rule, SeenGram
@@ -218,7 +218,10 @@ class Pruner:
                 "Pruner was made for the same model since, or its gates were taken off. Make this "
                 "one anew, and train with the newest."
             )
+        self._check_device()
         self._check_passed()
+        self._check_gradients()
+        self._check_heard()
         if self.cut and not self.frozen:
             check_optimizers(self.layers, optimizers)
         self.step_count += 1
@@ -232,7 +235,7 @@ class Pruner:
         if gram is not None and self.twin_filter is not None:
             self._find_twins(gram, self.twin_filter)
         if self.grams is not None:
-            self.grams.step += 1
+            self.grams.advance()
         self._put_in_force(self._chosen(kept_now))
         if self.freeze and self.step_count >= self.end * self.steps:
             self._freeze()
@@ -352,6 +355,12 @@ class Pruner:
             if self.twin_filter is not None:
                 self._find_twins(self._seen_gram, self.twin_filter)
 
+    def _check_device(self) -> None:
+        """Raise GumlabError where the model moved and the scores stayed."""
+        for layer, score in zip(self.layers, self.scores, strict=True):
+            if layer.device != score.device:
+                raise moved(score.device, layer.device)
+
     def _check_passed(self) -> None:
         """Raise GumlabError where gradients came from a forward pass that left the gates out."""
         if self.removed:
@@ -363,14 +372,35 @@ class Pruner:
         if trained and escaped:
             raise GumlabError(
                 f"The forward pass did not go through the gates of {', '.join(escaped[:3])}, so "
-                "nothing is pruned. A model that was compiled and used before does not see them: "
-                "make the Pruner first, then torch.compile(model); or train the model itself."
+                "nothing is pruned. Call pruner.step() once after each loss.backward(), and train "
+                "the model itself: no copy of it, no graph that was captured before the Pruner was "
+                "made, no module in the place of one of its own."
             )
-        if trained and self.grams is not None and self.grams.missed and not self.frozen:
+
+    def _check_gradients(self) -> None:
+        """Raise GumlabError at the second step for gradients that are all 0: it comes too late.
+
+        Not at the first: a head that begins as zeros gives none there.
+        """
+        if self.step_count != 1 or getattr(self.rule, "gradient", None) != "neuron":
+            return
+        gradients = [layer.proj.weight.grad for layer in self.layers]
+        if not any(gradient is None or gradient.any() for gradient in gradients):
             raise GumlabError(
-                "The running Gram sums saw nothing of this step's forward pass. Train in training "
-                "mode, model.train(), and call the model that the Pruner was made of (of a peft "
-                "model: Pruner(peft_model, ...))."
+                "All gradients of the layers are 0, so the scores learn nothing. Call "
+                "pruner.step() after loss.backward() and before optimizer.zero_grad()."
+            )
+
+    def _check_heard(self) -> None:
+        """Raise GumlabError where the Gram sums of this step lack a layer."""
+        if self.frozen or self.grams is None or not self.grams.due:
+            return
+        missed = [gate.layer.name for i, gate in enumerate(self.gates) if i not in self.grams.heard]
+        if missed:
+            raise GumlabError(
+                f"The running Gram sums have nothing of {', '.join(missed[:3])} at this step: they "
+                "follow the forward passes of the whole model, in training mode. Call "
+                "model.train(), and model(...) itself for the loss, not a part of it."
             )
 
     def _fresh_grams(self) -> Callable[[int], SeenGram] | None:
@@ -410,7 +440,14 @@ class Pruner:
                 f"The rule {type(self.rule).__name__} gave scores of shapes {shapes}; expected one "
                 f"number per neuron, a list of tensors of shapes {wanted}."
             )
-        selection.check_scores(scores)
+        try:
+            selection.check_scores(scores)
+        except GumlabError as error:
+            raise GumlabError(
+                f"{error} In training that comes of a loss or gradient that is not finite: where "
+                "optimizer.step() is left out for it, leave out pruner.step() too; the scores are "
+                "lost, so go on from the pruner's last state_dict."
+            ) from error
         return scores
 
     def _find_twins(self, gram: Callable[[int], SeenGram], threshold: float) -> None:

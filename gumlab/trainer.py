@@ -15,6 +15,19 @@ from gumlab.pruner import Pruner
 from gumlab.removal import cut_layer
 
 STATE_FILE = "pruner.safetensors"
+NOTE_FILE = "PRUNING.md"
+NOTE = """# A checkpoint of a run that prunes
+
+At step {step} of {steps} the masks keep {kept} of {total} neurons. The weights here are of before
+the masks: all the neurons, or with cut=True those left, so by itself this is **not the pruned
+model**. The masks are in `{state}`, over the neurons here. To go on with the run, resume from this
+folder. For the pruned model at this step:
+
+    from gumlab.io.states import load_state
+
+    masks = load_state("FOLDER/{state}")["masks"]
+    small = gumlab.shrink(model, masks)  # model: loaded from here
+"""
 
 
 class PruningCallback(TrainerCallback):
@@ -40,8 +53,12 @@ class PruningCallback(TrainerCallback):
     Notes
     -----
     Of several processes, one pruner each, all keep the same neurons; a pruner with cut=True takes
-    one process. A Trainer that was killed while it saved leaves a checkpoint it cannot resume from:
-    the newest that holds `pruner.safetensors`, which comes last, is whole; give it by path.
+    one process. Weights that a Trainer writes on the way, and with `save_model` behind it, are the
+    dense ones: a checkpoint says so in its `PRUNING.md`; the pruned model is
+    `gumlab.shrink(model, pruner.masks)`.
+
+    A Trainer that was killed while it saved leaves a checkpoint it cannot resume from: the newest
+    that holds `pruner.safetensors`, which comes last, is whole; give it by path.
     """
 
     def __init__(self, pruner: Pruner, resume_from: str | Path | None = None) -> None:
@@ -99,7 +116,17 @@ class PruningCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the pruner's state into the checkpoint that the Trainer has just written."""
         if state.is_world_process_zero:
-            save_state(self.pruner.state_dict(), _checkpoint(args, state) / STATE_FILE)
+            pruner = self.pruner
+            folder = _checkpoint(args, state)
+            note = NOTE.format(
+                step=pruner.step_count,
+                steps=pruner.steps,
+                kept=sum(int(mask.sum()) for mask in pruner.masks),
+                total=sum(gate.size for gate in pruner.gates),
+                state=STATE_FILE,
+            )
+            (folder / NOTE_FILE).write_text(note, encoding="utf-8")
+            save_state(pruner.state_dict(), folder / STATE_FILE)
 
     def __repr__(self) -> str:
         return f"PruningCallback({self.pruner!r})"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +17,15 @@ from gumlab.gating import Gate
 from gumlab.language import check_head, language_config
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
-from gumlab.tasks.batches import IGNORED, evaluating, memory_guard, shuffled, token_losses
+from gumlab.tasks.batches import (
+    IGNORED,
+    context_length,
+    encode,
+    evaluating,
+    memory_guard,
+    shuffled,
+    token_losses,
+)
 
 PRECISIONS = ("bf16", "fp32")
 
@@ -116,7 +124,7 @@ def train(
     ce_weight, kd_weight, temperature : float
         Of the distillation.
     seed : int
-        Of the order of the examples.
+        Of the order of the examples, and of dropout; the caller's random state stays as it is.
     record : int, optional
         Keep the pruner's masks and scores in the history every so many steps.
     precision : {"bf16", "fp32"}, optional
@@ -146,19 +154,11 @@ def train(
     check_number("temperature", temperature, above=0)
     if record is not None:
         check_whole("record", record)
-    _check_trainable(model)
-    _check_teacher(teacher, model)
-    if pruner is not None and pruner.model not in model.modules():
-        raise GumlabError(
-            "The pruner was made for another model than the one to train, which it would leave "
-            "dense; give both the same one."
-        )
-    if pruner is not None and (pruner.steps != steps or pruner.step_count):
-        raise GumlabError(
-            f"The pruner was made for {pruner.steps} steps and has done {pruner.step_count}; this "
-            f"run has {steps}. Make a fresh one: Pruner(model, ..., steps={steps})."
-        )
+    _check_model(model, pruner, steps)
     examples = task.split("train") if isinstance(task, Task) else task
+    if teacher is not None:
+        _check_teacher(teacher, model)
+        _check_context(teacher, model, tokenizer, examples)
     autocast = in_precision(model, precision)
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -170,9 +170,9 @@ def train(
     history = History()
     good = _Copy(model, step=0)
     began = time.perf_counter()
-    model.train()
+    optimizer.zero_grad(set_to_none=True)  # what an earlier backward pass left
     bar = tqdm(total=steps, disable=not progress, unit="step", leave=False)
-    with bar, memory_guard(batch_size):
+    with bar, memory_guard(batch_size), _training(model, seed):
         for batch in shuffled(model, tokenizer, examples, batch_size, steps, seed):
             labels = batch.pop("labels")
             with autocast:
@@ -197,17 +197,29 @@ def train(
                 history.frames.append(Frame.of(pruner))
             bar.update()
             bar.set_postfix(loss=history.losses[-1], kept=history.kept[-1], refresh=False)
-    model.eval()
     history.seconds = time.perf_counter() - began
     return history
 
 
-def _check_trainable(model: nn.Module) -> None:
-    """Raise GumlabError where every weight is frozen, or an adapter would go past a gate."""
+@contextmanager
+def _training(model: nn.Module, seed: int) -> Iterator[None]:
+    """Training mode with dropout by `seed`; then eval mode, and the caller's random state."""
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        model.train()
+        try:
+            yield
+        finally:
+            model.eval()
+
+
+def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
+    """Raise GumlabError for a model that cannot learn or is not the pruner's, or an odd adapter."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise GumlabError(
             "Every weight of the model is frozen (requires_grad=False), so nothing would be "
-            "trained. Unfreeze some: parameter.requires_grad_(True); of an adapter: "
+            "trained. Unfreeze some: model.requires_grad_(True); of an adapter: "
             "peft.PeftModel.from_pretrained(..., is_trainable=True)."
         )
     for name, module in model.named_modules():
@@ -218,23 +230,47 @@ def _check_trainable(model: nn.Module) -> None:
                 "removes: it would learn from what is to go. Shrink first, "
                 "small = gumlab.shrink(model, masks), and put the adapter on the smaller model."
             )
-
-
-def _check_teacher(teacher: nn.Module | None, model: nn.Module) -> None:
-    """Raise GumlabError for a teacher that gives other tokens than its student, or learns too."""
-    if teacher is None:
-        return
-    if teacher in model.modules() or model in teacher.modules():
+    if pruner is not None and pruner.model not in model.modules():
         raise GumlabError(
-            "The teacher and the model to train are one and the same (an adapter is put into the "
-            "model that it is made for), so there is nothing to learn from it. Give a copy as "
-            "teacher, made before: copy.deepcopy(model)."
+            "The pruner was made for another model than the one to train, which it would leave "
+            "dense; give both the same one."
         )
+    if pruner is not None and (pruner.steps != steps or pruner.step_count):
+        raise GumlabError(
+            f"The pruner was made for {pruner.steps} steps and has done {pruner.step_count}; this "
+            f"run has {steps}. Make a fresh one: Pruner(model, ..., steps={steps})."
+        )
+
+
+def _check_teacher(teacher: nn.Module, model: nn.Module) -> None:
+    """Raise GumlabError for a teacher that gives other tokens than its student."""
     sizes = [getattr(language_config(m), "vocab_size", None) for m in (teacher, model)]
     if sizes[0] != sizes[1]:
         raise GumlabError(
             f"The teacher knows {sizes[0]} tokens, the model {sizes[1]}: their predictions cannot "
             "be compared. Take a teacher with the same tokenizer."
+        )
+    own = set(model.parameters())
+    shared = [name for name, weight in teacher.named_parameters() if weight in own]
+    if any(teacher.get_parameter(name).requires_grad for name in shared):
+        raise GumlabError(
+            f"The teacher shares weights with the model ({shared[0]}), so it would change along "
+            "with its student. Take a copy made before: teacher = copy.deepcopy(model)."
+        )
+
+
+def _check_context(
+    teacher: nn.Module, model: nn.Module, tokenizer: Any, examples: Sequence[Example]
+) -> None:
+    """Raise GumlabError where an example is longer than the teacher's context."""
+    context = context_length(teacher)
+    if context >= context_length(model):
+        return
+    longest = max(len(ids) for ids, _ in encode(tokenizer, examples, context_length(model)))
+    if longest > context:
+        raise GumlabError(
+            f"The teacher takes {context} tokens, and the longest example has {longest}. Take a "
+            "teacher with a longer context, or shorter examples."
         )
 
 

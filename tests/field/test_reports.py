@@ -475,18 +475,6 @@ class TestCheckpointing:
 class TestEscapes:
     """A compiled model ignores its gates while the run reports pruning (pytorch/pytorch 117758)."""
 
-    def test_compiled_and_used_before_is_noticed_at_the_first_step(self, gpt2):
-        compiled = torch.compile(gpt2, backend="eager")
-        compiled(torch.arange(4, 20)[None])
-        gpt2.train()
-        by = torch.arange(4, 36).view(2, 16)
-        compiled(input_ids=by, labels=by)
-        pruner = gl.Pruner(gpt2, "magnitude", 0.5, 4)
-        with pytest.raises(gl.GumlabError, match=r"did not go through the gates of .*h\.0\.mlp"):
-            by_hand(gpt2, pruner, 4, compiled)
-        assert pruner.step_count == 0
-        torch._dynamo.reset()
-
     def test_compiled_after_the_pruner_is_pruned_as_uncompiled(self, gpt2):
         other = copy.deepcopy(gpt2)
         pruner, alone = (gl.Pruner(m, "magnitude", 0.5, 6) for m in (gpt2, other))
