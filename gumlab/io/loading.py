@@ -195,7 +195,7 @@ def _find(name: str | Path) -> Path:
 def _is_near_a_built_in(name: str) -> bool:
     """Whether a name without an owner is meant for a built-in model, not for the hub."""
     return (
-        name.startswith(("tiny", "smollm2-"))
+        name.startswith(("tiny", "smollm"))
         or "." in name
         or bool(difflib.get_close_matches(name.lower(), [*BUILT_IN, *BASES], cutoff=NEAR))
     )

@@ -6,6 +6,7 @@ huggingface/peft 1746, huggingface/transformers 23401, vllm-project/llm-compress
 from __future__ import annotations
 
 import copy
+import functools
 import json
 
 import peft
@@ -311,6 +312,11 @@ class TestWhatTakesAnAdaptedModel:
         assert train(student, tokenizer, steps=1, teacher=teacher, ce_weight=0, kd_weight=1)[0] > 0
 
 
+def past_the_hooks(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What a block of Llama returns, by a call that no hook of its output projection sees."""
+    return block.down_proj.forward(block.act_fn(block.gate_proj(x)) * block.up_proj(x))
+
+
 class TestPruningWhileAnAdapterTrains:
     """All weights are frozen but the adapter's (kinds 03 and 16)."""
 
@@ -407,16 +413,15 @@ class TestPruningWhileAnAdapterTrains:
             pruner.step()
         assert pruner.step_count == 0
 
-    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
     def test_a_forward_pass_past_the_gates_is_noticed_though_the_weights_are_frozen(self):
         model = with_lora("llama", maps=False).train()
-        compiled = torch.compile(model, backend="eager")
-        compiled(input_ids=IDS, labels=IDS).loss.backward()
         pruner = gl.Pruner(model, "magnitude", 0.5, 8)
-        compiled(input_ids=IDS, labels=IDS).loss.backward()
+        for layer in neurons(model):
+            block = model.get_submodule(layer.name)
+            block.forward = functools.partial(past_the_hooks, block)
+        model(input_ids=IDS, labels=IDS).loss.backward()
         with pytest.raises(gl.GumlabError, match="did not go through the gates"):
             pruner.step()
-        torch._dynamo.reset()
 
     @pytest.mark.parametrize("how", ["in eval mode", "past the model's own call"])
     def test_gram_sums_that_saw_nothing_are_noticed(self, how, gpt2):

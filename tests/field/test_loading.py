@@ -541,7 +541,7 @@ class TestTheHub:
         [
             ("model.safetensors", "is a file; a model is a folder.*Give the folder's path"),
             ("config.json", "is a file; a model is a folder.*Give the folder's path"),
-            ("model.gguf", r"is a file of llama\.cpp"),
+            ("model.gguf", "is not a GGUF file"),
             ("model.onnx", "is a file of ONNX"),
             ("pytorch_model.bin", "is pickled, and gumlab never unpickles"),
         ],

@@ -115,7 +115,7 @@ class TestPrecision:
             got, want = (gl.score(model, method) for model in (rough, exact))
         else:  # the same activations for both: only the weights' own part is compared
             statistics = torch.ones(512)
-            fake = type("Statistics", (), {"energy": statistics})
+            fake = type("Statistics", (), {"energy": statistics, "currency": None})
             got, want = (
                 [gl.scoring.wanda(n, fake) for n in neurons(model)] for model in (rough, exact)
             )

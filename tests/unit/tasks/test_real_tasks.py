@@ -390,8 +390,8 @@ def test_what_running_text_cannot_do_is_said(tokenizer, task):
     with pytest.raises(gl.GumlabError, match="Running text has no prompts to generate from"):
         generate(model, tokenizer, corpus(2))
     text = Task("text", "perplexity", test=corpus(2))
-    for stride in (0, CONTEXT):
-        with pytest.raises(gl.GumlabError, match=f"stride must be 1 to {CONTEXT - 1}"):
+    for stride, what in ((0, "a whole number, 1 or more"), (CONTEXT, f"1 to {CONTEXT - 1}")):
+        with pytest.raises(gl.GumlabError, match=f"stride must be {what}"):
             gl.evaluate(model, tokenizer, text, stride=stride)
     with pytest.raises(gl.GumlabError, match="stride is for running text; task 'tiny' has prom"):
         gl.evaluate(model, tokenizer, task, stride=3)
