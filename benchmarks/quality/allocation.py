@@ -52,7 +52,7 @@ BLOCKS = 14  # of running text, for calibration
 TEST_BLOCKS = 8
 FLOOR = 0.1
 CURRENCY_OF = {"loss": "loss", "loss_scalar": "loss_scalar"}
-ONE_BUDGET = ("output", "standardised", "floor", "loss_scalar", "loss")
+OTHERS = ("standardised", "floor", "equal, loss")
 SCORES = ("greedy_obs", "wanda", "flap", "obs", "peak_to_peak", "magnitude", "random")
 
 
@@ -76,31 +76,28 @@ class Order:
 def orders(base: str, task: str, draws: range) -> list[Order]:
     """What is measured of a setting, the most telling first."""
     real = base == REAL
-    todo = []
-    for keep, draw in itertools.product(KEEPS, draws):
-        for score in SCORES:
-            todo += [
-                Order(base, task, draw, score, allocation, refit, keep)
-                for allocation in allocations(score)
-                for refit in refits(score, allocation, real)
-            ]
-    return todo
+    return [
+        Order(base, task, draw, score, allocation, refit, keep)
+        for keep, draw, score in itertools.product(KEEPS, draws, SCORES)
+        for allocation in allocations(score)
+        for refit in refits(score, allocation, real)
+    ]
 
 
 def allocations(score: str) -> tuple[str, ...]:
     """The ways to share out the budget that a score can go."""
     if score == "greedy_obs":
-        return ("equal", *ONE_BUDGET, "equal, loss", "measured")
+        return ("equal", "loss_scalar", "loss", "output", "measured", *OTHERS)
     if score in MEASURE_OUTPUT:
-        return ("equal", *ONE_BUDGET, "equal, loss")
+        return ("equal", "loss_scalar", "loss", "output", *OTHERS)
     return ("equal",) if score == "random" else ("equal", "output", "standardised")
 
 
 def refits(score: str, allocation: str, real: bool) -> tuple[str, ...]:
     """All refits; on the real model the slow one, layer by layer, of greedy OBS alone."""
-    if not real or (score == "greedy_obs" and allocation != "floor"):
-        return ("cut", "refit", "sequential")
-    return ("cut", "refit")
+    if not real or (score == "greedy_obs" and allocation not in OTHERS):
+        return ("refit", "sequential", "cut")
+    return ("refit", "cut")
 
 
 class Draw:
