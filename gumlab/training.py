@@ -28,6 +28,7 @@ from gumlab.tasks.batches import (
 )
 
 PRECISIONS = ("bf16", "fp32")
+LARGE = 10_000_000  # parameters, from which an update in one pass over memory pays on a CPU too
 
 
 class Frame(NamedTuple):
@@ -164,7 +165,7 @@ def train(
         model.parameters(),
         lr=lr,
         weight_decay=weight_decay,
-        fused=next(model.parameters()).is_cuda or None,
+        fused=_fused(model),
     )
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
     history = History()
@@ -199,6 +200,12 @@ def train(
             bar.set_postfix(loss=history.losses[-1], kept=history.kept[-1], refresh=False)
     history.seconds = time.perf_counter() - began
     return history
+
+
+def _fused(model: nn.Module) -> bool | None:
+    """Whether AdamW updates all in one pass: the same formula, rounded elsewhere."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return next(model.parameters()).is_cuda or count >= LARGE or None
 
 
 @contextmanager
