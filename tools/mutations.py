@@ -16,7 +16,7 @@ import sys
 import tempfile
 import traceback
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -947,7 +947,15 @@ def outcomes(folder: Path, tests: Sequence[str]) -> dict[str, str]:
         trouble = [part for part in case if part.tag in ("failure", "error", "skipped")]
         lines = [part.get("message", "").splitlines() or [part.tag] for part in trouble]
         found[name] = f"{trouble[0].tag}: {lines[0][0]}" if trouble else ""
-    return {test: found.get(test, "not run") for test in tests}
+    return {test: of_all_cases(test, found) for test in tests}
+
+
+def of_all_cases(test: str, found: Mapping[str, str]) -> str:
+    """How a test ended; of one that names no case, its first failure, if any."""
+    cases = [why for name, why in found.items() if name == test or name.startswith(f"{test}[")]
+    if not cases:
+        return "not run"
+    return next((why for why in cases if why.startswith(("failure", "error"))), min(cases))
 
 
 def caught(outcome: str) -> bool:
