@@ -108,7 +108,7 @@ class Gate:
     def _move(self, device: torch.device) -> None:
         """Follow a model that went to another device; a run that has begun cannot."""
         if self.score is not None or self.watch is not None:
-            raise moved(self.mask.device, device)
+            check_device(self.mask.device, device)
         self.mask = self.mask.to(device)
         self.origin = self.origin.to(device)
 
@@ -195,13 +195,14 @@ def remove_gates(model: nn.Module) -> None:
         _take_off(module, lambda hook: isinstance(hook, Gate | RunningGrams | FeedsNobody))
 
 
-def moved(before: torch.device, now: torch.device) -> GumlabError:
-    """The error to raise where a model went to another device than its pruner's."""
-    return GumlabError(
-        f"The model is on {now}, but was on {before} when its Pruner was made, whose scores and "
-        "sums are still there. Move the model first, then make the Pruner (a Trainer moves it to "
-        "its args.device)."
-    )
+def check_device(before: torch.device, now: torch.device) -> None:
+    """Raise GumlabError where a model went to another device than its pruner's."""
+    if before != now:
+        raise GumlabError(
+            f"The model is on {now}, but was on {before} when its Pruner was made, whose scores "
+            "and sums are still there. Move the model first, then make the Pruner (a Trainer moves "
+            "it to its args.device)."
+        )
 
 
 def _forget_compiled() -> None:

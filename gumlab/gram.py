@@ -92,13 +92,13 @@ def unrebuilt(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) ->
 def removal_costs(inverse_gram: Tensor, products: Tensor) -> Tensor:
     """What each neuron costs when the cheapest of those left is removed, one after the other.
 
-    The cost of neuron i is ||w_i||^2 / [A]_ii, A the inverse Gram matrix. After it goes, the others
-    take over what it did, and A becomes the inverse of the neurons left:
+    With A the inverse Gram matrix, the cost of neuron i is its squared norm over A[i, i]. After it
+    goes, the others take over what it did, and A becomes the inverse of the neurons left::
 
-        W <- W - u v^T,  A <- A - u u^T,  with u = A_:i / sqrt(A_ii), v = w_i / sqrt(A_ii)
+        W <- W - u v^T,  A <- A - u u^T,  with u = A[:, i] / sqrt(A[i, i]), v = W[i] / sqrt(A[i, i])
 
     W is needed only in its products M = W W^T. The u and v of BLOCK removals are kept as thin
-    factors, so that one removal costs N BLOCK operations, and A and M follow once a block:
+    factors, so that one removal costs N BLOCK operations, and A and M follow once a block::
 
         A <- A - U U^T,  M <- M - U P^T - P U^T + U K U^T,  with P = W V, K = V^T V
 

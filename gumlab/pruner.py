@@ -14,7 +14,7 @@ from gumlab import rules, scoring, selection
 from gumlab.collecting import RunningGrams, averaged, check_running
 from gumlab.errors import GumlabError, check_whole
 from gumlab.feedforward import check_in_place, neurons
-from gumlab.gating import Gate, moved, remove_gates
+from gumlab.gating import Gate, check_device, remove_gates
 from gumlab.gram import twin_pairs
 from gumlab.removal import check_optimizers, cut_pays, cut_to_gates
 from gumlab.rules import Moment, Rule, SeenGram
@@ -358,8 +358,7 @@ class Pruner:
     def _check_device(self) -> None:
         """Raise GumlabError where the model moved and the scores stayed."""
         for layer, score in zip(self.layers, self.scores, strict=True):
-            if layer.device != score.device:
-                raise moved(score.device, layer.device)
+            check_device(score.device, layer.device)
 
     def _check_passed(self) -> None:
         """Raise GumlabError where gradients came from a forward pass that left the gates out."""
