@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import TOKENS, Calibration, one_by_one
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, check_list
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import Gate
 from gumlab.gram import RIDGE
@@ -156,9 +156,8 @@ def damage_curves(
             f"{[layer.width for layer in layers]}. Give this model's scores: gumlab.score(model, "
             "...)."
         )
-    for keep in keeps:
-        check_keep(keep)
-    check_refit(layers, refit, tokenizer, task)
+    keeps = [check_keep(keep) for keep in check_list("keeps", keeps, "fractions")]
+    check_refit(layers, refit, tokenizer, task, ridge)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     batches = calibration.batches(model)
     dense = _mean_loss(model, batches)

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gumlab.errors import GumlabError, check_number, check_whole, unknown
+from gumlab.errors import (
+    GumlabError,
+    check_flag,
+    check_number,
+    check_seed,
+    check_whole,
+    unknown,
+)
 from gumlab.gating import Gate
 from gumlab.language import check_head, language_config
 from gumlab.pruner import Pruner
@@ -28,6 +35,7 @@ from gumlab.tasks.batches import (
 )
 
 PRECISIONS = ("bf16", "fp32")
+DISTILLATION = (0.5, 0.5, 2.0)  # ce_weight, kd_weight, temperature, where nothing else is said
 
 
 class Frame(NamedTuple):
@@ -93,9 +101,9 @@ def train(
     lr: float = 1e-3,
     weight_decay: float = 0.1,
     clip: float = 1.0,
-    ce_weight: float = 0.5,
-    kd_weight: float = 0.5,
-    temperature: float = 2.0,
+    ce_weight: float = DISTILLATION[0],
+    kd_weight: float = DISTILLATION[1],
+    temperature: float = DISTILLATION[2],
     seed: int = 0,
     record: int | None = None,
     precision: str | None = None,
@@ -146,14 +154,18 @@ def train(
         last weights known to be good (a copy is kept from every twentieth of the run).
     """
     check_head(model)
-    check_whole("steps", steps, least=0)
-    check_whole("batch_size", batch_size)
-    check_number("lr", lr)
-    check_number("weight_decay", weight_decay)
-    check_number("clip", clip, above=0)
-    check_number("temperature", temperature, above=0)
+    steps = check_whole("steps", steps, least=0)
+    batch_size = check_whole("batch_size", batch_size)
+    seed = check_seed(seed)
+    progress = check_flag("progress", progress)
+    weights = {"ce_weight": ce_weight, "kd_weight": kd_weight}
+    for name, value in {"lr": lr, "weight_decay": weight_decay, **weights}.items():
+        check_number(name, value)
+    for name, value in {"clip": clip, "temperature": temperature}.items():
+        check_number(name, value, above=0)
     if record is not None:
-        check_whole("record", record)
+        record = check_whole("record", record)
+    _check_used(pruner, teacher, record, (ce_weight, kd_weight, temperature))
     _check_model(model, pruner, steps)
     examples = task.split("train") if isinstance(task, Task) else task
     if teacher is not None:
@@ -214,8 +226,33 @@ def _training(model: nn.Module, seed: int) -> Iterator[None]:
             model.eval()
 
 
+def _check_used(
+    pruner: Pruner | None,
+    teacher: nn.Module | None,
+    record: int | None,
+    distillation: tuple[float, float, float],
+) -> None:
+    """Raise GumlabError for what was given and nothing would come of."""
+    if record is not None and pruner is None:
+        raise GumlabError(
+            "record keeps a pruner's masks and scores, and no pruner is given. Leave it out, or "
+            "give pruner=."
+        )
+    if teacher is None and distillation != DISTILLATION:
+        raise GumlabError(
+            "ce_weight, kd_weight and temperature weigh a teacher's part of the loss, and no "
+            "teacher is given. Leave them out, or give teacher=."
+        )
+    if distillation[:2] == (0, 0):
+        raise GumlabError("ce_weight=0 and kd_weight=0 leave no loss to train on. Raise one.")
+
+
 def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
     """Raise GumlabError for a model that cannot learn or is not the pruner's, or an odd adapter."""
+    if pruner is not None and not isinstance(pruner, Pruner):
+        raise GumlabError(
+            f"pruner must be a gumlab.Pruner made for this model; got {pruner!r:.60}."
+        )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise GumlabError(
             "Every weight of the model is frozen (requires_grad=False), so nothing would be "
