@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_choice, check_number, check_whole, unknown
 from gumlab.feedforward import FeedForward, check_values, neurons
-from gumlab.language import check_head
+from gumlab.language import check_head, check_learns
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
@@ -249,6 +249,7 @@ def collect(
     check_values(layers)
     if gradients:
         check_head(model)
+        check_learns(model)
     statistics = [Statistics.empty(layer) for layer in layers]
     taps = [_Tap(layer) for layer in layers]
     try:
@@ -428,6 +429,8 @@ def output_fisher(
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     if layers is None:
         layers = neurons(model)
+    check_head(model)
+    check_learns(model)
     sums = []
     for layer in layers:
         size = layer.outgoing().shape[1]

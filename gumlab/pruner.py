@@ -23,6 +23,7 @@ from gumlab.errors import (
 from gumlab.feedforward import check_in_place, neurons
 from gumlab.gating import Gate, moved, remove_gates
 from gumlab.gram import twin_pairs
+from gumlab.language import check_learns
 from gumlab.removal import check_optimizers, cut_pays, cut_to_gates
 from gumlab.rules import Moment, Rule, SeenGram
 
@@ -144,6 +145,7 @@ class Pruner:
 
         self.model = model
         self.layers = neurons(model)
+        check_learns(model)
         self.scope = scope or self.rule.scope
         sizes = [layer.width for layer in self.layers]
         self.budget = selection.Budget(sizes, keep, self.scope, floor, multiple_of, widths)

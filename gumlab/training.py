@@ -21,7 +21,7 @@ from gumlab.errors import (
     unknown,
 )
 from gumlab.gating import Gate
-from gumlab.language import check_head, language_config
+from gumlab.language import check_head, check_learns, language_config
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import (
@@ -217,7 +217,7 @@ def train(
 def _training(model: nn.Module, seed: int) -> Iterator[None]:
     """Training mode with dropout by `seed`; then eval mode, and the caller's random state."""
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(seed)
         model.train()
         try:
@@ -249,6 +249,7 @@ def _check_used(
 
 def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
     """Raise GumlabError for a model that cannot learn or is not the pruner's, or an odd adapter."""
+    check_learns(model)
     if pruner is not None and not isinstance(pruner, Pruner):
         raise GumlabError(
             f"pruner must be a gumlab.Pruner made for this model; got {pruner!r:.60}."

@@ -199,6 +199,12 @@ def load_task(name: Any, data_dir: str | Path | None = None, *, metric: str | No
         raise GumlabError(f"{sentence} {_by_its_path(name, data_dir)}")
     if metric is not None:
         task.metric = metric
+    examples = [example for split in SPLITS for example in getattr(task, split)]
+    if task.metric != "perplexity" and not any(example.prompt for example in examples):
+        raise GumlabError(
+            f"Task {task.name!r} is running text, to which nothing is answered: it has no "
+            f'{task.metric}. Leave metric out (it is "perplexity").'
+        )
     return task
 
 
