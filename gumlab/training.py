@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from gumlab.errors import (
     GumlabError,
+    check_choice,
     check_flag,
     check_number,
     check_seed,
@@ -158,11 +159,8 @@ def train(
     batch_size = check_whole("batch_size", batch_size)
     seed = check_seed(seed)
     progress = check_flag("progress", progress)
-    weights = {"ce_weight": ce_weight, "kd_weight": kd_weight}
-    for name, value in {"lr": lr, "weight_decay": weight_decay, **weights}.items():
-        check_number(name, value)
-    for name, value in {"clip": clip, "temperature": temperature}.items():
-        check_number(name, value, above=0)
+    weights = {"ce_weight": ce_weight, "kd_weight": kd_weight, "temperature": temperature}
+    check_settings({"lr": lr, "weight_decay": weight_decay, "clip": clip, **weights})
     if record is not None:
         record = check_whole("record", record)
     _check_used(pruner, teacher, record, (ce_weight, kd_weight, temperature))
@@ -224,6 +222,19 @@ def _training(model: nn.Module, seed: int) -> Iterator[None]:
             yield
         finally:
             model.eval()
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise GumlabError for the first of some settings of `train` that cannot be."""
+    for name, value in settings.items():
+        if name == "batch_size":
+            check_whole(name, value)
+        elif name in ("lr", "weight_decay", "ce_weight", "kd_weight"):
+            check_number(name, value)
+        elif name in ("clip", "temperature"):
+            check_number(name, value, above=0)
+        elif name == "precision" and value is not None:
+            check_choice(name, value, PRECISIONS)
 
 
 def _check_used(

