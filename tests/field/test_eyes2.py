@@ -163,6 +163,25 @@ class TestGramWithoutInverse:
             gl.shrink(gpt2, random_masks(gpt2), TOKENIZER, TASK, refit=True, ridge=0)
 
 
+class TestWeights:
+    """Weights that are no numbers, where no activation tells."""
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    @pytest.mark.parametrize("method", ["magnitude", "wanda"])
+    def test_are_said_with_their_layer(self, method, value, gpt2):
+        layer = gl.neurons(gpt2)[-1]
+        with torch.no_grad():
+            layer.proj.weight[0, 0] = value  # behind every activation
+        with pytest.raises(gl.GumlabError, match=rf"scores of {layer.name} are not finite"):
+            gl.score(gpt2, method, TOKENIZER, TASK)
+
+    def test_a_loss_that_is_no_number_has_no_damage(self, gpt2):
+        with torch.no_grad():
+            gl.neurons(gpt2)[-1].proj.weight[0, 0] = float("nan")
+        with pytest.raises(gl.GumlabError, match="there is no damage to tell"):
+            gl.damage_curves(gpt2, SCORES, TOKENIZER, TASK)
+
+
 class TestNoGradients:
     """Code that runs within a caller's torch.inference_mode or torch.no_grad."""
 
