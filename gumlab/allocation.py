@@ -6,6 +6,7 @@ split follows from the curves, where the damage of several layers is the sum of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import TOKENS, Calibration, one_by_one
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, check_list, check_whole
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import Gate
 from gumlab.gram import RIDGE
@@ -73,7 +74,8 @@ class DamageCurves:
         GumlabError
             Where `keep` is below the smallest widths.
         """
-        check_keep(keep)
+        keep = check_keep(keep)
+        multiple_of = check_whole("multiple_of", multiple_of)
         low = [widths[0] for widths in self.widths]
         high = [widths[-1] for widths in self.widths]
         total = round(keep * sum(high))
@@ -156,9 +158,12 @@ def damage_curves(
             f"{[layer.width for layer in layers]}. Give this model's scores: gumlab.score(model, "
             "...)."
         )
-    for keep in keeps:
-        check_keep(keep)
-    check_refit(layers, refit, tokenizer, task)
+    keeps = [check_keep(keep) for keep in check_list("keeps", keeps, "fractions")]
+    check_refit(layers, refit, tokenizer, task, ridge)
+    if tokenizer is None or task is None:
+        raise GumlabError(
+            "Damage is measured on data: gumlab.damage_curves(model, scores, tokenizer, task)."
+        )
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     batches = calibration.batches(model)
     dense = _mean_loss(model, batches)
@@ -205,6 +210,11 @@ def _mean_loss(model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> float:
             inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
             total += float(token_losses(model(**inputs).logits, batch["labels"]).sum())
             count += int((batch["labels"][:, 1:] >= 0).sum())
+    if not math.isfinite(total):
+        raise GumlabError(
+            f"The loss on these data is not finite ({total}), so there is no damage to tell. "
+            "float16 overflows easily; take model.float() or model.bfloat16()."
+        )
     return total / count
 
 

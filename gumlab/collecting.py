@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError, check_choice, check_whole, unknown
+from gumlab.errors import GumlabError, check_choice, check_number, check_whole, unknown
 from gumlab.feedforward import FeedForward, check_values, neurons
-from gumlab.language import check_head
+from gumlab.language import check_head, check_learns
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
@@ -249,6 +249,7 @@ def collect(
     check_values(layers)
     if gradients:
         check_head(model)
+        check_learns(model)
     statistics = [Statistics.empty(layer) for layer in layers]
     taps = [_Tap(layer) for layer in layers]
     try:
@@ -428,6 +429,8 @@ def output_fisher(
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     if layers is None:
         layers = neurons(model)
+    check_head(model)
+    check_learns(model)
     sums = []
     for layer in layers:
         size = layer.outgoing().shape[1]
@@ -655,13 +658,14 @@ class FeedsNobody:
         """Do nothing."""
 
 
-def check_running(every: int, tokens: float, memory: float) -> None:
-    """Raise GumlabError for settings of `RunningGrams` that make no sense."""
-    if every < 1 or not 0 < tokens <= 1 or not 0 <= memory < 1:
-        raise GumlabError(
-            "The running Gram sums need gram_every >= 1, gram_tokens in (0, 1] and gram_memory in "
-            f"[0, 1), got {every}, {tokens} and {memory}."
-        )
+def check_running(every: int, tokens: float, memory: float) -> tuple[int, float, float]:
+    """The settings of `RunningGrams`; GumlabError for some that make no sense."""
+    every = check_whole("gram_every", every)
+    tokens = check_number("gram_tokens", tokens, above=0, most=1)
+    memory = check_number("gram_memory", memory)
+    if memory >= 1:
+        raise GumlabError(f"gram_memory must be below 1, or nothing is ever added; got {memory:g}.")
+    return every, tokens, memory
 
 
 def averaged(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:

@@ -167,10 +167,15 @@ def _index(value: Any) -> int | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without a full stop.
+    """The first line of what an error says, and of a heading the next, without a full stop.
 
     >>> first_line(ValueError("no such file.\\nAnd more."))
     'no such file'
+    >>> first_line(ValueError("Field 'width':\\n    must be a number.\\nAnd more."))
+    "Field 'width': must be a number"
     """
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else "no reason given"
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if not lines:
+        return "no reason given"
+    is_heading = lines[0].endswith(":") and len(lines) > 1
+    return (f"{lines[0]} {lines[1]}" if is_heading else lines[0]).rstrip(".")

@@ -95,6 +95,8 @@ def evaluate(
     if task.metric not in MAIN_METRIC:
         raise unknown("metric", task.metric, MAIN_METRIC)
     examples = task.split(split)[:limit]
+    if generated != 0:
+        check_judged(task, examples[:generated])
     with memory_guard(batch_size):
         if is_running_text(examples):
             return text_loss(model, tokenizer, examples, batch_size, stride=stride)
@@ -107,6 +109,26 @@ def evaluate(
             texts = generate(model, tokenizer, examples, batch_size, beams=beams)
             result.update(METRICS[task.metric](texts, examples))
     return result
+
+
+def check_judged(task: Task, examples: Sequence[Example]) -> None:
+    """Raise GumlabError for targets that the task's metric cannot judge."""
+    if task.metric == "sql" and not all(example.databases for example in examples):
+        raise GumlabError(
+            f"Metric 'sql' runs the queries, and examples of task {task.name!r} have no databases. "
+            "Give each its databases, or take another metric: "
+            'load_task(..., metric="bleu").'
+        )
+    if task.metric == "logical_form":
+        from gumlab.tasks.wikisql import logical_form
+
+        for example in examples:
+            if logical_form(example.target) is None:
+                raise GumlabError(
+                    "Metric 'logical_form' compares queries of WikiSQL's form, and "
+                    f"{example.target!r:.60}, a target of task {task.name!r}, is none. Take "
+                    'another metric: load_task(..., metric="bleu").'
+                )
 
 
 def _whole_or_none(name: str, value: Any, least: int = 1) -> int | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gumlab.errors import GumlabError
+
 RIDGE = 1e-4  # of the mean energy of the neurons that fire, added to G's diagonal
 BLOCK = 64  # removals between two updates of the large matrices
 TWINS_ABOVE = 0.8  # the paper's threshold on the cosine
@@ -39,6 +41,14 @@ def lifted(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) -> Te
     raised = part.to(torch.float64, copy=True)
     raised.diagonal().add_(ridge * mean_energy)
     return raised
+
+
+def no_inverse(name: str, ridge: float) -> GumlabError:
+    """The error for a layer's Gram matrix that a ridge leaves without an inverse."""
+    return GumlabError(
+        f"The Gram matrix of {name} has no inverse with ridge={ridge:g}: some of its neurons are "
+        f"alike, or dead. Take a larger one (the usual one is {RIDGE:g})."
+    )
 
 
 def inverse(gram: Tensor, ridge: float = RIDGE) -> Tensor:

@@ -24,6 +24,7 @@ from gumlab.gram import (
     effective_rank,
     lifted,
     nearest,
+    no_inverse,
     unrebuilt,
 )
 from gumlab.scoring import squared_norm
@@ -205,10 +206,7 @@ def redundancy(
         try:
             rest = unrebuilt(layer.gram, ridge)
         except torch.linalg.LinAlgError as error:
-            raise GumlabError(
-                f"The Gram matrix of {block.name} has no inverse with ridge={ridge:g}: some of its "
-                f"neurons are alike, or dead. Take a larger one (the usual one is {RIDGE:g})."
-            ) from error
+            raise no_inverse(block.name, ridge) from error
         report.reconstructability.append(reconstructability(layer, ridge, rest))
         report.obs.append((squared_norm(block) * rest).float())
         report.effective_rank.append(effective_rank(layer.gram))

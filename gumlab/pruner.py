@@ -12,10 +12,18 @@ from torch import Tensor, nn
 
 from gumlab import rules, scoring, selection
 from gumlab.collecting import RunningGrams, averaged, check_running
-from gumlab.errors import GumlabError, check_whole
+from gumlab.errors import (
+    GumlabError,
+    check_choice,
+    check_flag,
+    check_number,
+    check_seed,
+    check_whole,
+)
 from gumlab.feedforward import check_in_place, neurons
 from gumlab.gating import Gate, check_device, remove_gates
 from gumlab.gram import twin_pairs
+from gumlab.language import check_learns
 from gumlab.removal import check_optimizers, cut_pays, cut_to_gates
 from gumlab.rules import Moment, Rule, SeenGram
 
@@ -126,30 +134,36 @@ class Pruner:
                 "lies above its threshold): it takes no widths, multiple_of, scope or twin_filter. "
                 "Leave them out, or use method='movement'."
             )
-        check_whole("steps", steps)
-        check_running(gram_every, gram_tokens, gram_memory)
+        steps = check_whole("steps", steps)
+        seed = check_seed(seed)
+        if scope is not None:
+            check_choice("scope", scope, selection.SCOPES)
+        if twin_filter is not None:
+            twin_filter = check_number("twin_filter", twin_filter, most=1)
+        gram_every, gram_tokens, gram_memory = check_running(gram_every, gram_tokens, gram_memory)
         selection.schedule(0, steps, keep, start, end)  # raises for a start or end out of order
 
         self.model = model
         self.layers = neurons(model)
+        check_learns(model)
         self.scope = scope or self.rule.scope
         sizes = [layer.width for layer in self.layers]
         self.budget = selection.Budget(sizes, keep, self.scope, floor, multiple_of, widths)
-        self.keep = keep
+        self.keep = self.budget.keep
         self.steps = steps
-        self.widths = widths
-        self.floor = floor
-        self.multiple_of = multiple_of
+        self.widths = None if widths is None else [int(width) for width in widths]
+        self.floor = self.budget.floor
+        self.multiple_of = self.budget.multiple_of
         self.seed = seed
         self.start = start
         self.end = end
-        self.freeze = freeze
+        self.freeze = check_flag("freeze", freeze)
         self.twin_filter = twin_filter
         self.gram_every = gram_every
         self.gram_tokens = gram_tokens
         self.gram_memory = gram_memory
-        self.final = final or cut
-        self.cut = cut
+        self.cut = check_flag("cut", cut)
+        self.final = check_flag("final", final) or self.cut
 
         self.step_count = 0
         self.returned = 0

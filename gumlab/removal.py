@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import TOKENS, Calibration, Statistics, one_by_one
-from gumlab.errors import GumlabError, first_line
+from gumlab.errors import GumlabError, check_flag, check_number, check_seed, first_line
 from gumlab.feedforward import FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
-from gumlab.gram import RIDGE, lifted
+from gumlab.gram import RIDGE, TWINS_ABOVE, lifted, no_inverse
 from gumlab.language import language_config, language_part
 from gumlab.scoring import Criterion, check_currency, check_method, score_layers
-from gumlab.selection import Budget, check_grams, check_masks, choose
+from gumlab.selection import Budget, check_masks, check_twin_filter, choose
 from gumlab.tasks import Example, Task
 
 RECOMMENDED = {"method": "greedy_obs", "scope": "global", "currency": "output"}
@@ -82,8 +82,9 @@ def shrink(
     """
     layers = neurons(model)
     check_masks(masks, [layer.width for layer in layers])
-    check_refit(layers, refit, tokenizer, task)
-    if not in_place:
+    check_refit(layers, refit, tokenizer, task, ridge)
+    check_flag("sequential", sequential)
+    if not check_flag("in_place", in_place):
         check_copyable(model)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     return _shrink(model, layers, masks, calibration, refit, sequential, ridge, in_place)
@@ -103,7 +104,7 @@ def prune(
     widths: Sequence[int] | None = None,
     standardise: bool = False,
     grams: Sequence[Tensor] | None = None,
-    twin_filter: float = 0.8,
+    twin_filter: float = TWINS_ABOVE,
     refit: bool | str = True,
     sequential: bool = True,
     ridge: float = RIDGE,
@@ -152,19 +153,22 @@ def prune(
     """
     if method == "recommended":
         method = RECOMMENDED["method"]
-        scope = scope or RECOMMENDED["scope"]
-        currency = currency or RECOMMENDED["currency"]
-    currency = currency or "output"
+        scope = RECOMMENDED["scope"] if scope is None else scope
+        currency = RECOMMENDED["currency"] if currency is None else currency
+    scope = "layer" if scope is None else scope
+    currency = "output" if currency is None else currency
     layers = neurons(model)
     sizes = [layer.width for layer in layers]
-    budget = Budget(sizes, keep, scope or "layer", floor, multiple_of, widths)
-    if grams is not None:
-        check_grams(grams, sizes)
+    budget = Budget(sizes, keep, scope, floor, multiple_of, widths)
+    check_twin_filter(twin_filter, grams, sizes)
     check_method(method, tokenizer, task)
     check_currency(currency, method)
-    check_refit(layers, refit, tokenizer, task)
+    check_refit(layers, refit, tokenizer, task, ridge)
     check_values(layers)
-    if not in_place:
+    check_seed(seed)
+    check_flag("standardise", standardise)
+    check_flag("sequential", sequential)
+    if not check_flag("in_place", in_place):
         check_copyable(model)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     scores = score_layers(layers, method, model, calibration, seed=seed, currency=currency)
@@ -415,18 +419,26 @@ def refit_layer(
         count = total.new_full((1, 1), statistics.tokens)
         normal = torch.cat([torch.cat([normal, ones], 1), torch.cat([ones.T, count], 1)])
         target = torch.cat([target, total[~mask][None] @ removed_weights])
-    change = torch.cholesky_solve(target, torch.linalg.cholesky(normal)).to(dtype)
+    try:
+        change = torch.cholesky_solve(target, torch.linalg.cholesky(normal)).to(dtype)
+    except torch.linalg.LinAlgError as error:
+        raise no_inverse(layer.name, ridge) from error
     layer.outgoing()[mask] += change[: int(mask.sum())]
     if layer.proj.bias is not None:
         layer.proj.bias += change[-1]
 
 
 def check_refit(
-    layers: Sequence[FeedForward], refit: bool | str, tokenizer: Any, task: Any
+    layers: Sequence[FeedForward],
+    refit: bool | str,
+    tokenizer: Any,
+    task: Any,
+    ridge: float = RIDGE,
 ) -> None:
     """Raise GumlabError for a refit that cannot be: of no data, or of a bias that is not there."""
-    if refit not in (False, True, "bias"):
-        raise GumlabError(f'refit must be True, False or "bias", got {refit!r}.')
+    if not isinstance(refit, bool) and refit != "bias":
+        raise GumlabError(f'refit must be True, False or "bias", got {refit!r:.60}.')
+    check_number("ridge", ridge)
     if not refit:
         return
     if tokenizer is None or task is None:

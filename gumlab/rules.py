@@ -251,7 +251,10 @@ class Movement(Rule):
                 gradient = scoring.neuron_gradient(layer, now.masks[i])
                 score.grad = torch.zeros_like(score).index_copy(0, now.origin[i], gradient)
             elif score.grad is None:
-                raise GumlabError("No gradient reached the gates: model.train() before the loss.")
+                raise GumlabError(
+                    "No gradient reached the gates: model.train() before the loss is computed, "
+                    "and loss.backward() before pruner.step()."
+                )
             if strength:
                 weights = self.penalty_weights(i)
                 push = scoring.penalty_gradient(score.detach(), weights, len(now.layers))

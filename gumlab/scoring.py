@@ -412,7 +412,7 @@ def score_layers(
     if method == "random":
         return [s.to(layers[0].device) for s in random_scores(layers, seed)]
     if isinstance(method, str) and method in WEIGHT_SCORES:
-        return [WEIGHT_SCORES[method](layer) for layer in layers]
+        return _finite([WEIGHT_SCORES[method](layer) for layer in layers], layers)
     criterion = DATA_SCORES[method] if isinstance(method, str) else _checked(method)
     if gradients is None:
         gradients = not isinstance(method, str) or method in NEED_GRADIENTS
@@ -426,6 +426,18 @@ def score_layers(
     for layer, seen, price in zip(layers, statistics, prices, strict=True):
         seen.currency = price
         scores.append(criterion(layer, seen))
+    return scores if callable(method) else _finite(scores, layers)
+
+
+def _finite(scores: list[Tensor], layers: Sequence[FeedForward]) -> list[Tensor]:
+    """The scores; GumlabError where one is infinite or no number."""
+    for layer, score in zip(layers, scores, strict=True):
+        if not score.isfinite().all():
+            raise GumlabError(
+                f"The scores of {layer.name} are not finite: its weights are NaN or infinite, or "
+                "their squares are. Check the model's weights; where they are float16, take "
+                "model.float() or model.bfloat16()."
+            )
     return scores
 
 

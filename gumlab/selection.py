@@ -89,8 +89,7 @@ def select(
     check_scores(scores)
     sizes = [len(s) for s in scores]
     budget = Budget(sizes, keep, scope, floor, multiple_of, widths)
-    if grams is not None:
-        check_grams(grams, sizes)
+    check_twin_filter(twin_filter, grams, sizes)
     return choose(scores, budget, standardise=standardise, grams=grams, twin_filter=twin_filter)
 
 
@@ -431,6 +430,20 @@ def check_grams(grams: Sequence[Tensor], sizes: Sequence[int]) -> None:
         raise GumlabError(
             f"The Gram matrices have shapes {shapes}, the layers {list(sizes)} neurons; expected "
             "one (N, N) matrix per layer, as in redundancy(...).gram."
+        )
+
+
+def check_twin_filter(
+    twin_filter: float, grams: Sequence[Tensor] | None, sizes: Sequence[int]
+) -> None:
+    """Raise GumlabError unless the threshold is one, and there are Gram matrices to use it on."""
+    check_number("twin_filter", twin_filter, most=1)
+    if grams is not None:
+        check_grams(grams, sizes)
+    elif twin_filter != TWINS_ABOVE:
+        raise GumlabError(
+            f"twin_filter={twin_filter:g} would change nothing: the filter is on where grams are "
+            "given, as in grams=redundancy(...).gram. Give them, or leave twin_filter out."
         )
 
 

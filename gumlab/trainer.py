@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from gumlab.errors import GumlabError
-from gumlab.io.states import load_state, save_state
+from gumlab.io.states import NOTE_FILE, STATE_FILE, load_state, save_state
 from gumlab.pruner import Pruner
 from gumlab.removal import cut_layer
 
-STATE_FILE = "pruner.safetensors"
-NOTE_FILE = "PRUNING.md"
 NOTE = """# A checkpoint of a run that prunes
 
 At step {step} of {steps} the masks keep {kept} of {total} neurons. The weights here are of before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,9 +12,17 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from gumlab.errors import GumlabError, check_number, check_whole, unknown
+from gumlab.errors import (
+    GumlabError,
+    check_choice,
+    check_flag,
+    check_number,
+    check_seed,
+    check_whole,
+    unknown,
+)
 from gumlab.gating import Gate
-from gumlab.language import check_head, language_config
+from gumlab.language import check_head, check_learns, language_config
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import (
@@ -29,6 +37,7 @@ from gumlab.tasks.batches import (
 
 PRECISIONS = ("bf16", "fp32")
 LARGE = 10_000_000  # parameters, from which an update in one pass over memory pays on a CPU too
+DISTILLATION = (0.5, 0.5, 2.0)  # ce_weight, kd_weight, temperature, where nothing else is said
 
 
 class Frame(NamedTuple):
@@ -94,9 +103,9 @@ def train(
     lr: float = 1e-3,
     weight_decay: float = 0.1,
     clip: float = 1.0,
-    ce_weight: float = 0.5,
-    kd_weight: float = 0.5,
-    temperature: float = 2.0,
+    ce_weight: float = DISTILLATION[0],
+    kd_weight: float = DISTILLATION[1],
+    temperature: float = DISTILLATION[2],
     seed: int = 0,
     record: int | None = None,
     precision: str | None = None,
@@ -147,14 +156,15 @@ def train(
         last weights known to be good (a copy is kept from every twentieth of the run).
     """
     check_head(model)
-    check_whole("steps", steps, least=0)
-    check_whole("batch_size", batch_size)
-    check_number("lr", lr)
-    check_number("weight_decay", weight_decay)
-    check_number("clip", clip, above=0)
-    check_number("temperature", temperature, above=0)
+    steps = check_whole("steps", steps, least=0)
+    batch_size = check_whole("batch_size", batch_size)
+    seed = check_seed(seed)
+    progress = check_flag("progress", progress)
+    weights = {"ce_weight": ce_weight, "kd_weight": kd_weight, "temperature": temperature}
+    check_settings({"lr": lr, "weight_decay": weight_decay, "clip": clip, **weights})
     if record is not None:
-        check_whole("record", record)
+        record = check_whole("record", record)
+    _check_used(pruner, teacher, record, (ce_weight, kd_weight, temperature))
     _check_model(model, pruner, steps)
     examples = task.split("train") if isinstance(task, Task) else task
     if teacher is not None:
@@ -212,7 +222,7 @@ def _fused(model: nn.Module) -> bool | None:
 def _training(model: nn.Module, seed: int) -> Iterator[None]:
     """Training mode with dropout by `seed`; then eval mode, and the caller's random state."""
     devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), torch.enable_grad():
         torch.manual_seed(seed)
         model.train()
         try:
@@ -221,8 +231,47 @@ def _training(model: nn.Module, seed: int) -> Iterator[None]:
             model.eval()
 
 
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise GumlabError for the first of some settings of `train` that cannot be."""
+    for name, value in settings.items():
+        if name == "batch_size":
+            check_whole(name, value)
+        elif name in ("lr", "weight_decay", "ce_weight", "kd_weight"):
+            check_number(name, value)
+        elif name in ("clip", "temperature"):
+            check_number(name, value, above=0)
+        elif name == "precision" and value is not None:
+            check_choice(name, value, PRECISIONS)
+
+
+def _check_used(
+    pruner: Pruner | None,
+    teacher: nn.Module | None,
+    record: int | None,
+    distillation: tuple[float, float, float],
+) -> None:
+    """Raise GumlabError for what was given and nothing would come of."""
+    if record is not None and pruner is None:
+        raise GumlabError(
+            "record keeps a pruner's masks and scores, and no pruner is given. Leave it out, or "
+            "give pruner=."
+        )
+    if teacher is None and distillation != DISTILLATION:
+        raise GumlabError(
+            "ce_weight, kd_weight and temperature weigh a teacher's part of the loss, and no "
+            "teacher is given. Leave them out, or give teacher=."
+        )
+    if distillation[:2] == (0, 0):
+        raise GumlabError("ce_weight=0 and kd_weight=0 leave no loss to train on. Raise one.")
+
+
 def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
     """Raise GumlabError for a model that cannot learn or is not the pruner's, or an odd adapter."""
+    check_learns(model)
+    if pruner is not None and not isinstance(pruner, Pruner):
+        raise GumlabError(
+            f"pruner must be a gumlab.Pruner made for this model; got {pruner!r:.60}."
+        )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise GumlabError(
             "Every weight of the model is frozen (requires_grad=False), so nothing would be "

@@ -14,7 +14,14 @@ from gumlab.io.loading import load
 from gumlab.io.saving import check_free, save
 from gumlab.measurement import latencies
 from gumlab.selection import check_keep
-from gumlab.study.methods import PAPER_METHODS, RECOMMENDED_METHOD, Method, metric_of, run
+from gumlab.study.methods import (
+    PAPER_METHODS,
+    RECOMMENDED_METHOD,
+    Method,
+    judged_split,
+    metric_of,
+    run,
+)
 from gumlab.tasks import Task
 
 # how the numbers of a column are printed, where it is not as `readable` prints any number
@@ -76,6 +83,7 @@ def demo(
     check_whole("generated", generated, least=0)
     for method in methods:
         check_free(out / folder_name(method.label))
+    judged_split(task, None, generated)
     base, tokenizer = load(model)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -337,7 +337,7 @@ def _check_sum(path: Path, expected: str, base: Base) -> None:
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise GumlabError(
             f"There is no file {path}; expected the wheel {base.wheel} of {base.requirement}."
         ) from None

@@ -13,6 +13,8 @@ ADAPTER = "adapter_config.json"  # PEFT's
 VOCABULARIES = ("tokenizer.json", "*vocab*", "*.model", "tekken.json")  # one is there, or none is
 BY_LAYER = "per_layer_config"  # transformers' schema of settings by layer
 TEXT = "text_config"  # the language model's own settings in those of a model that also sees
+# What a config says of how to call a model, not of what it is: gumlab calls it in its own way.
+OF_THE_CALL = ("return_dict", "output_attentions", "output_hidden_states")
 DECODERS = "gumlab loads decoder-only language models, such as GPT-2, OPT or Llama."
 # What a model that is no causal language model is, by transformers' lists of what it builds.
 OTHER_KINDS = {
@@ -155,6 +157,7 @@ def build_config(settings: dict[str, Any], source: str) -> Any:
     """
     from transformers import AutoConfig
 
+    settings = {key: value for key, value in settings.items() if key not in OF_THE_CALL}
     if recorded_widths(settings, source):  # ours to read, no layout that transformers builds
         settings = {key: value for key, value in settings.items() if key != BY_LAYER}
     try:

@@ -16,7 +16,13 @@ from gumlab.feedforward import FeedForward
 from gumlab.io.configuration import BY_LAYER, check_config, read_config
 from gumlab.io.gguf_header import describe
 from gumlab.io.gguf_loading import is_gguf
-from gumlab.io.loading import language_blocks, load_folder, load_tokenizer
+from gumlab.io.loading import (
+    NOT_APPLIED,
+    is_of_a_pruning_run,
+    language_blocks,
+    load_folder,
+    load_tokenizer,
+)
 from gumlab.io.record import RECORD, verify
 from gumlab.io.weights import DTYPES, FOREIGN, INDEX, PICKLES, WEIGHTS, weight_files, why_unreadable
 
@@ -120,6 +126,8 @@ def doctor(folder: str | Path) -> Report:
         report.add(False, "The folder is empty.")
         return report
     _check_foreign_files(names, report)
+    if is_of_a_pruning_run(folder):
+        report.add(True, f"This {NOT_APPLIED}")
     is_as_saved = _check_record(folder, report)
     settings = _check_config(folder, report)
     are_whole = _check_weights(folder, settings or {}, report)

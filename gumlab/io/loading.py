@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from gumlab.io.configuration import (
 from gumlab.io.gguf_loading import is_gguf, load_gguf
 from gumlab.io.hub import fetch
 from gumlab.io.record import verify
+from gumlab.io.states import NOTE_FILE, STATE_FILE
 from gumlab.io.weights import (
     FOREIGN,
     PICKLES,
@@ -40,6 +42,10 @@ from gumlab.removal import record_width
 ASSETS = Path(__file__).parents[1] / "assets"
 BUILT_IN = ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide")
 LOADABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+NOT_APPLIED = (
+    "is a checkpoint of a run that prunes: its weights are of before the masks, which are not "
+    f"applied. {NOTE_FILE} in it says how to get the pruned model."
+)
 NEAR = 0.75  # how alike a name is to a built-in one where that is meant
 # What tokenizer_config.json says where tokenizer.json is all of the tokenizer.
 WHOLE_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
@@ -94,7 +100,14 @@ def load(
         return model.to(device), tokenizer
     model, _ = load_folder(path, dtype)  # first, for it says more exactly what is wrong
     verify(path)
+    if is_of_a_pruning_run(path):
+        warnings.warn(f"{path} {NOT_APPLIED}", stacklevel=2)
     return model.to(device), load_tokenizer(path)
+
+
+def is_of_a_pruning_run(folder: Path) -> bool:
+    """Whether a folder is a Trainer's checkpoint that a `gumlab.PruningCallback` wrote to."""
+    return (folder / STATE_FILE).exists() or (folder / NOTE_FILE).exists()
 
 
 def checked_dtype(dtype: torch.dtype | str) -> torch.dtype | str:

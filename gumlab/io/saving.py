@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError, first_line
+from gumlab.errors import GumlabError, check_flag, first_line
 from gumlab.feedforward import FeedForward, check_values, holds_adapters, neurons, width_field
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import model_card
@@ -85,6 +85,7 @@ def save(
     """
     from safetensors import SafetensorError
 
+    check_flag("pad", pad)
     layers = neurons(model)
     _check_savable(model, tokenizer, layers)
     folder, target = _place(folder)

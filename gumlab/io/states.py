@@ -12,6 +12,9 @@ from torch import Tensor
 
 from gumlab.errors import GumlabError, first_line
 
+# what a pruner's state, and the note beside it, are called in a Trainer's checkpoint
+STATE_FILE = "pruner.safetensors"
+NOTE_FILE = "PRUNING.md"
 TENSOR = "tensor"  # {"tensor": key} stands in the JSON for the tensor stored under that key
 
 

@@ -31,6 +31,7 @@ from gumlab.study.methods import (
     named,
 )
 from gumlab.tasks import BUILT_IN, REAL, SPLITS
+from gumlab.training import check_settings
 
 _REQUIRED = ("model", "task", "method")
 _DEFAULTS = {"keep": 0.25, "seed": 0, "steps": 300}
@@ -94,6 +95,7 @@ class Cell:
         if self.generated is not None:
             check_whole("generated", self.generated, least=0)
         check_options("setting", self.training, TRAINING_OPTIONS)
+        check_settings(self.training)
         self._check_used()
 
     def _check_used(self) -> None:

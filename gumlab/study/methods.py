@@ -24,7 +24,7 @@ from gumlab.errors import (
     check_whole,
     unknown,
 )
-from gumlab.evaluation import MAIN_METRIC, evaluate
+from gumlab.evaluation import MAIN_METRIC, check_judged, evaluate
 from gumlab.feedforward import neurons
 from gumlab.inspection import redundancy
 from gumlab.io.loading import load
@@ -287,8 +287,7 @@ def run(
         )
     check_options("option of gumlab.train", training, (*TRAINING_OPTIONS, "progress"))
     began = time.perf_counter()
-    if split is None:
-        split = "test" if task.test else "validation"
+    split = judged_split(task, split, generated)
     if calibration is None:
         count = min(_CALIBRATION_EXAMPLES, len(task.train))
         calibration = random.Random(seed).sample(task.train, count)
@@ -322,6 +321,21 @@ def run(
         "seconds": time.perf_counter() - began,
     }
     return Run(model.eval(), row, history, masks, pruner)
+
+
+def judged_split(task: Task, split: str | None, generated: int | None) -> str:
+    """The split that a run is judged on, test or else validation where none is named.
+
+    Raises GumlabError, before the work, where that or train has no examples, or the metric cannot
+    judge them.
+    """
+    task.split("train")
+    if split is None:
+        split = "test" if task.test else "validation"
+    examples = task.split(split)
+    if generated != 0:
+        check_judged(task, examples[:generated])
+    return split
 
 
 def _pruned_and_trained(

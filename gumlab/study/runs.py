@@ -243,9 +243,10 @@ class Study:
     def _row(self, cell: Cell) -> dict[str, Any] | None:
         """A run's row; None where there is none, or a damaged one, which is then done again."""
         try:
-            return json.loads(self.path(cell).read_text(encoding="utf-8"))
+            row = json.loads(self.path(cell).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
+        return row if isinstance(row, dict) and "method" in row else None
 
     def _failed(self, cell: Cell) -> bool:
         return "error" in (self._row(cell) or {})

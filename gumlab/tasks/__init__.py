@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gumlab.errors import GumlabError, unknown
+from gumlab.errors import GumlabError, nearest, unknown
 from gumlab.tasks._texts import Chat, check_text, messages_of
 
 SPLITS = ("train", "validation", "test")
@@ -193,9 +193,18 @@ def load_task(name: Any, data_dir: str | Path | None = None, *, metric: str | No
     elif name in REAL:
         task = _module(name).load(data_dir)
     else:
-        raise unknown("task", name, (*BUILT_IN, *REAL, "or the path of your own"))
+        sentence = unknown("task", name, (*BUILT_IN, *REAL, "or the path of your own"))
+        if data_dir is None or nearest(name, REAL):
+            raise sentence
+        raise GumlabError(f"{sentence} {_by_its_path(name, data_dir)}")
     if metric is not None:
         task.metric = metric
+    examples = [example for split in SPLITS for example in getattr(task, split)]
+    if task.metric != "perplexity" and not any(example.prompt for example in examples):
+        raise GumlabError(
+            f"Task {task.name!r} is running text, to which nothing is answered: it has no "
+            f'{task.metric}. Leave metric out (it is "perplexity").'
+        )
     return task
 
 
@@ -210,10 +219,19 @@ def _load_own(data: Any, data_dir: str | Path | None) -> Task:
         given = repr(str(data)) if isinstance(data, str | os.PathLike) else type(data).__name__
         raise GumlabError(
             f"A task of your own is one path, or rows; {given} was given, and "
-            f"data_dir={str(data_dir)!r}. Leave data_dir out, or choose a real task: "
-            f"{', '.join(REAL)}."
+            f"data_dir={str(data_dir)!r}. {_by_its_path(data, data_dir)}"
         )
     return _module("own").load(data)
+
+
+def _by_its_path(data: Any, data_dir: str | Path) -> str:
+    """What to do about a task of one's own that was given a folder beside."""
+    sentence = f"Leave data_dir out: it is the folder of a real task ({', '.join(REAL)})."
+    if not isinstance(data, str | os.PathLike):
+        return sentence
+    there = [path for path in (Path(data_dir, data), Path(data), Path(data_dir)) if path.exists()]
+    example = str(there[0]) if there else "folder/file.jsonl"
+    return f"{sentence} A task of your own is its path alone: load_task({example!r})."
 
 
 def _is_path(name: str) -> bool:

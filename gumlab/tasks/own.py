@@ -95,6 +95,8 @@ def _from_memory(data: Any, left_out: list[str]) -> Task:
             )
     found = {split: examples_in(rows, left_out) for split, rows in splits.items()}
     notes = notes_on_missing(found, {split: f"the {split} split" for split in SPLITS})
+    if not any(found.values()):
+        raise GumlabError("There are no rows in the data; expected one or more.")
     is_text = all(not example.prompt for examples in found.values() for example in examples)
     return Task("own", "perplexity" if is_text else "bleu", **found, notes=tuple(notes))
 
@@ -181,6 +183,11 @@ def _examples(sources: list[Any], left_out: list[str]) -> Iterator[Example]:
             for (chat,) in read_rows([table], ("messages",), gaps=left_out, read=_read):
                 yield Example(Chat(chat[:-1]), chat[-1].content.strip())
             continue
+        if {"target", "completion"} <= set(table.header):
+            raise GumlabError(
+                f"{table.name} has both the columns target and completion, and one would be left "
+                "out. Remove one of them; more good answers belong into references, a list."
+            )
         rows = read_rows([table], COLUMNS, ("references",), left_out, _read)
         for prompt, target, references in rows:
             if not isinstance(target, str):

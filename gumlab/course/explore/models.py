@@ -19,7 +19,8 @@ from gumlab.removal import with_neurons
 from gumlab.scoring import random_scores
 from gumlab.selection import select
 from gumlab.tasks import Task
-from gumlab.tasks.batches import evaluating
+from gumlab.tasks._tokens import check_tokenizer
+from gumlab.tasks.batches import context_length, evaluating
 
 ROWS = 8  # neurons in a picture
 
@@ -39,8 +40,16 @@ class Activations(Explorer):
 
     def __init__(self, model: nn.Module, tokenizer: Any, text: str) -> None:
         check_text("text", text)
-        ids = tokenizer(text, return_tensors="pt").input_ids.to(model.device)
+        check_tokenizer(tokenizer)
         layers = neurons(model)
+        ids = tokenizer(text, return_tensors="pt").input_ids.to(model.device)
+        count = ids.shape[1]
+        context = context_length(model)
+        if not 1 <= count <= context:
+            raise GumlabError(
+                f"The text has {count:,} tokens; expected 1 to {context:,}, which the model reads "
+                "at once. Give another text."
+            )
         self.tokens = [tokenizer.decode(token) for token in ids[0]]
         self.h: list[Tensor] = []
 
@@ -55,7 +64,7 @@ class Activations(Explorer):
             for hook in hooks:
                 hook.remove()
         last_layer = len(layers) - 1
-        last_rank = min(layer.width for layer in layers) - ROWS
+        last_rank = max(0, min(layer.width for layer in layers) - ROWS)
         super().__init__(
             {
                 "layer": labelled(widgets.IntSlider, "layer", "Whose neurons", max=last_layer),

@@ -22,6 +22,10 @@ class Replay(Explorer):
     alt = "Left: who is there. Middle: neurons kept and loss by step. Right: one layer's scores."
 
     def __init__(self, history: History) -> None:
+        if not isinstance(history, History):
+            raise GumlabError(
+                f"Expected the History that gumlab.train returned, got {history!r:.60}."
+            )
         frames = history.frames
         if len(frames) < 2:
             recorded = "one frame" if frames else "no frames"

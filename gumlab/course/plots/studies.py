@@ -27,8 +27,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def _check_table(table: pd.DataFrame, *columns: str) -> None:
+    """Raise GumlabError unless it is a study's table with a run in it, and with these columns."""
+    there = list(getattr(table, "columns", ()))
+    missing = [column for column in columns if column not in there]
+    if not missing and len(table):
+        return
+    found = f"a table of {len(table)} rows" if there else f"{type(table).__name__} {table!r:.40}"
+    lacks = f", without {missing[0]}" if there and missing else ""
+    raise GumlabError(
+        f"Expected a study's table with the columns {', '.join(columns)}, of one run or more; got "
+        f"{found}{lacks}. study.run() makes the runs, and study.table() gives their table."
+    )
+
+
 def _finished(table: pd.DataFrame) -> pd.DataFrame:
     """The runs that did not fail, with `keep` as the grid asked for it."""
+    _check_table(table, "method", "keep", "loss", "sensitivity")
     result = "loss" if table["loss"].notna().any() else "sensitivity"
     asked = table.get("asked", table["keep"])
     return table.assign(keep=asked).dropna(subset=result)
@@ -64,6 +79,8 @@ def bands(table: pd.DataFrame, metric: str | None = None, name: str | None = Non
         sentence names the best and the worst at the smallest share.
     """
     rows = _finished(table)
+    if metric is not None:
+        _check_table(table, metric)
     is_dense = rows["method"] == "dense"
     dense = rows[is_dense]
     pruned = rows[~is_dense]
@@ -215,9 +232,12 @@ def layer_widths(table: pd.DataFrame) -> Plot:
     Plot
         A line for each method, the mean over the seeds; the sentence names the most uneven one.
     """
+    _check_table(table, "method", "widths")
     rows = table.dropna(subset="widths")
     widths = rows["widths"].map(lambda cell: json.loads(cell) if isinstance(cell, str) else cell)
     is_dense = rows["method"] == "dense"
+    if not is_dense.any() or is_dense.all():
+        raise GumlabError("The table needs dense runs, whose widths are the whole, and others.")
     full = np.array(widths[is_dense].iloc[0])
     layers = range(len(full))
     figure, (ax,) = new_figure(width=7.0, height=3.8)
@@ -254,6 +274,7 @@ def refit_heat(table: pd.DataFrame) -> Plot:
         A row for each score, the best at the top, and a column for each refit, in the order of the
         table; a cell is the mean over the seeds. The sentence gives each refit's range.
     """
+    _check_table(table, "score", "refit", "loss")
     refits = list(dict.fromkeys(table["refit"]))
     loss = table.pivot_table(index="score", columns="refit", values="loss")
     loss = loss[refits].dropna(axis=1)
