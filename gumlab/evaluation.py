@@ -19,6 +19,7 @@ from gumlab.tasks.batches import (
     IGNORED,
     Row,
     batches,
+    by_itself,
     collated,
     context_length,
     evaluating,
@@ -30,6 +31,7 @@ from gumlab.tasks.batches import (
 )
 
 
+@by_itself(casts=True)
 def evaluate(
     model: nn.Module,
     tokenizer: Any,
@@ -146,6 +148,7 @@ def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:
     return [(list(ids[s : s + context]), context - stride if s else 1) for s in starts]
 
 
+@by_itself(casts=True)
 def text_loss(
     model: nn.Module,
     tokenizer: Any,

@@ -36,6 +36,17 @@ def check_runs(model: Any) -> None:
         check_model(model)
 
 
+def check_trainable(model: nn.Module) -> None:
+    """Raise GumlabError for weights that torch takes no gradient of and lets nobody change."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise GumlabError(
+                f"{name} was made under torch.inference_mode(), so torch neither trains nor "
+                "changes it. Make or load the model outside of it, or take a copy outside of it: "
+                "copy.deepcopy(model)."
+            )
+
+
 def check_head(model: nn.Module) -> None:
     """Raise GumlabError for a model that says nothing of the next token: a classifier, say."""
     check_runs(model)

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from gumlab import rules, scoring, selection
 from gumlab.collecting import RunningGrams, averaged, check_running
 from gumlab.errors import GumlabError, check_whole
-from gumlab.feedforward import check_in_place, neurons
-from gumlab.gating import Gate, moved, remove_gates
+from gumlab.feedforward import check_in_place, check_no_layer_dropped, neurons
+from gumlab.gating import Gate, check_no_fixed_gates, moved, remove_gates
 from gumlab.gram import twin_pairs
+from gumlab.language import check_trainable
 from gumlab.removal import check_optimizers, cut_pays, cut_to_gates
 from gumlab.rules import Moment, Rule, SeenGram
+from gumlab.tasks.batches import by_itself
 
 METHODS = tuple(rules.METHODS)
 
@@ -94,6 +96,7 @@ class Pruner:
         For whatever cannot be met, and for an option that the method does not have.
     """
 
+    @by_itself()
     def __init__(
         self,
         model: nn.Module,
@@ -132,6 +135,9 @@ class Pruner:
 
         self.model = model
         self.layers = neurons(model)
+        check_trainable(model)
+        check_no_layer_dropped(model, self.layers)
+        check_no_fixed_gates(self.layers)
         self.scope = scope or self.rule.scope
         sizes = [layer.width for layer in self.layers]
         self.budget = selection.Budget(sizes, keep, self.scope, floor, multiple_of, widths)
@@ -522,10 +528,11 @@ class Pruner:
     def _weight_sums(self) -> list[Tensor]:
         return [layer.proj.weight.detach().double().sum() for layer in self.layers]
 
-    def __deepcopy__(self, memo: dict) -> Pruner:
+    def __getstate__(self) -> dict[str, Any]:
         raise GumlabError(
-            "A Pruner belongs to one model and cannot be copied. Copy the model, make a Pruner of "
-            "the copy with the same settings, and other.load_state_dict(pruner.state_dict())."
+            "A Pruner belongs to one model and cannot be copied or pickled. Copy the model, make a "
+            "Pruner of the copy with the same settings, and "
+            "other.load_state_dict(pruner.state_dict())."
         )
 
     def __repr__(self) -> str:

@@ -19,15 +19,17 @@ from gumlab.errors import GumlabError, first_line
 from gumlab.feedforward import FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, lifted
-from gumlab.language import language_config, language_part
+from gumlab.language import check_trainable, language_config, language_part
 from gumlab.scoring import Criterion, check_currency, check_method, score_layers
 from gumlab.selection import Budget, check_grams, check_masks, choose
 from gumlab.tasks import Example, Task
+from gumlab.tasks.batches import by_itself
 
 RECOMMENDED = {"method": "greedy_obs", "scope": "global", "currency": "output"}
 CUT_PAYS_AT = 1 / 8  # of the neurons there, before a cut is worth its cost while training
 
 
+@by_itself()
 def shrink(
     model: nn.Module,
     masks: Sequence[Tensor],
@@ -83,12 +85,15 @@ def shrink(
     layers = neurons(model)
     check_masks(masks, [layer.width for layer in layers])
     check_refit(layers, refit, tokenizer, task)
-    if not in_place:
+    if in_place:
+        check_trainable(model)
+    else:
         check_copyable(model)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     return _shrink(model, layers, masks, calibration, refit, sequential, ridge, in_place)
 
 
+@by_itself()
 def prune(
     model: nn.Module,
     method: str | Criterion = "recommended",
@@ -164,7 +169,9 @@ def prune(
     check_currency(currency, method)
     check_refit(layers, refit, tokenizer, task)
     check_values(layers)
-    if not in_place:
+    if in_place:
+        check_trainable(model)
+    else:
         check_copyable(model)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     scores = score_layers(layers, method, model, calibration, seed=seed, currency=currency)
@@ -203,6 +210,7 @@ def _shrink(
     return model
 
 
+@by_itself()
 def with_neurons(
     model: nn.Module, indices: Sequence[Tensor], layers: Sequence[FeedForward] | None = None
 ) -> nn.Module:
