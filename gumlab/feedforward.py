@@ -58,11 +58,6 @@ def by_output(module: nn.Module, grad: bool = False) -> Tensor:
         Where the gradient is asked for before a backward pass.
     """
     weight = module.weight.grad if grad else module.weight
-    if weight is None and not module.weight.requires_grad:
-        raise GumlabError(
-            f"A weight {tuple(module.weight.shape)} is frozen (requires_grad=False), so it has no "
-            'gradient to score by. Unfreeze it, or take gradient="gate", which needs none.'
-        )
     if weight is None:
         raise GumlabError(
             "A weight has no gradient yet: call loss.backward() before pruner.step()."
@@ -110,11 +105,21 @@ class FeedForward:
 
     def maps(self, grad: bool = False) -> list[Tensor]:
         """Views of the weights by neuron, (N, D): incoming (gated: gate, up), then outgoing."""
+        if grad:
+            self._check_not_frozen()
         maps = []
         for module in self.fc:
             maps.extend(by_output(module, grad).split(self.width))
         maps.append(self.outgoing(grad))
         return maps
+
+    def _check_not_frozen(self) -> None:
+        """Raise GumlabError where a map's weight can have no gradient."""
+        if not all(module.weight.requires_grad for module in (*self.fc, self.proj)):
+            raise GumlabError(
+                f"A weight of {self.name} is frozen (requires_grad=False), so it has no gradient "
+                'to score by. Unfreeze it, or take gradient="gate", which needs none.'
+            )
 
     def incoming(self, grad: bool = False) -> Tensor:
         """W_in by neuron, (N, D), without bias; gated: gate and up side by side, (N, 2 D).

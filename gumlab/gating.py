@@ -165,7 +165,7 @@ def gate(model: nn.Module, masks: Sequence[Tensor]) -> Gates:
     check_masks(masks, [layer.width for layer in layers])
     gates = Gates(Gate(layer) for layer in layers)
     for one, mask in zip(gates, masks, strict=True):
-        one.mask = mask.to(one.mask.device)
+        one.mask = mask.to(one.mask.device, copy=True)
         one.fixed = True
     return gates
 

@@ -22,6 +22,7 @@ from gumlab.rules import Moment, Rule, SeenGram
 from gumlab.tasks.batches import by_itself
 
 METHODS = tuple(rules.METHODS)
+_STATE = {"settings", "step_count", "returned", "frozen", "weights", "masks", "origin", "rule"}
 
 
 class Pruner:
@@ -324,6 +325,10 @@ class Pruner:
         GumlabError
             For a state of other settings or of other weights.
         """
+        if not isinstance(state, dict) or not state.keys() >= _STATE:
+            raise GumlabError(
+                f"Expected the state of a pruner, what its state_dict() gave; got {state!r:.60}."
+            )
         saved_settings = state["settings"]
         differ = [
             f"{name}={saved_settings.get(name)!r} (here {value!r})"
@@ -335,12 +340,13 @@ class Pruner:
                 f"The saved pruner has {', '.join(differ)}. Make the pruner with the saved "
                 "settings, or train from the start."
             )
-        for saved, total in zip(state["weights"], self._weight_sums(), strict=True):
-            if not torch.allclose(saved.cpu(), total.cpu()):
-                raise GumlabError(
-                    "The pruner's state belongs to other weights than the model's. Give the "
-                    "folder that the model resumed from: PruningCallback(pruner, folder)."
-                )
+        sums = torch.tensor([float(total) for total in self._weight_sums()])
+        saved = torch.tensor([float(total) for total in state["weights"]])
+        if saved.shape != sums.shape or not torch.allclose(saved, sums):
+            raise GumlabError(
+                "The pruner's state belongs to other weights than the model's. Give the "
+                "folder that the model resumed from: PruningCallback(pruner, folder)."
+            )
         self.step_count = state["step_count"]
         self.returned = state["returned"]
         self.rule.load_state_dict(state["rule"])

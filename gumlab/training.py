@@ -220,7 +220,7 @@ def _training(model: nn.Module, seed: int) -> Iterator[None]:
 def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
     """Raise GumlabError for a model that cannot learn or is not the pruner's, or an odd adapter."""
     check_trainable(model)
-    if pruner is not None and not isinstance(pruner, Pruner):
+    if pruner is not None and not (hasattr(pruner, "step") and hasattr(pruner, "model")):
         raise GumlabError(
             f"pruner must be a Pruner, got {pruner!r:.60}. Make one: "
             f"gumlab.Pruner(model, method, keep=0.25, steps={steps})."
@@ -244,7 +244,7 @@ def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
             "The pruner was made for another model than the one to train, which it would leave "
             "dense; give both the same one."
         )
-    if pruner is not None and pruner.removed:
+    if isinstance(pruner, Pruner) and pruner.removed:
         raise GumlabError(
             "The pruner's gates were taken off (pruner.remove()), so it prunes nothing any more. "
             f"Make a fresh one: Pruner(model, ..., steps={steps})."

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError, first_line
+from gumlab.errors import GumlabError, check_flag, first_line
 from gumlab.feedforward import FeedForward, check_values, holds_adapters, neurons, width_field
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import model_card
 from gumlab.io.record import CARD, RECORD, write_record
-from gumlab.language import language_part, text_config
+from gumlab.language import text_config
 from gumlab.removal import with_neurons
 
 # What a saved model is made of, by whichever program: a save replaces these and nothing else.
@@ -93,6 +93,7 @@ def save(
     """
     from safetensors import SafetensorError
 
+    pad = check_flag("pad", pad)
     layers = neurons(model)
     _check_savable(model, tokenizer, layers)
     folder, target = _place(folder)
@@ -430,9 +431,8 @@ def _plain_loader(model: nn.Module, kind: type[nn.Module], own_parts: list[str])
 
 
 def _is_language_model(model: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether it is what `gumlab.load` loads: a language model, which may also see or hear."""
-    sees_or_hears = bool(language_part(model)) and model.get_output_embeddings() is not None
-    return sees_or_hears or _is_registered(model, kind)
+    """Whether `gumlab.load` loads it: what transformers itself builds of a causal config."""
+    return kind.__module__.startswith("transformers.models.") and _is_registered(model, kind)
 
 
 def _is_registered(model: nn.Module, kind: type[nn.Module]) -> bool:
