@@ -34,7 +34,7 @@ OF_CHECKPOINTS = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.jinja", "tekken.json"),
     *("*processor_config.json", "chat_template.json", "additional_chat_templates"),
-    *("pytorch_model*.bin", ".gitattributes", "LICENSE*"),
+    *("pytorch_model*.bin", ".gitattributes", "LICENSE*", ".DS_Store", ".ipynb_checkpoints"),
 )
 LEFTOVER_AGE = 3600  # seconds after which what a killed save left is cleared away
 # Of Linux's renameat2: paths are relative to the working folder; exchange the two.
@@ -408,7 +408,9 @@ def _beside_the_config(model: nn.Module, built: nn.Module) -> list[str]:
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if id(parameter) in of_neurons
     }
-    held = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    held = {  # a quantised module's state holds more than tensors
+        name: tuple(getattr(weight, "shape", ())) for name, weight in model.state_dict().items()
+    }
     for name, weight in built.state_dict().items():
         shape = tuple(weight.shape)
         if name not in may_differ and held.get(name) != shape:

@@ -188,6 +188,13 @@ def with_epsilon(model):
     return model
 
 
+class OfTwoStates(nn.Module):
+    """As torch's quantised maps: its state has an entry that is no tensor."""
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        destination[f"{prefix}_packed.dtype"] = torch.qint8
+
+
 COMPUTES_OTHERWISE = {
     "another activation": (lambda: with_act(tiny("gpt2"), nn.ReLU()), r"GELU.* has ReLU"),
     "a local layer first": (lambda: local_first(tiny("gpt_neo")), "attention_type='local'"),
@@ -205,6 +212,13 @@ class TestWhatTheConfigDoesNotSay:
         with pytest.raises(gl.GumlabError, match=f"{sentence}.*would compute something else"):
             gl.save(make(), tokenizer, tmp_path / "model")
         assert list(tmp_path.iterdir()) == []
+
+    def test_so_are_weights_of_a_quantised_part(self, tokenizer, tmp_path):
+        model = tiny("llama")
+        attention = model.model.layers[0].self_attn
+        attention.q_proj = OfTwoStates()
+        with pytest.raises(gl.GumlabError, match=r"self_attn\.q_proj\.weight, the model holds no"):
+            gl.save(model, tokenizer, tmp_path / "model")
 
     @pytest.mark.parametrize("act", [nn.GELU("tanh"), transformers.activations.NewGELUActivation()])
     def test_another_name_of_the_same_function_is_no_matter(self, act, gpt2, tokenizer, tmp_path):
