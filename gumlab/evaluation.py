@@ -93,7 +93,8 @@ def evaluate(
         raise GumlabError("beams would change nothing: with generated=0 nothing is written.")
     if split == "test" and not task.test and task.validation:
         split = "validation"
-        warnings.warn(f"Task {task.name!r} has no test split; this is validation.", stacklevel=2)
+        message = f"Task {task.name!r} has no test split; this is validation."
+        warnings.warn(message, stacklevel=3)  # past the decorator
     if task.metric not in MAIN_METRIC:
         raise unknown("metric", task.metric, MAIN_METRIC)
     examples = task.split(split)[:limit]
