@@ -24,7 +24,7 @@ from gumlab.gram import RIDGE
 from gumlab.removal import check_refit, refit_layer
 from gumlab.selection import apportion, check_keep, check_scores, top
 from gumlab.tasks import Example, Task
-from gumlab.tasks.batches import evaluating, memory_guard, token_losses
+from gumlab.tasks.batches import by_itself, evaluating, memory_guard, token_losses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +109,7 @@ class DamageCurves:
         return pd.DataFrame(rows)
 
 
+@by_itself()
 def damage_curves(
     model: nn.Module,
     scores: Sequence[Tensor],

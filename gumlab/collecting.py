@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_choice, check_number, check_whole, unknown
 from gumlab.feedforward import FeedForward, check_values, neurons
-from gumlab.language import check_head, check_learns
+from gumlab.language import check_head, check_trainable
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
     as_examples,
+    by_itself,
     collated,
     context_length,
     encode,
@@ -196,6 +197,7 @@ class Statistics:
         self.slope += to_gate.sum(0) / sequences
 
 
+@by_itself()
 def collect(
     model: nn.Module,
     tokenizer: Any,
@@ -249,7 +251,7 @@ def collect(
     check_values(layers)
     if gradients:
         check_head(model)
-        check_learns(model)
+        check_trainable(model)
     statistics = [Statistics.empty(layer) for layer in layers]
     taps = [_Tap(layer) for layer in layers]
     try:
@@ -396,6 +398,7 @@ def currencies(
     return [symmetric_root(f) for f in fisher]
 
 
+@by_itself()
 def output_fisher(
     model: nn.Module,
     tokenizer: Any,
@@ -430,7 +433,7 @@ def output_fisher(
     if layers is None:
         layers = neurons(model)
     check_head(model)
-    check_learns(model)
+    check_trainable(model)
     sums = []
     for layer in layers:
         size = layer.outgoing().shape[1]

@@ -19,6 +19,7 @@ from gumlab.tasks.batches import (
     IGNORED,
     Row,
     batches,
+    by_itself,
     collated,
     context_length,
     evaluating,
@@ -30,6 +31,7 @@ from gumlab.tasks.batches import (
 )
 
 
+@by_itself(casts=True)
 def evaluate(
     model: nn.Module,
     tokenizer: Any,
@@ -91,7 +93,8 @@ def evaluate(
         raise GumlabError("beams would change nothing: with generated=0 nothing is written.")
     if split == "test" and not task.test and task.validation:
         split = "validation"
-        warnings.warn(f"Task {task.name!r} has no test split; this is validation.", stacklevel=2)
+        message = f"Task {task.name!r} has no test split; this is validation."
+        warnings.warn(message, stacklevel=3)  # past the decorator
     if task.metric not in MAIN_METRIC:
         raise unknown("metric", task.metric, MAIN_METRIC)
     examples = task.split(split)[:limit]
@@ -168,6 +171,7 @@ def windows(ids: Sequence[int], context: int, stride: int) -> list[Row]:
     return [(list(ids[s : s + context]), context - stride if s else 1) for s in starts]
 
 
+@by_itself(casts=True)
 def text_loss(
     model: nn.Module,
     tokenizer: Any,

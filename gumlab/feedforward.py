@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,11 +58,6 @@ def by_output(module: nn.Module, grad: bool = False) -> Tensor:
         Where the gradient is asked for before a backward pass.
     """
     weight = module.weight.grad if grad else module.weight
-    if weight is None and not module.weight.requires_grad:
-        raise GumlabError(
-            f"A weight {tuple(module.weight.shape)} is frozen (requires_grad=False), so it has no "
-            'gradient to score by. Unfreeze it, or take gradient="gate", which needs none.'
-        )
     if weight is None:
         raise GumlabError(
             "A weight has no gradient yet: call loss.backward() before pruner.step()."
@@ -109,11 +105,21 @@ class FeedForward:
 
     def maps(self, grad: bool = False) -> list[Tensor]:
         """Views of the weights by neuron, (N, D): incoming (gated: gate, up), then outgoing."""
+        if grad:
+            self._check_not_frozen()
         maps = []
         for module in self.fc:
             maps.extend(by_output(module, grad).split(self.width))
         maps.append(self.outgoing(grad))
         return maps
+
+    def _check_not_frozen(self) -> None:
+        """Raise GumlabError where a map's weight can have no gradient."""
+        if not all(module.weight.requires_grad for module in (*self.fc, self.proj)):
+            raise GumlabError(
+                f"A weight of {self.name} is frozen (requires_grad=False), so it has no gradient "
+                'to score by. Unfreeze it, or take gradient="gate", which needs none.'
+            )
 
     def incoming(self, grad: bool = False) -> Tensor:
         """W_in by neuron, (N, D), without bias; gated: gate and up side by side, (N, 2 D).
@@ -334,12 +340,38 @@ def check_in_place(model: nn.Module, layers: list[FeedForward]) -> None:
     layers : list of FeedForward
     """
     for layer in layers:
-        called = set(model.get_submodule(layer.name).children())
+        try:
+            called = set(model.get_submodule(layer.name).children())
+        except AttributeError:
+            raise GumlabError(
+                f"{layer.name} is no longer in the model, which had it when its Pruner was made. "
+                "Take layers out first, then make the Pruner."
+            ) from None
         if not called.issuperset((*layer.fc, layer.proj)):
             raise GumlabError(
                 f"The maps of {layer.name} were wrapped or replaced after the gates were put on, "
                 "by an adapter perhaps: what goes past them would not be pruned. Put adapters on "
                 "attention only, or shrink first and heal the smaller model with the adapter."
+            )
+
+
+def check_no_layer_dropped(model: nn.Module, layers: Sequence[FeedForward]) -> None:
+    """Raise GumlabError for a model that leaves layers out by chance while it trains.
+
+    Parameters
+    ----------
+    model : nn.Module
+    layers : sequence of FeedForward
+        Of the model, to be pruned while it trains.
+    """
+    for name, module in model.named_modules():
+        share = getattr(module, "layerdrop", 0)
+        holds_layers = any(layer.name.startswith(f"{name}." if name else "") for layer in layers)
+        if isinstance(share, float) and share > 0 and holds_layers:
+            raise GumlabError(
+                f"{type(model).__name__} leaves layers out by chance while it trains "
+                f"({name}.layerdrop is {share}), so a step would tell nothing of their neurons. "
+                f"Set it to 0: model.{name}.layerdrop = 0.0."
             )
 
 
@@ -432,15 +464,21 @@ def _odd(weight: Tensor | None) -> tuple[str, str]:
 
 def _check_owners(blocks: list[FeedForward]) -> None:
     """Raise GumlabError for weights that two layers share."""
-    owners: dict[int, str] = {}
+    owners: dict[Any, str] = {}
     for block in blocks:
         for module in (*block.fc, block.proj):
-            owner = owners.setdefault(id(module.weight), block.name)
+            owner = owners.setdefault(_memory_of(module.weight), block.name)
             if owner != block.name:
                 raise GumlabError(
                     f"The layers {owner} and {block.name} share their weights, so neither can be "
                     "cut by itself. gumlab prunes models whose layers have their own."
                 )
+
+
+def _memory_of(weight: Tensor) -> Any:
+    """What two weights have in common that change together, also where each is its own object."""
+    has_memory = weight.device.type != "meta" and weight.numel() > 0
+    return (weight.device, weight.data_ptr()) if has_memory else id(weight)
 
 
 def width_field(model: nn.Module) -> str:

@@ -49,6 +49,8 @@ class Gate:
         Called with the ungated h (B, T, N), detached, at every forward pass in training.
     origin : Tensor
         (N,): where the layer's neurons stood when the gate was made, before any `cut`.
+    fixed : bool
+        Whether `gate` put it on: its mask is no pruner's.
     passed : bool
         Whether a forward pass went through it; whoever asks sets it back.
 
@@ -65,6 +67,7 @@ class Gate:
         self.size = layer.width  # how many neurons there were at first
         self.origin = torch.arange(layer.width, device=layer.device)
         self.mask = torch.ones(layer.width, dtype=torch.bool, device=layer.device)
+        self.fixed = False
         self.passed = False
         layer.proj.register_forward_pre_hook(self)
         _forget_compiled()
@@ -162,7 +165,8 @@ def gate(model: nn.Module, masks: Sequence[Tensor]) -> Gates:
     check_masks(masks, [layer.width for layer in layers])
     gates = Gates(Gate(layer) for layer in layers)
     for one, mask in zip(gates, masks, strict=True):
-        one.mask = mask.to(one.mask.device)
+        one.mask = mask.to(one.mask.device, copy=True)
+        one.fixed = True
     return gates
 
 
@@ -189,10 +193,39 @@ def kept_by_gates(layers: Sequence[FeedForward]) -> list[Tensor]:
     return masks
 
 
+def fraction_by_gates(model: nn.Module) -> float:
+    """The fraction of neurons that whatever gates are on a model keep; 1 where there are none.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Or what wraps one.
+    """
+    kept = there = 0
+    for module in model.modules():
+        masks = [hook.mask for hook in module._forward_pre_hooks.values() if isinstance(hook, Gate)]
+        if masks:
+            kept += int(torch.stack(masks).all(0).sum())
+            there += len(masks[0])
+    return kept / there if there else 1.0
+
+
 def remove_gates(model: nn.Module) -> None:
     """Take every gate off a model, whoever put it there, and what follows its activations."""
     for module in model.modules():
         _take_off(module, lambda hook: isinstance(hook, Gate | RunningGrams | FeedsNobody))
+
+
+def check_no_fixed_gates(layers: Sequence[FeedForward]) -> None:
+    """Raise GumlabError where `gate` holds neurons out of a model that is to be pruned anew."""
+    for layer in layers:
+        for hook in layer.proj._forward_pre_hooks.values():
+            if isinstance(hook, Gate) and hook.fixed and not hook.mask.all():
+                raise GumlabError(
+                    f"gumlab.gate holds neurons out of {layer.name}, and a Pruner would let them "
+                    "in again. Take the gates off first (gates.remove(), or after the with block), "
+                    "or prune what is left: small = gumlab.shrink(model, masks)."
+                )
 
 
 def check_device(before: torch.device, now: torch.device) -> None:

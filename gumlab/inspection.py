@@ -29,6 +29,7 @@ from gumlab.gram import (
 )
 from gumlab.scoring import squared_norm
 from gumlab.tasks import Example, Task
+from gumlab.tasks.batches import by_itself
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,6 +137,7 @@ class Redundancy:
         return f"{head}\n{self.table().round(4)}"
 
 
+@by_itself()
 def redundancy(
     model: nn.Module,
     tokenizer: Any,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from torch import nn
 
 from gumlab.errors import GumlabError
@@ -37,6 +36,17 @@ def check_runs(model: Any) -> None:
         check_model(model)
 
 
+def check_trainable(model: nn.Module) -> None:
+    """Raise GumlabError for weights that torch takes no gradient of and lets nobody change."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_inference():
+            raise GumlabError(
+                f"{name} was made under torch.inference_mode(), so torch neither trains nor "
+                "changes it. Make or load the model outside of it, or take a copy outside of it: "
+                "copy.deepcopy(model)."
+            )
+
+
 def check_head(model: nn.Module) -> None:
     """Raise GumlabError for a model that says nothing of the next token: a classifier, say."""
     check_runs(model)
@@ -45,21 +55,6 @@ def check_head(model: nn.Module) -> None:
             f"{type(model).__name__} has no language-model head, so it gives no loss of the next "
             "token and no text. Take a score that needs neither (magnitude, wanda, obs), or load "
             "the model as a language model (ForCausalLM, LMHeadModel)."
-        )
-
-
-def check_learns(model: nn.Module) -> None:
-    """Raise GumlabError where autograd cannot follow a model: in inference mode, or made in it."""
-    if torch.is_inference_mode_enabled():
-        raise GumlabError(
-            "torch.inference_mode() is on, in which nothing has a gradient, and gradients are "
-            "needed here. Call it outside of that block, or within torch.no_grad()."
-        )
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise GumlabError(
-            f"This {type(model).__name__} was made within torch.inference_mode(), so that nothing "
-            "can train it or take its gradients. Make it anew (load, shrink, prune) outside of "
-            "that block, or within torch.no_grad()."
         )
 
 

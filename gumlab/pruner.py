@@ -20,14 +20,16 @@ from gumlab.errors import (
     check_seed,
     check_whole,
 )
-from gumlab.feedforward import check_in_place, neurons
-from gumlab.gating import Gate, check_device, remove_gates
+from gumlab.feedforward import check_in_place, check_no_layer_dropped, neurons
+from gumlab.gating import Gate, check_device, check_no_fixed_gates, remove_gates
 from gumlab.gram import twin_pairs
-from gumlab.language import check_learns
+from gumlab.language import check_trainable
 from gumlab.removal import check_optimizers, cut_pays, cut_to_gates
 from gumlab.rules import Moment, Rule, SeenGram
+from gumlab.tasks.batches import by_itself
 
 METHODS = tuple(rules.METHODS)
+_STATE = {"settings", "step_count", "returned", "frozen", "weights", "masks", "origin", "rule"}
 
 
 class Pruner:
@@ -102,6 +104,7 @@ class Pruner:
         For whatever cannot be met, and for an option that the method does not have.
     """
 
+    @by_itself()
     def __init__(
         self,
         model: nn.Module,
@@ -145,7 +148,9 @@ class Pruner:
 
         self.model = model
         self.layers = neurons(model)
-        check_learns(model)
+        check_trainable(model)
+        check_no_layer_dropped(model, self.layers)
+        check_no_fixed_gates(self.layers)
         self.scope = scope or self.rule.scope
         sizes = [layer.width for layer in self.layers]
         self.budget = selection.Budget(sizes, keep, self.scope, floor, multiple_of, widths)
@@ -332,6 +337,10 @@ class Pruner:
         GumlabError
             For a state of other settings or of other weights.
         """
+        if not isinstance(state, dict) or not state.keys() >= _STATE:
+            raise GumlabError(
+                f"Expected the state of a pruner, what its state_dict() gave; got {state!r:.60}."
+            )
         saved_settings = state["settings"]
         differ = [
             f"{name}={saved_settings.get(name)!r} (here {value!r})"
@@ -343,12 +352,13 @@ class Pruner:
                 f"The saved pruner has {', '.join(differ)}. Make the pruner with the saved "
                 "settings, or train from the start."
             )
-        for saved, total in zip(state["weights"], self._weight_sums(), strict=True):
-            if not torch.allclose(saved.cpu(), total.cpu()):
-                raise GumlabError(
-                    "The pruner's state belongs to other weights than the model's. Give the "
-                    "folder that the model resumed from: PruningCallback(pruner, folder)."
-                )
+        sums = torch.tensor([float(total) for total in self._weight_sums()])
+        saved = torch.tensor([float(total) for total in state["weights"]])
+        if saved.shape != sums.shape or not torch.allclose(saved, sums):
+            raise GumlabError(
+                "The pruner's state belongs to other weights than the model's. Give the "
+                "folder that the model resumed from: PruningCallback(pruner, folder)."
+            )
         self.step_count = state["step_count"]
         self.returned = state["returned"]
         self.rule.load_state_dict(state["rule"])
@@ -535,10 +545,11 @@ class Pruner:
     def _weight_sums(self) -> list[Tensor]:
         return [layer.proj.weight.detach().double().sum() for layer in self.layers]
 
-    def __deepcopy__(self, memo: dict) -> Pruner:
+    def __getstate__(self) -> dict[str, Any]:
         raise GumlabError(
-            "A Pruner belongs to one model and cannot be copied. Copy the model, make a Pruner of "
-            "the copy with the same settings, and other.load_state_dict(pruner.state_dict())."
+            "A Pruner belongs to one model and cannot be copied or pickled. Copy the model, make a "
+            "Pruner of the copy with the same settings, and "
+            "other.load_state_dict(pruner.state_dict())."
         )
 
     def __repr__(self) -> str:

@@ -19,15 +19,17 @@ from gumlab.errors import GumlabError, check_flag, check_number, check_seed, fir
 from gumlab.feedforward import FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, TWINS_ABOVE, lifted, no_inverse
-from gumlab.language import language_config, language_part
+from gumlab.language import check_trainable, language_config, language_part
 from gumlab.scoring import Criterion, check_currency, check_method, score_layers
 from gumlab.selection import Budget, check_masks, check_twin_filter, choose
 from gumlab.tasks import Example, Task
+from gumlab.tasks.batches import by_itself
 
 RECOMMENDED = {"method": "greedy_obs", "scope": "global", "currency": "output"}
 CUT_PAYS_AT = 1 / 8  # of the neurons there, before a cut is worth its cost while training
 
 
+@by_itself()
 def shrink(
     model: nn.Module,
     masks: Sequence[Tensor],
@@ -84,12 +86,15 @@ def shrink(
     check_masks(masks, [layer.width for layer in layers])
     check_refit(layers, refit, tokenizer, task, ridge)
     check_flag("sequential", sequential)
-    if not check_flag("in_place", in_place):
+    if check_flag("in_place", in_place):
+        check_trainable(model)
+    else:
         check_copyable(model)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     return _shrink(model, layers, masks, calibration, refit, sequential, ridge, in_place)
 
 
+@by_itself()
 def prune(
     model: nn.Module,
     method: str | Criterion = "recommended",
@@ -168,7 +173,9 @@ def prune(
     check_seed(seed)
     check_flag("standardise", standardise)
     check_flag("sequential", sequential)
-    if not check_flag("in_place", in_place):
+    if check_flag("in_place", in_place):
+        check_trainable(model)
+    else:
         check_copyable(model)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     scores = score_layers(layers, method, model, calibration, seed=seed, currency=currency)
@@ -207,6 +214,7 @@ def _shrink(
     return model
 
 
+@by_itself()
 def with_neurons(
     model: nn.Module, indices: Sequence[Tensor], layers: Sequence[FeedForward] | None = None
 ) -> nn.Module:

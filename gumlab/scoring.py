@@ -27,6 +27,7 @@ from gumlab.errors import GumlabError, check_flag, check_seed, unknown
 from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.gram import RIDGE, inverse, removal_costs, unrebuilt
 from gumlab.tasks import Example, Task
+from gumlab.tasks.batches import by_itself
 
 Criterion = Callable[[FeedForward, Statistics], Tensor]
 
@@ -297,6 +298,7 @@ LEARNED = ("movement", "soft_movement", "gum")
 SCORES = (*NEED_NO_DATA, *DATA_SCORES)
 
 
+@by_itself()
 def score(
     model: nn.Module,
     method: str | Criterion,

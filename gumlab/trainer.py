@@ -60,6 +60,11 @@ class PruningCallback(TrainerCallback):
     """
 
     def __init__(self, pruner: Pruner, resume_from: str | Path | None = None) -> None:
+        if not isinstance(pruner, Pruner):
+            raise GumlabError(
+                f"PruningCallback takes the Pruner of the Trainer's model, got a "
+                f"{type(pruner).__name__}: PruningCallback(gumlab.Pruner(model, ...))."
+            )
         self.pruner = pruner
         self.resume_from = resume_from
         if pruner.cut:
@@ -85,6 +90,11 @@ class PruningCallback(TrainerCallback):
                 f"The pruner was made for {pruner.steps} steps and has done {pruner.step_count}; "
                 f"the Trainer's max_steps is {state.max_steps}. Make a fresh one: "
                 f"Pruner(model, ..., steps={state.max_steps})."
+            )
+        if pruner.removed:
+            raise GumlabError(
+                "The pruner's gates were taken off (pruner.remove()), so it prunes nothing any "
+                f"more. Make a fresh one: Pruner(model, ..., steps={state.max_steps})."
             )
         if pruner.model not in kwargs["model"].modules():
             raise GumlabError(

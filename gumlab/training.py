@@ -21,12 +21,13 @@ from gumlab.errors import (
     check_whole,
     unknown,
 )
-from gumlab.gating import Gate
-from gumlab.language import check_head, check_learns, language_config
+from gumlab.gating import Gate, fraction_by_gates
+from gumlab.language import check_head, check_trainable, language_config
 from gumlab.pruner import Pruner
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
+    by_itself,
     context_length,
     encode,
     evaluating,
@@ -76,10 +77,10 @@ class History:
     seconds: float = 0.0
     frames: list[Frame] = field(default_factory=list)
 
-    def add(self, loss: float, pruner: Pruner | None) -> None:
+    def add(self, loss: float, kept: float) -> None:
         """Note one step."""
         self.losses.append(loss)
-        self.kept.append(pruner.fraction_kept if pruner else 1.0)
+        self.kept.append(kept)
 
     def __repr__(self) -> str:
         if not self.losses:
@@ -91,6 +92,7 @@ class History:
         )
 
 
+@by_itself(casts=True)
 def train(
     model: nn.Module,
     tokenizer: Any,
@@ -179,6 +181,7 @@ def train(
     )
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
     history = History()
+    kept_before = fraction_by_gates(model)
     good = _Copy(model, step=0)
     began = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)  # what an earlier backward pass left
@@ -203,7 +206,7 @@ def train(
             optimizer.step()
             rate.step()
             optimizer.zero_grad(set_to_none=True)
-            history.add(loss.item(), pruner)
+            history.add(loss.item(), pruner.fraction_kept if pruner else kept_before)
             if pruner is not None and record and (done + 1) % record == 0:
                 history.frames.append(Frame.of(pruner))
             bar.update()
@@ -267,7 +270,7 @@ def _check_used(
 
 def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
     """Raise GumlabError for a model that cannot learn or is not the pruner's, or an odd adapter."""
-    check_learns(model)
+    check_trainable(model)
     if pruner is not None and not isinstance(pruner, Pruner):
         raise GumlabError(
             f"pruner must be a gumlab.Pruner made for this model; got {pruner!r:.60}."
@@ -291,6 +294,11 @@ def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
             "The pruner was made for another model than the one to train, which it would leave "
             "dense; give both the same one."
         )
+    if isinstance(pruner, Pruner) and pruner.removed:
+        raise GumlabError(
+            "The pruner's gates were taken off (pruner.remove()), so it prunes nothing any more. "
+            f"Make a fresh one: Pruner(model, ..., steps={steps})."
+        )
     if pruner is not None and (pruner.steps != steps or pruner.step_count):
         raise GumlabError(
             f"The pruner was made for {pruner.steps} steps and has done {pruner.step_count}; this "
@@ -300,6 +308,7 @@ def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
 
 def _check_teacher(teacher: nn.Module, model: nn.Module) -> None:
     """Raise GumlabError for a teacher that gives other tokens than its student."""
+    check_head(teacher)
     sizes = [getattr(language_config(m), "vocab_size", None) for m in (teacher, model)]
     if sizes[0] != sizes[1]:
         raise GumlabError(

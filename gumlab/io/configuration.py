@@ -72,7 +72,7 @@ def read_object(path: Path) -> dict[str, Any]:
         If there is none.
     """
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_text(encoding="utf-8"), object_hook=_number_or_object)
     except ValueError as error:
         raise GumlabError(f"{path} is not JSON ({error}). Copy or save it again.") from error
     if not isinstance(settings, dict):
@@ -80,6 +80,15 @@ def read_object(path: Path) -> dict[str, Any]:
             f"{path} holds no JSON object but a {type(settings).__name__}. Copy or save it again."
         )
     return settings
+
+
+def _number_or_object(found: dict[str, Any]) -> Any:
+    """What an object in JSON stands for: transformers writes infinity as {"__float__": ..}.
+
+    >>> _number_or_object({"__float__": "Infinity"})
+    inf
+    """
+    return float(found["__float__"]) if list(found) == ["__float__"] else found
 
 
 def refuse_adapter(settings: dict[str, Any], source: str) -> NoReturn:

@@ -25,9 +25,17 @@ from gumlab.feedforward import FeedForward, check_values, holds_adapters, neuron
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import model_card
 from gumlab.io.record import CARD, RECORD, write_record
-from gumlab.language import language_part, text_config
+from gumlab.language import text_config
 from gumlab.removal import with_neurons
 
+# What a saved model is made of, by whichever program: a save replaces these and nothing else.
+OF_CHECKPOINTS = (
+    *("config.json", "generation_config.json", "*.index.json", RECORD, CARD, "*.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.jinja", "tekken.json"),
+    *("*processor_config.json", "chat_template.json", "additional_chat_templates"),
+    *("pytorch_model*.bin", ".gitattributes", "LICENSE*", ".DS_Store", ".ipynb_checkpoints"),
+)
 LEFTOVER_AGE = 3600  # seconds after which what a killed save left is cleared away
 # Of Linux's renameat2: paths are relative to the working folder; exchange the two.
 AT_FDCWD = -100
@@ -85,7 +93,7 @@ def save(
     """
     from safetensors import SafetensorError
 
-    check_flag("pad", pad)
+    pad = check_flag("pad", pad)
     layers = neurons(model)
     _check_savable(model, tokenizer, layers)
     folder, target = _place(folder)
@@ -155,6 +163,18 @@ def check_free(folder: Path) -> None:
         raise GumlabError(
             f"{folder} holds files that are not a checkpoint; choose another folder or empty it."
         )
+    others = _others(folder) if folder.is_dir() else []
+    if others:
+        raise GumlabError(
+            f"{folder} holds {', '.join(others[:3])} beside a checkpoint, and a save would put "
+            "another folder in its place. Choose another folder, or move what is yours first."
+        )
+    here = Path.cwd()
+    if folder.resolve() in (here, *here.parents):
+        raise GumlabError(
+            f"{folder.resolve()} is the folder that you are in, and a save would put another in "
+            "its place. Name a folder in it: gumlab.save(model, tokenizer, 'small')."
+        )
     parent = next(path for path in folder.absolute().parents if path.exists())
     if folder.is_file():
         obstacle = "it is a file"
@@ -174,6 +194,19 @@ def _is_checkpoint(folder: Path) -> bool:
     except (OSError, ValueError):
         return (folder / RECORD).exists()
     return isinstance(settings, dict) and not {"model_type", "architectures"}.isdisjoint(settings)
+
+
+def _others(folder: Path) -> list[str]:
+    """What a folder holds beside a checkpoint and what `save` wrote there, by name."""
+    try:
+        written = set(json.loads((folder / RECORD).read_bytes())["sha256"])
+    except (OSError, ValueError, LookupError, TypeError):
+        written = set()
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in written and not any(path.match(known) for known in OF_CHECKPOINTS)
+    )
 
 
 def _check_savable(model: nn.Module, tokenizer: Any, layers: Sequence[FeedForward]) -> None:
@@ -248,6 +281,10 @@ def _form(model: nn.Module) -> _Form:
     if _widths(built) != widths and len(set(widths)) == 1 and hasattr(text_config(config), field):
         setattr(text_config(config), field, widths[0])  # it was edited by hand: the weights tell
         built = _built(kind, config)
+    if _is_tied(built) != _is_tied(model):  # so was this
+        config.tie_word_embeddings = text_config(config).tie_word_embeddings = _is_tied(model)
+        built = _built(kind, config)
+    _check_computes_alike(model, built)
     own_parts = _beside_the_config(model, built)
     if own_parts and type(model) is kind:
         raise GumlabError(
@@ -295,6 +332,65 @@ def _widths(model: nn.Module) -> list[int]:
     return [layer.width for layer in neurons(model)]
 
 
+def _is_tied(model: nn.Module) -> bool:
+    """Whether a model's head is its embedding."""
+    find_head = getattr(model, "get_output_embeddings", lambda: None)
+    find_embedding = getattr(model, "get_input_embeddings", lambda: None)
+    weight = getattr(find_head(), "weight", None)
+    return weight is not None and weight is getattr(find_embedding(), "weight", None)
+
+
+def _check_computes_alike(model: nn.Module, built: nn.Module) -> None:
+    """Raise GumlabError where a model computes with its weights what its config does not say.
+
+    That is: an activation is another function, or a layer is of another kind or has another
+    constant (by its attributes that are text, truth or a fraction), whatever serves training alone.
+    """
+    of_built = dict(built.named_modules())
+    for name, module in model.named_modules():
+        other = of_built.get(name)
+        if other is None:
+            continue
+        said, found = type(other).__name__, type(module).__name__
+        differs = not _same_function(module, other)
+        for key in [] if differs else _constants(module):
+            values = [vars(other).get(key, vars(module)[key]), vars(module)[key]]
+            if type(module) is type(other) and values[0] != values[1]:
+                differs, (said, found) = True, (f"{key}={value!r:.40}" for value in values)
+        if differs:
+            raise GumlabError(
+                f"The config of {type(model).__name__} says {said} for {name}, the model has "
+                f"{found}: what is saved would compute something else. Make the config say what "
+                "the model is, or put that part back."
+            )
+
+
+def _constants(module: nn.Module) -> list[str]:
+    """The names of a module's attributes that say what it computes in eval mode."""
+    of_training = ("training", "gradient_checkpointing", "p", "inplace")
+    return [
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, str | bool | float)
+        and not (key.startswith("_") or key in of_training or "drop" in key or "name" in key)
+    ]
+
+
+@torch.no_grad()
+def _same_function(module: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules without weights, activations say, do the same; True for any others."""
+    for one in (module, other):
+        is_leaf = not any(one.children()) and not one.state_dict() and not list(one.buffers())
+        if not is_leaf or isinstance(one, nn.modules.dropout._DropoutNd):
+            return True
+    numbers = torch.linspace(-4, 4, 17)
+    try:
+        expected = other.forward(numbers)
+        return torch.allclose(module.forward(numbers), expected, atol=1e-5)
+    except Exception:  # it is no function of one tensor
+        return True
+
+
 def _beside_the_config(model: nn.Module, built: nn.Module) -> list[str]:
     """The names of a model's weights that its config does not build: of a part of one's own.
 
@@ -312,7 +408,9 @@ def _beside_the_config(model: nn.Module, built: nn.Module) -> list[str]:
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if id(parameter) in of_neurons
     }
-    held = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    held = {  # a quantised module's state holds more than tensors
+        name: tuple(getattr(weight, "shape", ())) for name, weight in model.state_dict().items()
+    }
     for name, weight in built.state_dict().items():
         shape = tuple(weight.shape)
         if name not in may_differ and held.get(name) != shape:
@@ -335,9 +433,8 @@ def _plain_loader(model: nn.Module, kind: type[nn.Module], own_parts: list[str])
 
 
 def _is_language_model(model: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether it is what `gumlab.load` loads: a language model, which may also see or hear."""
-    sees_or_hears = bool(language_part(model)) and model.get_output_embeddings() is not None
-    return sees_or_hears or _is_registered(model, kind)
+    """Whether `gumlab.load` loads it: what transformers itself builds of a causal config."""
+    return kind.__module__.startswith("transformers.models.") and _is_registered(model, kind)
 
 
 def _is_registered(model: nn.Module, kind: type[nn.Module]) -> bool:

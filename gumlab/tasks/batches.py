@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any
 
@@ -306,6 +306,34 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def by_itself(casts: bool = False) -> Iterator[None]:
+    """torch as it is by itself, whatever the context of the caller; as a decorator too.
+
+    Gradients can be taken (torch.no_grad), what is made can be trained (torch.inference_mode), and
+    nothing is cast (torch.autocast).
+
+    Parameters
+    ----------
+    casts : bool
+        Let the caller's autocast go on. It then casts weights anew at each use: by itself it keeps
+        what it has cast up to the end of its block, and does not see a weight change.
+    """
+    casting = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    cached = torch.is_autocast_cache_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        if casting:
+            torch.clear_autocast_cache()
+            stack.callback(torch.clear_autocast_cache)
+            torch.set_autocast_cache_enabled(False)
+            stack.callback(torch.set_autocast_cache_enabled, cached)
+        if not casts:
+            for kind in casting:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @contextmanager
