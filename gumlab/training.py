@@ -92,6 +92,7 @@ def train(
     batch_size: int = 16,
     lr: float = 1e-3,
     weight_decay: float = 0.1,
+    eps: float = 1e-8,
     clip: float = 1.0,
     ce_weight: float = 0.5,
     kd_weight: float = 0.5,
@@ -118,9 +119,10 @@ def train(
         over target tokens; without it CE.
     batch_size : int
         Sequences a step.
-    lr, weight_decay, clip : float
+    lr, weight_decay, eps, clip : float
         AdamW's learning rate, warmed up over 10 % of the steps, then linear to 0; its weight decay;
-        the norm that gradients are clipped to.
+        what it adds to the root of the mean squared gradient; the norm that gradients are clipped
+        to.
     ce_weight, kd_weight, temperature : float
         Of the distillation.
     seed : int
@@ -150,6 +152,7 @@ def train(
     check_whole("batch_size", batch_size)
     check_number("lr", lr)
     check_number("weight_decay", weight_decay)
+    check_number("eps", eps, above=0)
     check_number("clip", clip, above=0)
     check_number("temperature", temperature, above=0)
     if record is not None:
@@ -164,6 +167,7 @@ def train(
         model.parameters(),
         lr=lr,
         weight_decay=weight_decay,
+        eps=eps,
         fused=next(model.parameters()).is_cuda or None,
     )
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
