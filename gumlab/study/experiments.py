@@ -241,12 +241,12 @@ def grid(
 
 def _chosen(only: Sequence[str], methods: Sequence[Method]) -> list[Method]:
     """The methods that are named, by label or name, whatever the letter case."""
-    known = ["dense", *(method.label for method in methods)]
-    names = [*known, *(str(method.name) for method in methods)]
+    names = list(dict.fromkeys(["dense", *(str(method.name) for method in methods)]))
+    labels = [method.label.lower() for method in methods]
     wanted = {name.lower() for name in only}
     for name in only:
-        if name.lower() not in [one.lower() for one in names]:
-            raise unknown("method", name, known)
+        if name.lower() not in (*names, *labels):
+            raise unknown("method", name, names)
     return [m for m in methods if not only or {m.label.lower(), str(m.name)} & wanted]
 
 

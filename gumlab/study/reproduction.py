@@ -390,9 +390,7 @@ def as_text(table: pd.DataFrame) -> str:
         _, _, what = str(name).partition(", ")
         heads.append({"paper": "paper", "difference": "diff."}.get(what, str(name)))
     lines = printed(table).to_string(index=False, header=heads)
-    return (
-        f"{lines}\n{RATIOS} paper: the paper's number of what is on its left; diff.: ours less it."
-    )
+    return f"{lines}\n{RATIOS} paper: its number of what is on the left; diff.: ours less it."
 
 
 def _markdown(table: pd.DataFrame) -> str:
