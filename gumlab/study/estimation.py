@@ -16,7 +16,7 @@ from torch import nn
 from gumlab.evaluation import evaluate
 from gumlab.study.grid import Cell
 from gumlab.tasks import Example, Task
-from gumlab.tasks.batches import is_running_text
+from gumlab.tasks.batches import context_length, encode, is_running_text
 from gumlab.training import train
 
 TIMED_STEPS = 3
@@ -41,8 +41,9 @@ class Estimate:
         How many are to be done, of how many.
     steps : int
         Training steps of a run.
-    step_seconds, evaluation_seconds : float
-        Of a dense training step, and of the evaluation after a run, as measured here.
+    step_seconds, around_seconds : float
+        Of a dense training step; and of what is around the steps of a run, tokenising and
+        measuring; as measured here.
     seconds : float
         Of all that is left, one run at a time.
     device : str
@@ -53,7 +54,7 @@ class Estimate:
     runs: int
     steps: int
     step_seconds: float
-    evaluation_seconds: float
+    around_seconds: float
     seconds: float
     device: str
 
@@ -61,15 +62,15 @@ class Estimate:
         return (
             f"Estimate: {self.left:,} of {self.runs:,} runs are to be done, of {self.steps:,} "
             f"steps each. On this machine ({self.device}) a dense training step takes "
-            f"{duration(self.step_seconds)} and an evaluation {duration(self.evaluation_seconds)}: "
-            f"about {duration(self.seconds)}, one run at a time."
+            f"{duration(self.step_seconds)}, and a run's tokenising and evaluation "
+            f"{duration(self.around_seconds)}: about {duration(self.seconds)}, one run at a time."
         )
 
 
 def estimate(
     cells: Sequence[Cell], left: Sequence[Cell], model: nn.Module, tokenizer: Any, data: Task
 ) -> Estimate:
-    """Time a dense training step and an evaluation on a few batches, and multiply.
+    """Time a dense training step, tokenising and an evaluation on a few batches, and multiply.
 
     Parameters
     ----------
@@ -81,24 +82,25 @@ def estimate(
     Returns
     -------
     Estimate
-        Reading the data and writing files are not in it.
+        Reading and writing files are not in it.
     """
     cell = cells[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the runs themselves will cut what is too long
         step_seconds = _step_seconds(cell, model, tokenizer, data)
-        evaluation_seconds = _evaluation_seconds(cell, model, tokenizer, data)
+        around_seconds = _tokenising_seconds(model, tokenizer, data.train)
+        around_seconds += _evaluation_seconds(cell, model, tokenizer, data)
     measured = MEASURED_OF_TEXT if is_running_text(data.train) else MEASURED
     batch_size = cell.training.get("batch_size", 16)
-    evaluation_seconds += measured / batch_size * step_seconds
+    around_seconds += measured / batch_size * step_seconds
     dense_steps = sum(other.steps * _cost(other) for other in left)
     return Estimate(
         left=len(left),
         runs=len(cells),
         steps=cell.steps,
         step_seconds=step_seconds,
-        evaluation_seconds=evaluation_seconds,
-        seconds=dense_steps * step_seconds + len(left) * evaluation_seconds,
+        around_seconds=around_seconds,
+        seconds=dense_steps * step_seconds + len(left) * around_seconds,
         device=str(next(model.parameters()).device),
     )
 
@@ -137,6 +139,14 @@ def _step_seconds(cell: Cell, model: nn.Module, tokenizer: Any, data: Task) -> f
     train(trained, tokenizer, examples, steps=1, progress=False, **training)
     history = train(trained, tokenizer, examples, steps=TIMED_STEPS, progress=False, **training)
     return history.seconds / TIMED_STEPS
+
+
+def _tokenising_seconds(model: nn.Module, tokenizer: Any, examples: Sequence[Example]) -> float:
+    """Of all training examples."""
+    some = _some(examples, MEASURED)
+    began = time.perf_counter()
+    encode(tokenizer, some, context_length(model))
+    return (time.perf_counter() - began) * len(examples) / len(some)
 
 
 def _evaluation_seconds(cell: Cell, model: nn.Module, tokenizer: Any, data: Task) -> float:

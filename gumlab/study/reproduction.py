@@ -116,6 +116,9 @@ class Reproduction:
             "generated": generated,
         }
         grid(task, model, 1 if steps is None else steps, **options)  # raises before what takes long
+        if folder is None:
+            folder = Path("runs") / f"reproduce-{task}-{Path(model).name}"
+        _check_takes_files(Path(folder).expanduser().absolute())
         if task == "wikitext" and data_dir is None:
             data_dir = fetch_103()
         data = load_task(task, data_dir)
@@ -132,11 +135,8 @@ class Reproduction:
         self.steps = by_epochs if steps is None else steps
         self.batch_size = batch_size
         self.device = device
-        if folder is None:
-            folder = Path("runs") / f"reproduce-{task}-{Path(model).name}"
         cells = grid(task, model, self.steps, stride=stride, **options)
         self.study = Study(cells, folder, data_dir=data_dir)
-        _check_takes_files(self.study.folder)
 
     def estimate(self) -> Estimate:
         """Time a few batches here, and multiply.
@@ -269,9 +269,12 @@ class Reproduction:
 
 
 def _check_takes_files(folder: Path) -> None:
-    """Raise GumlabError for a folder that no row could be stored in."""
+    """Raise GumlabError for a folder that takes no files, or that cannot be made; makes none."""
+    place = folder
+    while not place.exists():
+        place = place.parent
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise GumlabError(

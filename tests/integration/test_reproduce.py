@@ -1,4 +1,4 @@
-"""`gumlab reproduce`: the paper's grid on its own tasks, on tiny files in their publishers' forms."""
+"""`gumlab reproduce`: the paper's grid on its tasks, on tiny files in their publishers' forms."""
 
 from __future__ import annotations
 
@@ -204,15 +204,16 @@ def test_an_estimate_alone_runs_nothing(reproduce, monkeypatch, tmp_path):
 
 def test_the_estimate_is_the_grid_times_what_was_measured(monkeypatch, base):
     monkeypatch.setattr(estimation, "_step_seconds", lambda *_: 2.0)
+    monkeypatch.setattr(estimation, "_tokenising_seconds", lambda *_: 3.0)
     monkeypatch.setattr(estimation, "_evaluation_seconds", lambda *_: 10.0)
     model, tokenizer = gl.load(base, device="cpu")
     task = Task("samsum", "rouge", make_examples(9), make_examples(4), make_examples(4))
     cells = expand(grid("samsum", str(base), 100, only=["random", "gum"], keep=[0.5], batch_size=8))
     got = estimation.estimate(cells, cells[1:], model, tokenizer, task)
-    evaluation = 10.0 + 256 / 8 * 2.0
+    around = 3.0 + 10.0 + 256 / 8 * 2.0
     costs = 1 + 4 / 3 + estimation.EXACT_GUM * (1 + 4 / 3)
-    assert got.evaluation_seconds == evaluation
-    assert got.seconds == pytest.approx(100 * 2.0 * costs + 4 * evaluation)
+    assert got.around_seconds == around
+    assert got.seconds == pytest.approx(100 * 2.0 * costs + 4 * around)
     assert (got.left, got.runs, got.steps, got.device) == (4, 5, 100, "cpu")
 
 
@@ -266,7 +267,7 @@ def test_names_and_files_that_are_not_there_are_one_sentence(reproduce, base, da
         assert words in error
         assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
-    with pytest.raises(gl.GumlabError, match="Unknown task 'wikisq'. Did you mean 'wikisql'"):
+    with pytest.raises(gl.GumlabError, match=r"Unknown task 'wikisq'\. Did you mean 'wikisql'"):
         Reproduction("wikisq")
 
 
@@ -275,6 +276,7 @@ def test_a_folder_that_takes_no_files_is_known_before_the_work(reproduce, monkey
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(reproduction.tempfile, "TemporaryFile", forbidden)
+    monkeypatch.setattr(reproduction, "load_task", lambda *_: pytest.fail("the data was read"))
     code, text, error = reproduce("--steps", "2")
     assert (code, text) == (1, "")
     assert "Permission denied. Choose another folder." in error
