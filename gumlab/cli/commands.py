@@ -282,9 +282,7 @@ def reproduce(
         list[float] | None,
         typer.Option(help="Only this fraction; give it again for more.", callback=fractions),
     ] = None,
-    seeds: Annotated[
-        int, typer.Option(help="How many seeds; the paper has one.", callback=whole())
-    ] = 1,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from 0.", callback=whole())] = 1,
     epochs: Annotated[
         int | None, typer.Option(help="Of each run; default: 5.", callback=whole())
     ] = None,
