@@ -104,6 +104,7 @@ def train(
     batch_size: int = 16,
     lr: float = 1e-3,
     weight_decay: float = 0.1,
+    eps: float = 1e-8,
     clip: float = 1.0,
     ce_weight: float = DISTILLATION[0],
     kd_weight: float = DISTILLATION[1],
@@ -130,9 +131,10 @@ def train(
         over target tokens; without it CE.
     batch_size : int
         Sequences a step.
-    lr, weight_decay, clip : float
+    lr, weight_decay, eps, clip : float
         AdamW's learning rate, warmed up over 10 % of the steps, then linear to 0; its weight decay;
-        the norm that gradients are clipped to.
+        what it adds to the root of the mean squared gradient; the norm that gradients are clipped
+        to.
     ce_weight, kd_weight, temperature : float
         Of the distillation.
     seed : int
@@ -163,7 +165,8 @@ def train(
     seed = check_seed(seed)
     progress = check_flag("progress", progress)
     weights = {"ce_weight": ce_weight, "kd_weight": kd_weight, "temperature": temperature}
-    check_settings({"lr": lr, "weight_decay": weight_decay, "clip": clip, **weights})
+    rates = {"lr": lr, "weight_decay": weight_decay, "eps": eps, "clip": clip}
+    check_settings({**rates, **weights})
     if record is not None:
         record = check_whole("record", record)
     _check_used(pruner, teacher, record, (ce_weight, kd_weight, temperature))
@@ -177,6 +180,7 @@ def train(
         model.parameters(),
         lr=lr,
         weight_decay=weight_decay,
+        eps=eps,
         fused=_fused(model),
     )
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
@@ -241,7 +245,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             check_whole(name, value)
         elif name in ("lr", "weight_decay", "ce_weight", "kd_weight"):
             check_number(name, value)
-        elif name in ("clip", "temperature"):
+        elif name in ("eps", "clip", "temperature"):
             check_number(name, value, above=0)
         elif name == "precision" and value is not None:
             check_choice(name, value, PRECISIONS)

@@ -22,7 +22,9 @@ from gumlab.cli.options import (
     Split,
     TaskName,
     choice,
+    fractions,
     number,
+    processes,
     seed,
     whole,
 )
@@ -263,6 +265,90 @@ def doctor(folder: Annotated[Path, typer.Argument()], as_json: AsJson = False) -
         typer.echo(str(report))
     if not report.loads_with:
         raise typer.Exit(1)
+
+
+def reproduce(
+    task: Annotated[str, typer.Option(help="wikitext, wikisql or samsum.")],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "EleutherAI/gpt-neo-125m",
+    folder: Annotated[
+        Path | None, typer.Option(help="Of the runs; default: runs/reproduce-TASK-MODEL.")
+    ] = None,
+    data_dir: DataDir = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this method; give it again for more.", metavar="METHOD"),
+    ] = None,
+    keep: Annotated[
+        list[float] | None,
+        typer.Option(help="Only this fraction; give it again for more.", callback=fractions),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from 0.", callback=whole())] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of each run; default: 5.", callback=whole())
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Of each run, instead of epochs.", callback=whole())
+    ] = None,
+    batch_size: BatchSize = 8,
+    generated: Annotated[
+        int | None,
+        typer.Option(help="Texts generated for the metric; default: all.", callback=whole(0)),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes; default: 1.", callback=processes)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say how long it will take, and stop.")
+    ] = False,
+) -> None:
+    """The paper's own grid on a task: its runs, and their table beside the paper's numbers.
+
+    Stopped, the same command goes on where it was.
+    """
+    from gumlab.study.reproduction import Reproduction, as_text
+
+    reproduction = Reproduction(
+        task,
+        model,
+        folder,
+        data_dir=data_dir,
+        only=only or (),
+        keep=keep or (),
+        seeds=seeds,
+        batch_size=batch_size,
+        generated=generated,
+        epochs=epochs,
+        steps=steps,
+        device=device,
+    )
+    for note in reproduction.notes:
+        typer.echo(note, err=True)
+    typer.echo(reproduction)
+    typer.echo(reproduction.estimate())
+    typer.echo("Differs from the paper:")
+    for sentence in reproduction.differs():
+        typer.echo(f"- {sentence}")
+    if estimate:
+        return
+    try:
+        reproduction.run(jobs=jobs)
+    except GumlabError as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        typer.echo(f"gumlab: {error} So does the same command.", err=True)
+        raise typer.Exit(STOPPED) from None
+    typer.echo("\n" + as_text(reproduction.table()))
+    written = " and ".join(path.name for path in reproduction.save())
+    typer.echo(f"\n{written} are in {reproduction.study.folder}.")
+    failures = reproduction.failures()
+    if failures:
+        raise GumlabError(
+            f"{len(failures)} run(s) failed, and are not in the table; the same command does them "
+            f"again. The first: {failures[0]}"
+        )
 
 
 def fetch(

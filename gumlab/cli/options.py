@@ -59,6 +59,19 @@ def fraction(value: Any) -> Any:
     return check_keep(value)
 
 
+def fractions(values: Any) -> Any:
+    """The check of --keep that may be given again."""
+    return [fraction(value) for value in values or ()]
+
+
+def processes(value: Any) -> Any:
+    """The check of --jobs."""
+    from gumlab.study.workers import check_jobs  # here: it brings joblib
+
+    check_jobs(value)
+    return value
+
+
 def _name(option: typer.CallbackParam) -> str:
     return option.name or "the option"
 

@@ -92,7 +92,7 @@ def load(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar for every load is noise in a notebook
-    device = _checked_device(device)
+    device = checked_device(device)
     dtype = checked_dtype(dtype)
     path = _find(name)
     if path.is_file():
@@ -150,8 +150,8 @@ def checked_dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     raise unknown("dtype", dtype, [*known, "auto"])
 
 
-def _checked_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or by default a GPU if there is one."""
+def checked_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or by default a GPU if there is one; GumlabError where it is not."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

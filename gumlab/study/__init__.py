@@ -13,6 +13,7 @@ _HOMES = {
     "Method": "methods",
     "PAPER_METHODS": "methods",
     "RECOMMENDED_METHOD": "methods",
+    "Reproduction": "reproduction",
     "Run": "methods",
     "metric_of": "methods",
     "named": "methods",

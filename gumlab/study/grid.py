@@ -62,6 +62,8 @@ class Cell:
         The first examples that are generated for the task's metric; None: all, 0: none.
     training : mapping
         Options of `gumlab.train`.
+    stride : int, optional
+        Of running text's windows; see `gumlab.study.run`.
     """
 
     model: str
@@ -75,6 +77,7 @@ class Cell:
     split: str | None = None
     generated: int | None = 200
     training: Mapping[str, Any] = field(default_factory=dict)
+    stride: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method):
@@ -94,6 +97,8 @@ class Cell:
             check_choice("split", self.split, SPLITS)
         if self.generated is not None:
             check_whole("generated", self.generated, least=0)
+        if self.stride is not None:
+            check_whole("stride", self.stride)
         check_options("setting", self.training, TRAINING_OPTIONS)
         check_settings(self.training)
         self._check_used()
@@ -122,6 +127,8 @@ class Cell:
             words.append("distilled")
         readable = "".join(c if c.isalnum() or c == "." else "-" for c in " ".join(words))
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if self.stride is None:  # which a cell did not have before, and its runs keep their names
+            del settings["stride"]
         method = {f.name: getattr(self.method, f.name) for f in dataclasses.fields(self.method)}
         return f"{readable[:120]}-{digest({**settings, 'method': method})}"
 
@@ -152,8 +159,8 @@ def expand(grid: Mapping[str, Any] | Sequence[Mapping[str, Any] | Cell]) -> list
     grid : mapping, or sequence of mappings and cells
         A grid has a value or a list of values for each key. It needs model, task (of your own: its
         path) and method (a name or a `Method`); it may have keep (default 0.25), seed (0), steps
-        (300), distil (False: `Cell`'s distilled), widths_of, split and generated as in `Cell`, and
-        any option of `gumlab.train`, `Method`, `Pruner` or `gumlab.select`.
+        (300), distil (False: `Cell`'s distilled), widths_of, split, stride and generated as in
+        `Cell`, and any option of `gumlab.train`, `Method`, `Pruner` or `gumlab.select`.
 
     Returns
     -------

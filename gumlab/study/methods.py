@@ -228,6 +228,7 @@ def run(
     seed: int = 0,
     teacher: nn.Module | None = None,
     split: str | None = None,
+    stride: int | None = None,
     generated: int | None = 200,
     calibration: Task | Sequence[Example] | None = None,
     **training: Any,
@@ -254,6 +255,8 @@ def run(
         A model to distil from, as in `gumlab.train`.
     split : str, optional
         What loss and metrics are measured on; by default test where there is one, else validation.
+    stride : int, optional
+        Of running text's windows, as in `gumlab.evaluate`.
     generated : int, optional
         The first examples that are generated for the task's metric; None: all, 0: none.
     calibration : Task or sequence of Example, optional
@@ -313,7 +316,7 @@ def run(
         "seed": seed,
         "split": split,
         **_sizes(model, base),
-        **evaluate(model, tokenizer, task, split, generated=generated),
+        **evaluate(model, tokenizer, task, split, generated=generated, stride=stride),
         **_redundancy(model, tokenizer, task, training.get("batch_size", 16)),
         "widths": [layer.width for layer in neurons(model)],
         "train_seconds": history.seconds,

@@ -22,12 +22,12 @@ import transformers
 
 import gumlab
 from gumlab.errors import GumlabError, check_flag, check_options, check_whole
-from gumlab.io.loading import load
+from gumlab.io.loading import checked_device, load
 from gumlab.io.saving import save
 from gumlab.study.grid import Cell, expand
 from gumlab.study.identity import BEHAVIOUR, as_text, digest, of_model, of_task
 from gumlab.study.methods import Run, run
-from gumlab.study.workers import progress_bar, worker_pool
+from gumlab.study.workers import check_jobs, progress_bar, worker_pool
 from gumlab.tasks import BUILT_IN, REAL, Task, load_task
 
 
@@ -143,7 +143,11 @@ class Study:
         return self.folder / self._name(cell)
 
     def run(
-        self, jobs: int | None = None, retry: bool = False, threads: int | None = None
+        self,
+        jobs: int | None = None,
+        retry: bool = False,
+        threads: int | None = None,
+        device: str | None = None,
     ) -> Study:
         """Do every run that is not there yet, and show how many, and the time left.
 
@@ -159,6 +163,9 @@ class Study:
             Do runs that failed again.
         threads : int, optional
             Of each process, instead of its share.
+        device : str, optional
+            For every run, as in `gumlab.load`; by default a GPU if there is one, and several in
+            turns.
 
         Returns
         -------
@@ -170,15 +177,16 @@ class Study:
         GumlabError
             After Ctrl-C, where a row cannot be stored, or where workers die and nothing gets done.
         """
-        if jobs is not None and (jobs == 0 or check_whole("jobs", jobs, least=-(2**16)) == 0):
-            raise GumlabError("jobs must be 1 or more, or -1 for one a core; got 0.")
+        check_jobs(jobs)
         if threads is not None:
             check_whole("threads", threads)
+        if device is not None:
+            checked_device(device)
         if check_flag("retry", retry):
             self._forget_failures()
         try:
             with progress_bar(len(self.cells), self._done):
-                self._do_all(jobs, threads)
+                self._do_all(jobs, threads, device)
         except KeyboardInterrupt:
             raise GumlabError(
                 f"Stopped after {self._done()} of {len(self.cells)} runs; run() goes on from there."
@@ -280,7 +288,7 @@ class Study:
                 if self._failed(cell):
                     self.path(cell).unlink()
 
-    def _do_all(self, jobs: int | None, threads: int | None) -> None:
+    def _do_all(self, jobs: int | None, threads: int | None, device: str | None) -> None:
         """Do what is ready, round by round, until nothing is left to do."""
         done = self._done()
         rounds_in_vain = 0
@@ -288,7 +296,7 @@ class Study:
         while ready:
             with _storing(self.folder), tempfile.TemporaryFile(dir=self.folder):
                 pass  # a folder that takes no files is known before the work
-            error = self._do(ready, jobs, threads)
+            error = self._do(ready, jobs, threads, device)
             if isinstance(error, GumlabError):
                 raise error
             done_before = done
@@ -319,15 +327,18 @@ class Study:
             if not any(self.path(needed) in to_do for needed in self._needs(cell))
         ]
 
-    def _do(self, ready: list[Cell], jobs: int | None, threads: int | None) -> Exception | None:
+    def _do(
+        self, ready: list[Cell], jobs: int | None, threads: int | None, device: str | None
+    ) -> Exception | None:
         """Give the runs to workers; what went wrong where one was killed or could not write."""
         pool, threads_of_each = worker_pool(jobs)
         # on a cluster and in one process the device is found by `load`
         gpus = torch.cuda.device_count() if threads_of_each else 0
         calls = []
         for i, cell in enumerate(ready):
-            device = f"cuda:{i % gpus}" if gpus else None
-            calls.append(joblib.delayed(self._perform)(cell, threads or threads_of_each, device))
+            its_gpu = f"cuda:{i % gpus}" if gpus else None
+            call = joblib.delayed(self._perform)
+            calls.append(call(cell, threads or threads_of_each, device or its_gpu))
         try:
             pool(calls)
         except Exception as error:  # what the other workers did is in their files
@@ -394,6 +405,7 @@ class Study:
             seed=cell.seed,
             teacher=teacher,
             split=cell.split,
+            stride=cell.stride,
             generated=cell.generated,
             progress=False,
             **cell.training,

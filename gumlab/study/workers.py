@@ -9,6 +9,14 @@ from contextlib import contextmanager
 import joblib
 from tqdm.auto import tqdm
 
+from gumlab.errors import GumlabError, check_whole
+
+
+def check_jobs(jobs: int | None) -> None:
+    """Raise GumlabError for a number of processes that cannot be."""
+    if jobs is not None and (jobs == 0 or check_whole("jobs", jobs, least=-(2**16)) == 0):
+        raise GumlabError("jobs must be 1 or more, or -1 for one a core; got 0.")
+
 
 def worker_pool(jobs: int | None) -> tuple[joblib.Parallel, int | None]:
     """What does the calls, and the threads of each where several share this machine.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,24 +166,49 @@ def fetch_from_hub(hub: Hub) -> tuple[Sources, list[str]]:
 
     Raises GumlabError within seconds where they cannot be had, saying what to download.
     """
-    try:
+    with _reaching(hub):
         import datasets
+
+        tables = datasets.load_dataset(hub.name, hub.config, revision=hub.revision)
+    sources = {split: [tables[split]] for split in SPLITS if split in tables}
+    return sources, notes_on_missing(
+        sources, {split: f"the hub's {split} split" for split in SPLITS}
+    )
+
+
+def fetch_folder(hub: Hub) -> Path:
+    """The folder of the hub's files, in its cache: what a user could give as data_dir.
+
+    Raises GumlabError as `fetch_from_hub` does.
+    """
+    with _reaching(hub):
         import huggingface_hub
 
-        # Asked first because `datasets` retries for half a minute where there is no network.
+        home = huggingface_hub.snapshot_download(
+            hub.name,
+            repo_type="dataset",
+            revision=hub.revision,
+            allow_patterns=f"{hub.config}/*",
+        )
+    return Path(home) / str(hub.config)
+
+
+@contextmanager
+def _reaching(hub: Hub) -> Iterator[None]:
+    """Asks the hub first, and turns whatever goes wrong into one sentence."""
+    try:
+        import huggingface_hub
+
+        # Asked first because a download retries for half a minute where there is no network.
         # Offline mode needs no asking: it fails at once, or finds what was downloaded before.
         if not huggingface_hub.constants.HF_HUB_OFFLINE:
             huggingface_hub.HfApi().dataset_info(hub.name, timeout=HUB_TIMEOUT)
-        tables = datasets.load_dataset(hub.name, hub.config, revision=hub.revision)
+        yield
     except Exception as error:  # of the hub, the network, the disk: all end in the same advice
         raise GumlabError(
             f"Could not reach the hub for {hub.name!r} ({type(error).__name__}): download "
             f"{hub.by_hand} and pass data_dir=<their folder>."
         ) from error
-    sources = {split: [tables[split]] for split in SPLITS if split in tables}
-    return sources, notes_on_missing(
-        sources, {split: f"the hub's {split} split" for split in SPLITS}
-    )
 
 
 def fill(

@@ -13,13 +13,25 @@ from typing import Any
 
 from gumlab.errors import GumlabError
 from gumlab.tasks import Example, Task
-from gumlab.tasks._files import Hub, fetch_from_hub, fill, find_files, read_rows
+from gumlab.tasks._files import (
+    Hub,
+    fetch_folder,
+    fetch_from_hub,
+    fill,
+    find_files,
+    read_rows,
+)
 from gumlab.tasks._readers import check_no_nul, encoding_of
 
 HUB = Hub(
     name="Salesforce/wikitext",
     by_hand="train-*.parquet and so on of wikitext-2-raw-v1",
     config="wikitext-2-raw-v1",
+)
+HUB_103 = Hub(  # fifty times as much, with <unk> in the place of rare words: the paper's text
+    name="Salesforce/wikitext",
+    by_hand="train-*.parquet and so on of wikitext-103-v1",
+    config="wikitext-103-v1",
 )
 ENDINGS = ("parquet", "raw", "tokens", "txt")
 EXPECTED = (
@@ -64,6 +76,22 @@ def load(data_dir: str | Path | None = None) -> Task:
     else:
         sources, notes = find_files(data_dir, ENDINGS, EXPECTED)
     return fill(Task("wikitext", metric="perplexity"), sources, notes, _examples)
+
+
+def fetch_103() -> Path:
+    """The folder of Wikitext-103's files, in the hub's cache; fetched where they are not there.
+
+    Returns
+    -------
+    Path
+        For `load`.
+
+    Raises
+    ------
+    GumlabError
+        If the hub cannot be reached.
+    """
+    return fetch_folder(HUB_103)
 
 
 def _examples(sources: list[Any], notes: list[str]) -> Iterator[Example]:

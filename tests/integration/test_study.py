@@ -231,6 +231,19 @@ def test_a_failure_is_recorded_hides_nothing_and_is_retried_on_request(made, mon
     assert again["loss"].notna().all()
 
 
+def test_every_run_is_on_the_device_asked_for(made, monkeypatch):
+    real, devices = study.load, []
+    monkeypatch.setattr(
+        study, "load", lambda *a, device: devices.append(device) or real(*a, device=device)
+    )
+    made({"method": "random"}).run(device="cpu")
+    made({"method": "magnitude"}).run()
+    assert devices == ["cpu", None]  # one process finds its GPU itself
+    with pytest.raises(gl.GumlabError, match="device='gpu' is none that torch knows"):
+        made({"method": "gum"}).run(device="gpu")
+    assert "0 of 1 runs done" in repr(made({"method": "gum"}))
+
+
 def test_ctrl_c_is_one_sentence_and_goes_on(made, monkeypatch):
     real, calls = study.run, []
 

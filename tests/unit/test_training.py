@@ -217,12 +217,13 @@ def weights_of(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("precision", [None, "fp32"])
-def test_on_a_cpu_the_default_is_plain_float32(tokenizer, task, precision):
+@pytest.mark.parametrize("options", [{}, {"precision": "fp32"}, {"eps": 1e-2}])
+def test_on_a_cpu_the_default_is_plain_float32(tokenizer, task, options):
     """To the last bit the loop written out by hand: no autocast, no fused optimizer."""
     ours, theirs = tiny("gpt2"), tiny("gpt2")
-    history = run(ours, tokenizer, task, lr=1e-2, precision=precision)
-    optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1)
+    history = run(ours, tokenizer, task, lr=1e-2, **options)
+    eps = options.get("eps", 1e-8)
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1, eps=eps)
     theirs.train()
     for i, batch in enumerate(shuffled(theirs, tokenizer, task.train, 4, 6, 0)):
         labels = batch.pop("labels")
