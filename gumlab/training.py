@@ -173,8 +173,7 @@ def train(
     _check_model(model, pruner, steps)
     examples = task.split("train") if isinstance(task, Task) else task
     if teacher is not None:
-        _check_teacher(teacher, model)
-        _check_context(teacher, model, tokenizer, examples)
+        _check_teacher(teacher, model, tokenizer, examples)
     autocast = in_precision(model, precision)
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -310,8 +309,10 @@ def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
         )
 
 
-def _check_teacher(teacher: nn.Module, model: nn.Module) -> None:
-    """Raise GumlabError for a teacher that gives other tokens than its student."""
+def _check_teacher(
+    teacher: nn.Module, model: nn.Module, tokenizer: Any, examples: Sequence[Example]
+) -> None:
+    """Raise GumlabError for a teacher that its student cannot learn from on these examples."""
     check_head(teacher)
     sizes = [getattr(language_config(m), "vocab_size", None) for m in (teacher, model)]
     if sizes[0] != sizes[1]:
@@ -326,6 +327,7 @@ def _check_teacher(teacher: nn.Module, model: nn.Module) -> None:
             f"The teacher shares weights with the model ({shared[0]}), so it would change along "
             "with its student. Take a copy made before: teacher = copy.deepcopy(model)."
         )
+    _check_context(teacher, model, tokenizer, examples)
 
 
 def _check_context(

@@ -908,6 +908,20 @@ MUTATIONS = (
         "rows = list(rows)",
         "unit/test_currency.py::test_running_text_is_read_up_to_a_number_of_tokens",
     ),
+    Mutation(
+        "ours and the paper's number change places in the difference",
+        "study/reproduction.py",
+        'row[name] - row[f"{name}, paper"]',
+        'row[f"{name}, paper"] - row[name]',
+        "integration/test_reproduce.py::test_differences_are_ours_less_the_papers_by_seed",
+    ),
+    Mutation(
+        "an epoch leaves out its last batch",
+        "study/experiments.py",
+        "return epochs * math.ceil(count / batch_size), count",
+        "return epochs * (count // batch_size), count",
+        "integration/test_reproduce.py::test_steps_are_epochs_times_the_batches_of_one",
+    ),
 )
 
 

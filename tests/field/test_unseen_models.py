@@ -124,9 +124,7 @@ class TestGatesAndPruners:
 
     @pytest.mark.parametrize("thing", ["gum", 3, [1]])
     def test_what_is_no_pruner_or_teacher_is_said_to_be(self, thing, gpt2, tokenizer):
-        with pytest.raises(
-            gl.GumlabError, match="pruner must be a gumlab.Pruner made for this model"
-        ):
+        with pytest.raises(gl.GumlabError, match="pruner must be a gumlab"):
             trained(gpt2, tokenizer, pruner=thing)
         with pytest.raises(gl.GumlabError, match="Expected a model, got"):
             trained(gpt2, tokenizer, teacher=thing)
