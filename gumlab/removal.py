@@ -444,7 +444,7 @@ def check_refit(
     ridge: float = RIDGE,
 ) -> None:
     """Raise GumlabError for a refit that cannot be: of no data, or of a bias that is not there."""
-    if not isinstance(refit, bool) and refit != "bias":
+    if type(refit).__name__ not in ("bool", "bool_") and refit != "bias":  # Python's and numpy's
         raise GumlabError(f'refit must be True, False or "bias", got {refit!r:.60}.')
     check_number("ridge", ridge)
     if not refit:

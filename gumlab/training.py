@@ -274,7 +274,7 @@ def _check_used(
 def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
     """Raise GumlabError for a model that cannot learn or is not the pruner's, or an odd adapter."""
     check_trainable(model)
-    if pruner is not None and not isinstance(pruner, Pruner):
+    if pruner is not None and not (hasattr(pruner, "step") and hasattr(pruner, "model")):
         raise GumlabError(
             f"pruner must be a gumlab.Pruner made for this model; got {pruner!r:.60}."
         )

@@ -390,7 +390,9 @@ def test_a_table_of_mixed_options_is_saved(tmp_path):
     del grid["batch_size"]
     study = Study([grid | {"refit": refit} for refit in (False, True, "bias")], tmp_path)
     for cell, refit in zip(study.cells, (False, True, "bias"), strict=True):
-        study.path(cell).write_text(json.dumps({"refit": refit, "loss": 1.0}))
+        study.path(cell).write_text(
+            json.dumps({"method": "magnitude", "refit": refit, "loss": 1.0})
+        )
     import pandas as pd
 
     assert list(pd.read_parquet(study.save())["refit"]) == ["false", "true", '"bias"']
