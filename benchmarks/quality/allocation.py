@@ -17,6 +17,7 @@ layer behind the ones cut before ("sequential").
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -249,10 +250,18 @@ def wikitext_parts(task: Any) -> tuple[list[Any], list[Any]]:
 
 
 def measured(args: Any, todo: list[Order]) -> pd.DataFrame:
-    """The rows of the orders, those at hand from their files."""
+    """The rows of the orders; those at hand, in runs/ or in the last report, are not done again."""
     folder = args.runs / "allocation"
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [order for order in todo if not (folder / f"{order.name}.json").exists()]
+    reported = reported_rows(args.out / "allocation.csv")
+    missing = [
+        order
+        for order in todo
+        if order.name not in reported and not (folder / f"{order.name}.json").exists()
+    ]
+    if args.report:
+        todo = [order for order in todo if order not in missing]
+        missing = []
     draw, of = None, None
     for number, order in enumerate(missing):
         if of != (order.base, order.task, order.draw):
@@ -266,8 +275,22 @@ def measured(args: Any, todo: list[Order]) -> pd.DataFrame:
         print(
             f"{number + 1} of {len(missing)}: {order.name}: {math.exp(row['loss']):.2f}", flush=True
         )
-    paths = [folder / f"{order.name}.json" for order in todo]
-    return pd.DataFrame([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+    rows = []
+    for order in todo:
+        path = folder / f"{order.name}.json"
+        rows.append(
+            json.loads(path.read_text(encoding="utf-8")) if path.exists() else reported[order.name]
+        )
+    return pd.DataFrame(rows)
+
+
+def reported_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a report, by the names of their orders."""
+    if not path.exists():
+        return {}
+    rows = pd.read_csv(path).to_dict("records")
+    fields = [field.name for field in dataclasses.fields(Order)]
+    return {Order(**{field: row[field] for field in fields}).name: row for row in rows}
 
 
 def best_first(table: pd.DataFrame) -> str:
@@ -291,6 +314,7 @@ def best_first(table: pd.DataFrame) -> str:
 def main() -> None:
     parser = harness.grid_options(__doc__, data="WikiText's folder; without it the tiny bases only")
     parser.add_argument("--only", help="one base")
+    parser.add_argument("--report", action="store_true", help="report what is there")
     args = harness.parsed(parser)
     settings = [(base, task) for base in TINY for task in ("restaurants", "tables")]
     if args.data_dir:
