@@ -5,6 +5,9 @@ H is tokens x N, the activations of one layer; everything here takes G, (N, N), 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -43,12 +46,16 @@ def lifted(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) -> Te
     return raised
 
 
-def no_inverse(name: str, ridge: float) -> GumlabError:
-    """The error for a layer's Gram matrix that a ridge leaves without an inverse."""
-    return GumlabError(
-        f"The Gram matrix of {name} has no inverse with ridge={ridge:g}: some of its neurons are "
-        f"alike, or dead. Take a larger one (the usual one is {RIDGE:g})."
-    )
+@contextmanager
+def inverting(name: str, ridge: float) -> Iterator[None]:
+    """Turns a layer's Gram matrix that a ridge leaves without an inverse into a GumlabError."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:
+        raise GumlabError(
+            f"The Gram matrix of {name} has no inverse with ridge={ridge:g}: some of its neurons "
+            f"are alike, or dead. Take a larger one (the usual one is {RIDGE:g})."
+        ) from error
 
 
 def inverse(gram: Tensor, ridge: float = RIDGE) -> Tensor:

@@ -22,9 +22,9 @@ from gumlab.gram import (
     TWINS_ABOVE,
     cosine,
     effective_rank,
+    inverting,
     lifted,
     nearest,
-    no_inverse,
     unrebuilt,
 )
 from gumlab.scoring import squared_norm
@@ -205,10 +205,8 @@ def redundancy(
         report.twin.append(twin)
         report.unique.append(unique(cosines))
         del cosines  # a large matrix goes before the next one is made
-        try:
+        with inverting(block.name, ridge):
             rest = unrebuilt(layer.gram, ridge)
-        except torch.linalg.LinAlgError as error:
-            raise no_inverse(block.name, ridge) from error
         report.reconstructability.append(reconstructability(layer, ridge, rest))
         report.obs.append((squared_norm(block) * rest).float())
         report.effective_rank.append(effective_rank(layer.gram))

@@ -18,7 +18,7 @@ from gumlab.collecting import TOKENS, Calibration, Statistics, one_by_one
 from gumlab.errors import GumlabError, check_flag, check_number, check_seed, first_line
 from gumlab.feedforward import FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
-from gumlab.gram import RIDGE, TWINS_ABOVE, lifted, no_inverse
+from gumlab.gram import RIDGE, TWINS_ABOVE, inverting, lifted
 from gumlab.language import check_trainable, language_config, language_part
 from gumlab.scoring import Criterion, check_currency, check_method, score_layers
 from gumlab.selection import Budget, check_masks, check_twin_filter, choose
@@ -427,10 +427,8 @@ def refit_layer(
         count = total.new_full((1, 1), statistics.tokens)
         normal = torch.cat([torch.cat([normal, ones], 1), torch.cat([ones.T, count], 1)])
         target = torch.cat([target, total[~mask][None] @ removed_weights])
-    try:
+    with inverting(layer.name, ridge):
         change = torch.cholesky_solve(target, torch.linalg.cholesky(normal)).to(dtype)
-    except torch.linalg.LinAlgError as error:
-        raise no_inverse(layer.name, ridge) from error
     layer.outgoing()[mask] += change[: int(mask.sum())]
     if layer.proj.bias is not None:
         layer.proj.bias += change[-1]
