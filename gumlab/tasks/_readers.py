@@ -55,6 +55,10 @@ class Table(NamedTuple):
     labels: frozenset[str] = frozenset()  # columns whose numbers stand for names
 
 
+class _Unreadable(ValueError):
+    """Why a file cannot be read; `open_table` makes a sentence of it."""
+
+
 def open_table(source: Any) -> Table:
     """The columns and rows of a file, or of a table in memory.
 
@@ -74,11 +78,11 @@ def open_table(source: Any) -> Table:
     kind = KINDS.get(source.suffix.lower(), "data")
     try:
         if kind == "data":
-            raise ValueError(f"its name should end in one of {', '.join(KINDS)}")
+            raise _Unreadable(f"its name should end in one of {', '.join(KINDS)}")
         if kind == "parquet":
             return _open_parquet(source)
         if hint := _what_it_is(source):
-            raise ValueError(hint)
+            raise _Unreadable(hint)
         text = decoded(source)
         if kind == "JSON":
             return _parse_json(str(source), text)
@@ -175,7 +179,7 @@ def _parse_csv(where: str, text: str, separator: str) -> Table:
     try:
         records.extend(reader)
     except csv.Error as error:
-        raise ValueError(
+        raise _Unreadable(
             f"row {len(records) + 1} has a quotation mark that is not closed, or not doubled "
             f"({error})"
         ) from error
@@ -218,7 +222,7 @@ def _json_of_line(line: str, number: int) -> Any:
     try:
         return _parse_object(line)
     except ValueError as error:
-        raise ValueError(
+        raise _Unreadable(
             f"line {number} is no row by itself ({error}); expected one object a line, or one list"
         ) from error
 
@@ -233,14 +237,14 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
+        raise _Unreadable(f"the key {twice!r} is there twice")
     return found
 
 
 def _by_name(row: Any, where: object) -> Mapping[str, Any]:
     """A row's cells by the columns' names in lower case."""
     if not isinstance(row, Mapping):
-        raise ValueError(f"{where} is {row!r:.60}, not an object with the columns' names")
+        raise _Unreadable(f"{where} is {row!r:.60}, not an object with the columns' names")
     return _without_doubles([(_name(column), cell) for column, cell in row.items()])
 
 
