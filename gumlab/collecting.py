@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError, check_choice, check_number, check_whole, unknown
+from gumlab.errors import GumlabError, check_choice, check_number, check_whole
 from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.language import check_head, check_trainable
 from gumlab.tasks import SPLITS, Example, Task
@@ -377,8 +377,7 @@ def currencies(
     The empirical Fisher information with a Kronecker-factored inverse: Martens, Grosse 2015; of a
     layer's output, for pruning: Wang et al. 2019 (EigenDamage).
     """
-    if currency not in CURRENCIES:
-        raise unknown("currency", currency, CURRENCIES)
+    check_choice("currency", currency, CURRENCIES)
     if layers is None:
         layers = neurons(model)
     if currency == "output":
@@ -438,30 +437,14 @@ def output_fisher(
     for layer in layers:
         size = layer.outgoing().shape[1]
         sums.append(torch.zeros(size, size, dtype=torch.float32, device=layer.device))
-    outputs: list[Tensor] = []
-
-    def keep_output(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        if not output.requires_grad:
-            output.requires_grad_(True)
-        outputs.append(output)
-
     count = 0
-    hooks = [layer.proj.register_forward_hook(keep_output) for layer in layers]
-    try:
-        with evaluating(model), memory_guard(batch_size), torch.enable_grad():
-            for batch in calibration.batches(model):
-                labels = batch.pop("labels")
-                real = batch["attention_mask"].bool().flatten()
-                outputs.clear()
-                loss = token_losses(model(**batch).logits, labels).sum()
-                gradients = torch.autograd.grad(loss, outputs)
-                for total, gradient in zip(sums, gradients, strict=True):
-                    rows = gradient.flatten(0, -2)[real].float()  # (real tokens, D)
-                    total.addmm_(rows.T, rows)
-                count += int(real.sum())
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with evaluating(model), memory_guard(batch_size), torch.enable_grad():
+        for batch in calibration.batches(model):
+            real = batch["attention_mask"].bool().flatten()
+            for total, gradient in zip(sums, _output_gradients(model, layers, batch), strict=True):
+                rows = gradient.flatten(0, -2)[real].float()  # (real tokens, D)
+                total.addmm_(rows.T, rows)
+            count += int(real.sum())
     for layer, total in zip(layers, sums, strict=True):
         if not total.isfinite().all():
             raise GumlabError(
@@ -469,6 +452,30 @@ def output_fisher(
                 "overflows easily; take model.float() or model.bfloat16()."
             )
     return [total / count for total in sums]
+
+
+def _output_gradients(
+    model: nn.Module, layers: Sequence[FeedForward], batch: dict[str, Tensor]
+) -> tuple[Tensor, ...]:
+    """d(summed loss) / d(output) of each layer, in the output's shape."""
+    outputs: list[list[Tensor]] = [[] for _ in layers]
+
+    def keep(seen: list[Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if not output.requires_grad:
+            output.requires_grad_(True)
+        seen.append(output)
+
+    pairs = list(zip(layers, outputs, strict=True))
+    hooks = [layer.proj.register_forward_hook(partial(keep, seen)) for layer, seen in pairs]
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    try:
+        loss = token_losses(model(**inputs).logits, batch["labels"]).sum()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for layer, seen in pairs:
+        _check_run(seen, layer)
+    return torch.autograd.grad(loss, [seen[-1] for seen in outputs])
 
 
 def symmetric_root(matrix: Tensor) -> Tensor:

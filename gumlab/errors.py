@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import sys
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -59,13 +61,18 @@ def check_options(kind: str, options: Mapping[str, Any], known: Collection[str])
             raise unknown(kind, name, known)
 
 
+def is_flag(value: Any) -> bool:
+    """Whether a value is Python's or numpy's True or False."""
+    return type(value).__name__ in ("bool", "bool_")
+
+
 def check_flag(name: str, value: Any) -> bool:
     """The argument as True or False; GumlabError for anything else.
 
     >>> check_flag("latency", True)
     True
     """
-    if type(value).__name__ not in ("bool", "bool_"):  # Python's and numpy's
+    if not is_flag(value):
         raise GumlabError(f"{name} must be True or False; got {value!r:.60}.")
     return bool(value)
 
@@ -179,3 +186,18 @@ def first_line(error: BaseException) -> str:
         return "no reason given"
     is_heading = lines[0].endswith(":") and len(lines) > 1
     return (f"{lines[0]} {lines[1]}" if is_heading else lines[0]).rstrip(".")
+
+
+def warn_caller(message: str) -> None:
+    """A warning that points to the first line outside of gumlab, where the user can mend it."""
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    """Whether a module is gumlab's, or `contextlib`, which a decorator of ours goes through."""
+    return module.split(".")[0] in ("gumlab", "contextlib")

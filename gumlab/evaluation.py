@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError, check_choice, check_whole, unknown
+from gumlab.errors import GumlabError, check_choice, check_whole, unknown, warn_caller
 from gumlab.language import check_head
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
@@ -94,7 +93,7 @@ def evaluate(
     if split == "test" and not task.test and task.validation:
         split = "validation"
         message = f"Task {task.name!r} has no test split; this is validation."
-        warnings.warn(message, stacklevel=3)  # past the decorator
+        warn_caller(message)
     if task.metric not in MAIN_METRIC:
         raise unknown("metric", task.metric, MAIN_METRIC)
     examples = task.split(split)[:limit]
@@ -274,10 +273,9 @@ def generate(
     longest = context - rooms[-1]
     too_long = sum(len(prompt) > longest for prompt in prompts)
     if too_long:
-        warnings.warn(
+        warn_caller(
             f"{too_long} of {len(prompts)} prompts are longer than {longest} tokens; they were cut "
-            "from the left to leave room for what is generated.",
-            stacklevel=2,
+            "from the left to leave room for what is generated."
         )
     prompts = [prompt[-longest:] for prompt in prompts]
     room_of = [next(r for r in rooms if len(prompt) + r <= context) for prompt in prompts]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from gumlab.errors import (
     check_number,
     check_seed,
     check_whole,
+    warn_caller,
 )
 from gumlab.feedforward import check_in_place, check_no_layer_dropped, neurons
 from gumlab.gating import Gate, check_device, check_no_fixed_gates, remove_gates
@@ -29,6 +29,7 @@ from gumlab.rules import Moment, Rule, SeenGram
 from gumlab.tasks.batches import by_itself
 
 METHODS = tuple(rules.METHODS)
+USUAL_GRAMS: dict[str, Any] = {"gram_every": 8, "gram_tokens": 0.25, "gram_memory": 0.8}
 _STATE = {"settings", "step_count", "returned", "frozen", "weights", "masks", "origin", "rule"}
 
 
@@ -121,9 +122,9 @@ class Pruner:
         end: float = 0.7,
         freeze: bool = True,
         twin_filter: float | None = None,
-        gram_every: int = 8,
-        gram_tokens: float = 0.25,
-        gram_memory: float = 0.8,
+        gram_every: int = USUAL_GRAMS["gram_every"],
+        gram_tokens: float = USUAL_GRAMS["gram_tokens"],
+        gram_memory: float = USUAL_GRAMS["gram_memory"],
         final: bool = False,
         cut: bool = False,
         **options: Any,
@@ -143,7 +144,9 @@ class Pruner:
             check_choice("scope", scope, selection.SCOPES)
         if twin_filter is not None:
             twin_filter = check_number("twin_filter", twin_filter, most=1)
-        gram_every, gram_tokens, gram_memory = check_running(gram_every, gram_tokens, gram_memory)
+        gram_every, gram_tokens, gram_memory = _checked_grams(
+            self.rule, twin_filter, (gram_every, gram_tokens, gram_memory)
+        )
         selection.schedule(0, steps, keep, start, end)  # raises for a start or end out of order
 
         self.model = model
@@ -264,10 +267,9 @@ class Pruner:
             self._cut(optimizers)
         if self.rule.selects and last and self.fraction_kept > self.keep + 0.05:
             name = "Soft movement" if self.method == "soft_movement" else self.method
-            warnings.warn(
+            warn_caller(
                 f"{name} keeps {self.fraction_kept:.1%} of the neurons instead of "
-                f"{self.keep:.1%}: its scores did not get far enough. Raise steps or score_lr.",
-                stacklevel=2,
+                f"{self.keep:.1%}: its scores did not get far enough. Raise steps or score_lr."
             )
         return neurons_leave
 
@@ -559,6 +561,16 @@ class Pruner:
             f"Pruner({self.method}, {self.scope}, step {self.step_count}/{self.steps}, keeps "
             f"{kept:,} of {total:,} neurons ({self.fraction_kept:.1%}), target {self.keep:.1%})"
         )
+
+
+def _checked_grams(
+    rule: Rule, twin_filter: float | None, grams: tuple[Any, Any, Any]
+) -> tuple[int, float, float]:
+    """The settings of the Gram sums; GumlabError for some that cannot be, or that nothing uses."""
+    pairs = zip(USUAL_GRAMS.items(), grams, strict=True)
+    chosen = {name: value for (name, usual), value in pairs if value != usual}
+    rules.check_grams_used(rule, {**chosen, "twin_filter": twin_filter})
+    return check_running(*grams)
 
 
 def _check_is_gradual(method: str | Rule, keep: float) -> None:

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import TOKENS, Calibration, Statistics, one_by_one
-from gumlab.errors import GumlabError, check_flag, check_number, check_seed, first_line
+from gumlab.errors import (
+    GumlabError,
+    check_flag,
+    check_number,
+    check_seed,
+    first_line,
+    is_flag,
+)
 from gumlab.feedforward import FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, TWINS_ABOVE, inverting, lifted
@@ -442,7 +449,7 @@ def check_refit(
     ridge: float = RIDGE,
 ) -> None:
     """Raise GumlabError for a refit that cannot be: of no data, or of a bias that is not there."""
-    if type(refit).__name__ not in ("bool", "bool_") and refit != "bias":  # Python's and numpy's
+    if not is_flag(refit) and refit != "bias":
         raise GumlabError(f'refit must be True, False or "bias", got {refit!r:.60}.')
     check_number("ridge", ridge)
     if not refit:

@@ -508,8 +508,9 @@ def check_grams_used(rule: Rule, options: Mapping[str, Any]) -> None:
     idle = [name for name in OF_THE_GRAMS if name in options]
     if idle:
         raise GumlabError(
-            f"{', '.join(idle)}: the rule {type(rule).__name__} keeps no running Gram sums, so "
-            "nothing would come of it. Leave it out, or take a twin_filter, which keeps them."
+            f"{', '.join(idle)}: the rule {type(rule).__name__} keeps no running Gram sums as it "
+            "is set, so nothing would come of it. Leave it out, or take a twin_filter, which keeps "
+            "them."
         )
 
 

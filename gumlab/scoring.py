@@ -23,7 +23,7 @@ from gumlab.collecting import (
     currencies,
     one_by_one,
 )
-from gumlab.errors import GumlabError, check_flag, check_seed, unknown
+from gumlab.errors import GumlabError, check_choice, check_flag, check_seed, unknown
 from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.gram import RIDGE, inverse, removal_costs, unrebuilt
 from gumlab.tasks import Example, Task
@@ -389,8 +389,7 @@ def check_method(method: str | Criterion, tokenizer: Any, task: Any) -> None:
 
 def check_currency(currency: str, method: str | Criterion) -> None:
     """Raise GumlabError for a currency that does not exist, or that a score cannot count in."""
-    if currency not in CURRENCIES:
-        raise unknown("currency", currency, CURRENCIES)
+    check_choice("currency", currency, CURRENCIES)
     if currency != "output" and isinstance(method, str) and method not in MEASURE_OUTPUT:
         raise GumlabError(
             f"Method {method!r} does not measure an error of the output, so it has no currency. "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -18,6 +17,7 @@ from gumlab.errors import (
     check_list,
     check_number,
     check_whole,
+    warn_caller,
 )
 from gumlab.gram import TWINS_ABOVE, twin_pairs
 
@@ -184,10 +184,9 @@ class Budget:
             without_floor = top(everywhere, total).split(sizes) if warn else ()
             short = [i for i, mask in enumerate(without_floor) if mask.sum() < self.floor]
         if warn and short:
-            warnings.warn(
+            warn_caller(
                 f"Top_v would leave fewer than floor={self.floor} neurons in layer(s) "
-                f"{', '.join(map(str, short))}; they keep {self.floor}, taken from the same total.",
-                stacklevel=4,
+                f"{', '.join(map(str, short))}; they keep {self.floor}, taken from the same total."
             )
         return apportion(wanted, total, self.least_widths, self.sizes, self.multiple_of)
 

@@ -21,6 +21,7 @@ the masks: all the neurons, or with cut=True those left, so by itself this is **
 model**. The masks are in `{state}`, over the neurons here. To go on with the run, resume from this
 folder. For the pruned model at this step:
 
+    import gumlab
     from gumlab.io.states import load_state
 
     masks = load_state("FOLDER/{state}")["masks"]

@@ -37,7 +37,7 @@ import torch
 
 import gumlab as gl
 from gumlab.allocation import DamageCurves
-from gumlab.collecting import Statistics, collect, currencies
+from gumlab.collecting import CURRENCIES, Statistics, collect, currencies
 from gumlab.feedforward import neurons
 from gumlab.gating import gate
 from gumlab.removal import refit_layer
@@ -52,7 +52,6 @@ KEEPS = (0.5, 0.75, 0.25, 0.9)
 BLOCKS = 14  # of running text, for calibration
 TEST_BLOCKS = 8
 FLOOR = 0.1
-CURRENCY_OF = {"loss": "loss", "loss_scalar": "loss_scalar"}
 OTHERS = ("standardised", "floor", "equal, loss")
 SCORES = ("greedy_obs", "wanda", "flap", "obs", "peak_to_peak", "magnitude", "random")
 
@@ -167,8 +166,8 @@ class Draw:
 
     def masks(self, order: Order) -> list[torch.Tensor]:
         """Who stays."""
-        by_direction = order.allocation in ("loss", "equal, loss")
-        currency = "loss" if by_direction else CURRENCY_OF.get(order.allocation, "output")
+        wanted = order.allocation.removeprefix("equal, ")
+        currency = wanted if wanted in CURRENCIES else "output"
         scores = self.scores(order.score, currency)
         if order.allocation.startswith("equal"):
             return gl.select(scores, order.keep)
@@ -293,7 +292,7 @@ def reported_rows(path: Path) -> dict[str, dict[str, Any]]:
     return {Order(**{field: row[field] for field in fields}).name: row for row in rows}
 
 
-def best_first(table: pd.DataFrame) -> str:
+def by_setting(table: pd.DataFrame) -> str:
     """A table for each setting and keep: rows score and allocation, columns the refits."""
     parts = []
     for (base, task, keep), cell in table.groupby(["base", "task", "keep"], sort=False):
@@ -331,7 +330,7 @@ def main() -> None:
         args,
         "allocation.md",
         f"# One budget over the layers, in which currency\n\n{harness.made_by(args.command)}\n\n"
-        f"{best_first(table)}",
+        f"{by_setting(table)}",
     )
 
 

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
-from gumlab.feedforward import FeedForward
+from gumlab.feedforward import FeedForward, neurons
 from gumlab.io.configuration import BY_LAYER, check_config, read_config
 from gumlab.io.gguf_header import describe
 from gumlab.io.gguf_loading import is_gguf
 from gumlab.io.loading import (
     NOT_APPLIED,
     is_of_a_pruning_run,
-    language_blocks,
     load_folder,
     load_tokenizer,
 )
@@ -316,7 +315,7 @@ def _describe(model: nn.Module, tokenizer: Any, source: str, report: Report) -> 
     """What the model is, layer by layer, and whether the tokenizer fits it."""
     report.architecture = type(model).__name__
     try:
-        layers = language_blocks(model)
+        layers = neurons(model)
     except GumlabError as error:
         report.add(False, str(error))
         return

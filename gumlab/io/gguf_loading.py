@@ -11,7 +11,6 @@ import contextlib
 import copy
 import importlib.util
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, warn_caller
 from gumlab.io.gguf_header import INSTALL, MAGIC, Header, check_is_model, gguf_package, read_header
 
 UNEQUAL = "deci"  # llama.cpp's name for Llama's block with a width for each layer
@@ -473,11 +472,10 @@ def _split_by_rule(tokenizer: Any, header: Header) -> None:
             [digits, bytes_and_words]
         )
     elif rule not in _rules_of_transformers():
-        warnings.warn(
+        warn_caller(
             f"{header.path} splits words by the rule {rule!r}, which neither gumlab nor this "
             "transformers knows: some texts become other tokens than in llama.cpp. Take the "
-            "tokenizer of the model's own folder where that matters.",
-            stacklevel=2,
+            "tokenizer of the model's own folder where that matters."
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError, first_line, unknown
-from gumlab.feedforward import FeedForward, neurons
+from gumlab.errors import GumlabError, first_line, unknown, warn_caller
+from gumlab.feedforward import neurons
 from gumlab.io.bases import BASES, base_folder
 from gumlab.io.configuration import (
     build_config,
@@ -101,7 +100,7 @@ def load(
     model, _ = load_folder(path, dtype)  # first, for it says more exactly what is wrong
     verify(path)
     if is_of_a_pruning_run(path):
-        warnings.warn(f"{path} {NOT_APPLIED}", stacklevel=2)
+        warn_caller(f"{path} {NOT_APPLIED}")
     return model.to(device), load_tokenizer(path)
 
 
@@ -273,7 +272,7 @@ def load_folder(folder: Path, dtype: torch.dtype | str) -> tuple[nn.Module, str]
         raise _disagreement(folder, recorded, found)
     if found:
         model, report = _build(folder, config, dtype, found)
-        record_width(model, language_blocks(model))
+        record_width(model, neurons(model))
         source = "weights"
     _check_complete(model, report, settings, folder)
     return model.eval(), source
@@ -331,7 +330,7 @@ def _build(
 
 def _set_widths(model: nn.Module, widths: dict[int, int], folder: Path) -> None:
     """Make room in a new model for layers of these widths; what is in it then is of no account."""
-    layers = language_blocks(model)
+    layers = neurons(model)
     beyond = [number for number in widths if number >= len(layers)]
     if beyond:
         raise GumlabError(
@@ -353,30 +352,6 @@ def _set_widths(model: nn.Module, widths: dict[int, int], folder: Path) -> None:
         layer.set_sizes()
 
 
-def language_blocks(model: nn.Module) -> list[FeedForward]:
-    """The feed-forward blocks of a model's language part, in order.
-
-    Parameters
-    ----------
-    model : nn.Module
-        A language model, or one that also sees.
-
-    Returns
-    -------
-    list of FeedForward
-
-    Raises
-    ------
-    GumlabError
-        As `neurons` does.
-    """
-    layers = neurons(model)
-    if model.config.get_text_config() is model.config:
-        return layers
-    inside = set(model.get_decoder().modules())
-    return [layer for layer in layers if model.get_submodule(layer.name) in inside]
-
-
 def _other_widths(
     model: nn.Module, report: dict[str, Any], tensors: dict[str, Stored]
 ) -> dict[int, int]:
@@ -385,7 +360,7 @@ def _other_widths(
     if not shapes:
         return {}
     try:
-        layers = language_blocks(model)
+        layers = neurons(model)
     except GumlabError:  # of no structure that we know: nothing about it is a width
         return {}
     widths = {}

@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gumlab.errors import GumlabError, check_flag, first_line
+from gumlab.errors import GumlabError, check_flag, first_line, warn_caller
 from gumlab.feedforward import FeedForward, check_values, holds_adapters, neurons, width_field
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import model_card
@@ -498,10 +497,9 @@ def _savable(settings: Any, folder: Path) -> Any:
         for name in added:
             del left_out[name]
     listed = ", ".join(f"{name}={value!r:.40}" for name, value in left_out.items())
-    warnings.warn(
+    warn_caller(
         f"generation_config.json is saved without {listed}: transformers refuses to save that "
-        "beside the other settings. The model in memory keeps it.",
-        stacklevel=4,
+        "beside the other settings. The model in memory keeps it."
     )
     return kept
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import nn
 
+from gumlab.collecting import TOKENS
 from gumlab.evaluation import evaluate
 from gumlab.study.grid import Cell
 from gumlab.tasks import Example, Task
-from gumlab.tasks.batches import context_length, encode, is_running_text
+from gumlab.tasks.batches import BLOCK, context_length, encode, is_running_text
 from gumlab.training import train
 
 TIMED_STEPS = 3
@@ -24,7 +25,7 @@ GENERATED_AT_ONCE = 50  # the batch of `gumlab.evaluate`
 PASSAGES = 8  # of running text, which an evaluation is timed on
 # sequences whose redundancy a run measures, forward and backward as a step does
 MEASURED = 256
-MEASURED_OF_TEXT = 32
+MEASURED_OF_TEXT = TOKENS // BLOCK
 # what a step costs, in dense steps: a teacher's forward pass is a third of one; GUM with exact Gram
 # sums at every step, by results/step.md
 TEACHER = 4 / 3

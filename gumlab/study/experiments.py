@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import nn
 
+from gumlab.collecting import TOKENS
 from gumlab.errors import check_choice, check_whole, unknown
 from gumlab.selection import check_keep
 from gumlab.study.methods import PAPER_METHODS, Method
@@ -139,8 +140,8 @@ DIFFERS = (
     "Magnitude scores a neuron as one; the public code masks its two matrices apart.",
     "Exactly as many neurons stay as asked, and one or more in each layer.",
     "Weight decay is on all weights; the public code leaves out biases and layer norms.",
-    "Sensitivity and uniqueness are measured on 256 training examples, or 32,768 tokens of text; "
-    "the paper's on the whole training set.",
+    f"Sensitivity and uniqueness are measured on 256 training examples, or {TOKENS:,} tokens of "
+    "text; the paper's on the whole training set.",
 )
 
 

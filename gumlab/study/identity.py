@@ -114,11 +114,13 @@ def of_model(name: str) -> dict[str, str]:
     ----------
     name : str
         As `gumlab.load` takes it. A built-in model belongs to BEHAVIOUR, one of the hub is known
-        by its name.
+        by its name: gumlab 0.1 trained those with dropout otherwise, so their runs are done anew.
     """
     folder = Path(name).expanduser()
     try:
-        return {} if name in BUILT_IN or not folder.is_dir() else checksums(folder)
+        if name in BUILT_IN:
+            return {}
+        return checksums(folder) if folder.is_dir() else {"hub": name}
     except OSError as error:
         raise GumlabError(f"{folder} cannot be read: {error}. Make its files readable.") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError, check_whole
+from gumlab.errors import GumlabError, check_whole, warn_caller
 from gumlab.language import check_reads_text, language_config
 from gumlab.tasks import Example
 from gumlab.tasks._tokens import check_tokenizer, targets_of, tokens_of
@@ -79,10 +78,9 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
         rows.append((prompt + answer, len(prompt)))
     for count, what, side in ((targets_cut, "targets", "right"), (prompts_cut, "prompts", "left")):
         if count:
-            warnings.warn(
+            warn_caller(
                 f"{count} of {len(examples)} {what} do not fit into the context of {context} "
-                f"tokens; they were cut from the {side}.",
-                stacklevel=2,
+                f"tokens; they were cut from the {side}."
             )
     return rows
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gumlab.errors import GumlabError
+from gumlab.errors import GumlabError, warn_caller
 from gumlab.tasks import BUILT_IN, OWN, REAL, SPLITS, Example, Task
 from gumlab.tasks._files import fill, find_files, notes_on_missing, read_rows, split_of
 from gumlab.tasks._readers import has_columns, is_frame, open_table
@@ -58,7 +57,7 @@ def load(data: Any) -> Task:
     left_out += _seen_in_training(task)
     if left_out:
         task.notes += tuple(left_out)
-        warnings.warn(f"Task {task.name!r}: {'; '.join(left_out)}.", stacklevel=3)
+        warn_caller(f"Task {task.name!r}: {'; '.join(left_out)}.")
     return task
 
 
@@ -141,7 +140,7 @@ def examples_in(data: Any, left_out: list[str] | None = None) -> list[Example]:
         if left_out is not None:
             left_out += counts
         elif counts:
-            warnings.warn(f"{'; '.join(counts)}.", stacklevel=3)
+            warn_caller(f"{'; '.join(counts)}.")
         return found
     for number, item in enumerate(items):
         if not isinstance(item, Example | str):

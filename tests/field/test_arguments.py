@@ -337,6 +337,15 @@ class TestOptionsThatNothingComesOf:
         with pytest.raises(gl.GumlabError, match=words):
             Method("one", **given)
 
+    @pytest.mark.parametrize(
+        ("name", "value"), [("gram_every", 1), ("gram_tokens", 1.0), ("gram_memory", 0.5)]
+    )
+    def test_gram_settings_of_a_pruner_without_sums(self, name, value, gpt2):
+        with pytest.raises(gl.GumlabError, match=f"{name}: the rule Random keeps no running"):
+            gl.Pruner(gpt2, "random", 0.5, 4, **{name: value})
+        gl.Pruner(gpt2, "random", 0.5, 4, twin_filter=0.8, **{name: value}).remove()
+        assert not any(layer.proj._forward_pre_hooks for layer in gl.neurons(gpt2))
+
 
 LOGGERS = ("", "transformers", "gumlab", "torch")
 

@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 import gumlab as gl
 from gumlab.feedforward import neurons
 from gumlab.io.diagnosis import doctor
-from gumlab.io.loading import language_blocks
 
 NO_SUCH_FILE = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -242,7 +241,7 @@ class TestImagesAndText:
 
     def shrunk(self, model, kept):
         """Cut by hand, the language part alone."""
-        for layer, width in zip(language_blocks(model), kept, strict=True):
+        for layer, width in zip(gl.neurons(model), kept, strict=True):
             for module in (*layer.fc, layer.proj):
                 axis = int(module is layer.proj)
                 module.weight.data = module.weight.data.narrow(axis, 0, width).contiguous()
@@ -254,7 +253,7 @@ class TestImagesAndText:
         kept = {"dense": [24, 24], "padded": [24, 24]}.get(form, [5, 9])
         small = self.shrunk(seeing, kept)
         if form == "padded":
-            for layer in language_blocks(small):
+            for layer in gl.neurons(small):
                 for module in (*layer.fc, layer.proj):
                     module.weight.data.narrow(int(module is layer.proj), 15, 9).zero_()
         options = {"max_shard_size": "16KB"} if form == "shards" else {}
@@ -264,7 +263,7 @@ class TestImagesAndText:
             change_config(folder, per_layer_config=by_layer)
         loaded = loaded_from(folder)
         assert torch.equal(self.logits(loaded), self.logits(small))
-        assert [layer.width for layer in language_blocks(loaded)] == kept
+        assert [layer.width for layer in gl.neurons(loaded)] == kept
         report = doctor(folder)
         assert report.widths == kept
         assert report.in_use == ([15, 15] if form == "padded" else kept)

@@ -151,3 +151,10 @@ def test_running_text_is_read_up_to_a_number_of_tokens(gpt2, tokenizer):
     assert everything > 3 * context
     assert collect(gpt2, tokenizer, text, tokens=2 * context + 1)[0].tokens == 2 * context
     assert collect(gpt2, tokenizer, text, tokens=1)[0].tokens == context
+
+
+def test_a_layer_that_the_text_does_not_reach_is_named(gpt2, tokenizer, examples):
+    blocks = gpt2.transformer.h
+    blocks[1].forward = lambda states, *args, **options: states  # as one that looks at images
+    with pytest.raises(gl.GumlabError, match=r"h\.1\.mlp does not run on text alone"):
+        output_fisher(gpt2, tokenizer, examples)

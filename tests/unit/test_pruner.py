@@ -10,6 +10,7 @@ from helpers.texts import make_examples, one_batch
 
 import gumlab as gl
 from gumlab.feedforward import neurons
+from gumlab.pruner import USUAL_GRAMS
 from gumlab.scoring import gum_factor, mean_similarity, penalty_gradient
 from gumlab.selection import schedule
 from gumlab.tasks.batches import shuffled, token_losses
@@ -112,7 +113,7 @@ def test_a_second_pruner_replaces_the_first(gpt2):
 
 
 def test_gum_without_its_term_builds_no_gram(gpt2, tokenizer, task):
-    pruner, _ = prune(gpt2, "gum-gate", tokenizer, task, lambda_gum=0.0)
+    pruner, _ = prune(gpt2, "gum-gate", tokenizer, task, lambda_gum=0.0, **USUAL_GRAMS)
     assert pruner.grams is None
     assert pruner.scope == "global"
     other = tiny("gpt2")
@@ -127,7 +128,8 @@ def copies_kept(tokenizer, task, seed, lambda_gum):
     for layer in neurons(model):
         layer.incoming().data[12:] = layer.incoming().data[11]
         layer.fc[0].bias.data[12:] = layer.fc[0].bias.data[11]
-    options = {"penalty": 0.1, "lambda_gum": lambda_gum, "gram_every": 1, "gram_tokens": 1.0}
+    grams = {"gram_every": 1, "gram_tokens": 1.0} if lambda_gum else {}
+    options = {"penalty": 0.1, "lambda_gum": lambda_gum, **grams}
     pruner = gl.Pruner(model, "gum", 0.5, 40, **options)
     gl.train(
         model,
@@ -217,10 +219,9 @@ def test_gum_uses_the_factors_from_the_next_step_on(tokenizer):
         "step": 1,
         "steps": 100,
         "keep": 0.25,
-        "gram_every": 1,
-        "gram_tokens": 1.0,
     }
-    first, pruner = score_gradients(tokenizer, penalty=0.4, lambda_gum=2.0, **options)
+    grams = {"gram_every": 1, "gram_tokens": 1.0}
+    first, pruner = score_gradients(tokenizer, penalty=0.4, lambda_gum=2.0, **grams, **options)
     flat, _ = score_gradients(tokenizer, penalty=0.4, lambda_gum=0.0, **options)
     for a, b in zip(first, flat, strict=True):
         torch.testing.assert_close(a, b)

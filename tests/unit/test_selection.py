@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from helpers.models import random_masks
+from helpers.models import random_masks, tiny
 
 import gumlab as gl
 from gumlab.selection import layer_widths, schedule, select
@@ -205,3 +205,19 @@ def test_the_schedule_by_hand():
 def test_a_schedule_out_of_order_is_refused(start, end):
     with pytest.raises(gl.GumlabError, match="0 <= start < end <= 1"):
         schedule(1, 10, 0.5, start, end)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda model: gl.select(gl.score(model, "magnitude"), 0.5, "global", floor=5),
+        lambda model: gl.prune(model, "magnitude", keep=0.5, scope="global", floor=5, refit=False),
+    ],
+)
+def test_a_warning_points_to_the_line_that_called(cut):
+    model = tiny("gpt2")
+    for weights in gl.neurons(model)[1].maps():
+        weights.detach().mul_(1e-3)  # so that none of its neurons would stay
+    with pytest.warns(UserWarning, match="fewer than floor=5") as caught:
+        cut(model)
+    assert [warning.filename for warning in caught] == [__file__]
