@@ -25,7 +25,6 @@ import math
 import os
 import random
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +183,6 @@ class Draw:
 
     def row(self, order: Order) -> dict[str, Any]:
         """The loss of one cut."""
-        began = time.perf_counter()
         masks = self.masks(order)
         if order.refit == "sequential":
             small = gl.shrink(
@@ -201,7 +199,6 @@ class Draw:
             "tokens": tokens,
             "words": self.words,
             "widths": widths,
-            "seconds": time.perf_counter() - began,
         }
 
     def gated_nats(self, masks: list[torch.Tensor], refit: bool) -> tuple[float, int]:
@@ -301,10 +298,10 @@ def by_setting(table: pd.DataFrame) -> str:
             row = {"score": score, "allocation": allocation}
             for refit, runs in mine.groupby("refit", sort=False):
                 perplexity = runs["loss"].map(math.exp)
-                half = half_interval(runs["loss"]) if len(runs) > 1 else float("nan")
-                row[refit] = (
-                    f"{perplexity.mean():.4g} (loss {runs['loss'].mean():.3f} +- {half:.3f})"
-                )
+                loss = f"{runs['loss'].mean():.3f}"
+                if len(runs) > 1:
+                    loss += f" +- {half_interval(runs['loss']):.3f}"
+                row[refit] = f"{perplexity.mean():.4g} (loss {loss})"
             rows.append(row)
         parts.append(f"## {base}, {task}, {keep:.0%} kept\n\n{harness.markdown(rows)}")
     return "\n".join(parts)
@@ -329,7 +326,9 @@ def main() -> None:
     harness.write(
         args,
         "allocation.md",
-        f"# One budget over the layers, in which currency\n\n{harness.made_by(args.command)}\n\n"
+        f"# One budget over the layers, in which currency\n\n{harness.made_by(args.command)} "
+        "Perplexity by token and the loss, means over the draws; +- is half of a 95 % t "
+        "interval.\n\n"
         f"{by_setting(table)}",
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -295,3 +297,20 @@ def _not_a_language_model(settings: dict[str, Any], source: str) -> GumlabError:
         f"that transformers {transformers.__version__} knows. If it is a new one, upgrade "
         f"transformers; {DECODERS}"
     )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """transformers says nothing but errors, and draws no bar; its level is restored."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    had_bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError, warn_caller
+from gumlab.errors import GumlabError, first_line, warn_caller
+from gumlab.io.configuration import quietly
 from gumlab.io.gguf_header import INSTALL, MAGIC, Header, check_is_model, gguf_package, read_header
 
 UNEQUAL = "deci"  # llama.cpp's name for Llama's block with a width for each layer
@@ -115,7 +116,7 @@ def load_gguf(path: Path, dtype: torch.dtype | str = torch.float32) -> tuple[nn.
     header = read_header(path)
     check_loadable(header)
     dtype = _dtype(header, dtype)
-    with _alone(path) as (folder, name), _quietly():
+    with _alone(path) as (folder, name), quietly():
         try:
             if header.architecture == UNEQUAL:
                 model = _build_unequal(header, dtype)
@@ -125,10 +126,9 @@ def load_gguf(path: Path, dtype: torch.dtype | str = torch.float32) -> tuple[nn.
         except GumlabError:
             raise
         except Exception as error:  # transformers raises many kinds for a file it does not expect
-            reason = str(error).strip().splitlines() or ["no reason given"]
             raise GumlabError(
                 f"{path} could not be opened by transformers ({type(error).__name__}: "
-                f"{reason[0].rstrip('.')}). Take the model's folder of safetensors instead."
+                f"{first_line(error)}). Take the model's folder of safetensors instead."
             ) from error
     _check_all_is_used(header, model)
     for mark in MARKS:
@@ -203,11 +203,6 @@ def _dtype(header: Header, dtype: torch.dtype | str) -> torch.dtype:
     """The dtype asked for; for "auto" that of the matrices, if all are plain."""
     if isinstance(dtype, torch.dtype):
         return dtype
-    if dtype != "auto":
-        found = getattr(torch, dtype, None)
-        if not isinstance(found, torch.dtype):
-            raise GumlabError(f'Unknown dtype {dtype!r}. Give one of torch, such as "float32".')
-        return found
     names = gguf_package().GGMLQuantizationType
     kinds = {names(t.kind).name for t in header.tensors.values() if len(t.shape) > 1}
     plain = {"F16": torch.float16, "BF16": torch.bfloat16}
@@ -228,23 +223,6 @@ def _alone(path: Path) -> Iterator[tuple[str, str]]:
             yield str(path.parent), path.name
             return
         yield folder, link.name
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """transformers says nothing but errors, and draws no bar; its level is restored."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    had_bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if had_bars:
-            logging.enable_progress_bar()
 
 
 def _open(header: Header, folder: str, name: str, dtype: torch.dtype) -> nn.Module:

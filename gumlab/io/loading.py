@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from gumlab.io.configuration import (
     build_config,
     check_config,
     has_vocabulary,
+    quietly,
     read_config,
     recorded_widths,
 )
@@ -98,7 +97,8 @@ def load(
         model, tokenizer = load_gguf(path, dtype)
         return model.to(device), tokenizer
     model, _ = load_folder(path, dtype)  # first, for it says more exactly what is wrong
-    verify(path)
+    if name not in BASES:  # of a base they were compared when it was found
+        verify(path)
     if is_of_a_pruning_run(path):
         warn_caller(f"{path} {NOT_APPLIED}")
     return model.to(device), load_tokenizer(path)
@@ -300,7 +300,7 @@ def _build(
     OfTheseWidths.__name__ = made.__name__
     kind = OfTheseWidths if widths else made
     try:
-        with _errors_only():  # what transformers reports of weights is checked and said below
+        with quietly():  # what transformers reports of weights is checked and said below
             model, report = kind.from_pretrained(
                 folder,
                 config=config,
@@ -426,19 +426,6 @@ def _check_complete(
             f"({', '.join(wrong[:3])}); it was saved as {saved_as}. The files belong to another "
             "model; save it again."
         )
-
-
-@contextmanager
-def _errors_only() -> Iterator[None]:
-    """transformers says nothing but errors; its level is as before afterwards."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def load_tokenizer(source: Path | str) -> Any:
