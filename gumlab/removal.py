@@ -32,7 +32,7 @@ from gumlab.selection import Budget, check_masks, check_twin_filter, choose
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import by_itself
 
-RECOMMENDED = {"method": "greedy_obs", "scope": "global", "currency": "output"}
+RECOMMENDED = {"method": "greedy_obs", "scope": "global"}
 CUT_PAYS_AT = 1 / 8  # of the neurons there, before a cut is worth its cost while training
 
 
@@ -110,7 +110,7 @@ def prune(
     *,
     keep: float = 0.5,
     scope: str | None = None,
-    currency: str | None = None,
+    currency: str = "output",
     floor: int = 1,
     multiple_of: int = 1,
     widths: Sequence[int] | None = None,
@@ -143,8 +143,8 @@ def prune(
         As in `gumlab.select`.
     scope : {"layer", "global"}, optional
         As in `gumlab.select`; by default the recipe's own, else "layer".
-    currency : {"output", "loss", "loss_scalar"}, optional
-        As in `gumlab.score`; by default the recipe's own, else "output".
+    currency : {"output", "loss", "loss_scalar"}
+        As in `gumlab.score`.
     refit, sequential, ridge, in_place
         As in `shrink`.
     seed : int
@@ -166,9 +166,7 @@ def prune(
     if method == "recommended":
         method = RECOMMENDED["method"]
         scope = RECOMMENDED["scope"] if scope is None else scope
-        currency = RECOMMENDED["currency"] if currency is None else currency
     scope = "layer" if scope is None else scope
-    currency = "output" if currency is None else currency
     layers = neurons(model)
     sizes = [layer.width for layer in layers]
     budget = Budget(sizes, keep, scope, floor, multiple_of, widths)

@@ -121,7 +121,8 @@ def what_comes(test: ast.FunctionDef) -> str:
 
 def faults_table(folder: Path) -> str:
     """What each script of a folder prints now: its last line."""
-    lines = ["## The smallest inputs\n", "| script | what it ends with |", "|---|---|"]
+    told = "The reports' smallest inputs, scripts that are not part of the project.\n"
+    lines = ["## The smallest inputs\n", told, "| script | what it ends with |", "|---|---|"]
     for script in sorted(folder.resolve().glob("*.py")):
         with tempfile.TemporaryDirectory() as scratch:
             for name in ("out", "data"):

@@ -120,7 +120,7 @@ def of_model(name: str) -> dict[str, str]:
     try:
         if name in BUILT_IN:
             return {}
-        return checksums(folder) if folder.is_dir() else {"hub": name}
+        return checksums(folder) if folder.is_dir() else {"name": name}
     except OSError as error:
         raise GumlabError(f"{folder} cannot be read: {error}. Make its files readable.") from error
 

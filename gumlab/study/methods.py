@@ -31,7 +31,7 @@ from gumlab.io.loading import load
 from gumlab.pruner import Pruner
 from gumlab.removal import RECOMMENDED, shrink
 from gumlab.rules import METHODS, Rule, check_grams_used, options_of, rule_of
-from gumlab.scoring import LEARNED, SCORES, Criterion, check_method, score
+from gumlab.scoring import LEARNED, SCORES, Criterion, check_currency, check_method, score
 from gumlab.selection import check_keep, select
 from gumlab.study.identity import as_text
 from gumlab.tasks import SPLITS, Example, Task
@@ -55,7 +55,8 @@ TRAINING_OPTIONS = _options(
 _SELECT_OPTIONS = _options(select, "scores", "keep")
 _PRUNER_OPTIONS = _options(Pruner, "model", "method", "keep", "steps", "seed")
 _RULE_OPTIONS = tuple(dict.fromkeys(o for method in METHODS for o in options_of(method)))
-METHOD_OPTIONS = (*_SELECT_OPTIONS, *_PRUNER_OPTIONS, *_RULE_OPTIONS)
+_ONE_SHOT_OPTIONS = (*_SELECT_OPTIONS, "currency")
+METHOD_OPTIONS = (*_ONE_SHOT_OPTIONS, *_PRUNER_OPTIONS, *_RULE_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Method:
         `one_shot` a score or a criterion of your own, as `gumlab.score` takes it; None trains
         without pruning (a dense run).
     options : mapping
-        Those of `Pruner`, or where `one_shot` those of `gumlab.select`.
+        Those of `Pruner`, or where `one_shot` those of `gumlab.select` and the score's `currency`.
     one_shot : bool
         Cut the model once, by a score, instead of pruning it on the way.
     refit : bool or "bias", optional
@@ -121,7 +122,9 @@ def _check_one_shot(method: Method) -> None:
         raise GumlabError("A rule prunes on the way: leave one_shot out, or give a score.")
     there = object()  # in place of a tokenizer and a task, which come later
     check_method(method.name, there, there)
-    check_options(f"setting of {method.label!r}, which cuts once,", method.options, _SELECT_OPTIONS)
+    what = f"setting of {method.label!r}, which cuts once,"
+    check_options(what, method.options, _ONE_SHOT_OPTIONS)
+    check_currency(method.options.get("currency", "output"), method.name)
 
 
 def _check_gradual(method: Method) -> None:
@@ -368,8 +371,10 @@ def _pruned_and_trained(
     if steps_before:
         before = train(model, tokenizer, task, steps=steps_before, seed=seed + 1000, **training)
     if criterion is not None:
-        scores = score(model, criterion, tokenizer, calibration, seed=seed)
-        masks = select(scores, keep, **method.options)
+        selecting = dict(method.options)
+        currency = selecting.pop("currency", "output")
+        scores = score(model, criterion, tokenizer, calibration, seed=seed, currency=currency)
+        masks = select(scores, keep, **selecting)
         model = shrink(model, masks, tokenizer, calibration, refit=refit)
     elif isinstance(method.name, str | Rule):
         rule = copy.deepcopy(method.name)  # another run's begins where this one's did

@@ -46,6 +46,16 @@ def test_a_one_shot_run_is_cut_to_the_budget_before_it_trains(gpt2, tokenizer, n
     assert all(torch.equal(before[k], v) for k, v in gpt2.state_dict().items())
 
 
+def test_a_one_shot_run_counts_in_the_currency_that_is_asked_for(gpt2, tokenizer):
+    options = {"scope": "global", "currency": "loss_scalar"}
+    done = one_shot(gpt2, tokenizer, "wanda", options=options)
+    scores = gl.score(gpt2, "wanda", tokenizer, make_examples(12), currency="loss_scalar")
+    want = gl.select(scores, 0.4, "global")
+    assert all(torch.equal(a, b) for a, b in zip(done.masks, want, strict=True))
+    with pytest.raises(gl.GumlabError, match="'magnitude' does not measure an error"):
+        Method("magnitude", "magnitude", {"currency": "loss"}, one_shot=True)
+
+
 def test_a_one_shot_run_takes_the_options_of_select(gpt2, tokenizer):
     for options in ({"scope": "global", "standardise": True}, {"widths": [3, 16]}):
         done = one_shot(gpt2, tokenizer, "magnitude", options=options)
