@@ -25,6 +25,7 @@ import math
 import os
 import random
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,6 @@ import gumlab as gl
 from gumlab.allocation import DamageCurves
 from gumlab.collecting import CURRENCIES, Statistics, collect, currencies
 from gumlab.feedforward import neurons
-from gumlab.gating import gate
 from gumlab.removal import refit_layer
 from gumlab.scoring import DATA_SCORES, MEASURE_OUTPUT, random_scores
 from gumlab.study.intervals import half_interval
@@ -52,7 +52,8 @@ BLOCKS = 14  # of running text, for calibration
 TEST_BLOCKS = 8
 FLOOR = 0.1
 OTHERS = ("standardised", "floor", "equal, loss")
-SCORES = ("greedy_obs", "wanda", "flap", "obs", "peak_to_peak", "magnitude", "random")
+RECIPES = ("greedy_obs",)  # the score of every one-shot recipe that could be recommended
+SCORES = (*RECIPES, "wanda", "flap", "obs", "peak_to_peak", "magnitude", "random")
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,27 @@ class Order:
 def orders(base: str, task: str, draws: range) -> list[Order]:
     """What is measured of a setting, the most telling first."""
     real = base == REAL
-    return [
+    found = [
         Order(base, task, draw, score, allocation, refit, keep)
-        for keep, draw, score in itertools.product(KEEPS, draws, SCORES)
+        for keep, draw, score in itertools.product(KEEPS, draws, SCORES if real else RECIPES)
         for allocation in allocations(score)
         for refit in refits(score, allocation, real)
     ]
+    return sorted(found, key=turn)
+
+
+def turn(order: Order) -> tuple[bool, ...]:
+    """The key that sorts orders: first the recipes at a half and three quarters.
+
+    What is measured a layer at a time takes longest, so it comes with the other scores.
+    """
+    return (
+        order.score not in RECIPES or order.allocation == "measured",
+        order.keep not in KEEPS[:2],
+        order.refit == "cut",
+        order.refit == "sequential" and order.allocation not in ("equal", "loss_scalar"),
+        order.allocation in OTHERS,
+    )
 
 
 def allocations(score: str) -> tuple[str, ...]:
@@ -93,8 +109,10 @@ def allocations(score: str) -> tuple[str, ...]:
 
 
 def refits(score: str, allocation: str, real: bool) -> tuple[str, ...]:
-    """All refits; on the real model the slow one, layer by layer, of greedy OBS alone."""
-    if not real or (score == "greedy_obs" and allocation not in OTHERS):
+    """All refits on the real model, the slow one, layer by layer, of recipes alone."""
+    if not real:
+        return ("refit",)
+    if score in RECIPES and allocation not in OTHERS:
         return ("refit", "sequential", "cut")
     return ("refit", "cut")
 
@@ -102,7 +120,9 @@ def refits(score: str, allocation: str, real: bool) -> tuple[str, ...]:
 class Draw:
     """A base, its test data, and all that one draw of the calibration data says of it."""
 
-    def __init__(self, base: str, task_name: str, number: int, data_dir: str | None) -> None:
+    def __init__(self, base: str, task_name: str, number: int, args: Any) -> None:
+        data_dir = args.data_dir
+        self.cache = args.runs / "allocation" / f"{base}-{task_name}-{number}"
         self.model, self.tokenizer = gl.load(base, device="cpu")
         self.layers = neurons(self.model)
         task = gl.load_task(task_name, data_dir if task_name == "wikitext" else None)
@@ -115,30 +135,46 @@ class Draw:
             calibration = random.Random(number).sample(task.train, 256)
             test = task.test[:200]
             self.options = {"limit": None, "batch_size": 16}
-        self._prices: dict[str, list[Any]] = {}
-        self._scores: dict[tuple[str, str], list[torch.Tensor]] = {}
+        self._found: dict[str, Any] = {}
         self.calibration = calibration
         self.number = number
         rows = encode(self.tokenizer, test, context_length(self.model))
         self.rows = rows[:TEST_BLOCKS] if self.running else rows
 
-    @functools.cached_property
+    def once(self, name: str, measure: Callable[[], Any]) -> Any:
+        """What was measured under this name, in this process or, on the real model, before it."""
+        path = self.cache / f"{name}.pt"
+        if name not in self._found:
+            if path.exists():
+                self._found[name] = torch.load(path, weights_only=False)
+            else:
+                self._found[name] = measure()
+                if self.running:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    torch.save(self._found[name], path.with_suffix(".part"))
+                    os.replace(path.with_suffix(".part"), path)
+        return self._found[name]
+
+    @property
     def statistics(self) -> list[Statistics]:
-        return collect(self.model, self.tokenizer, self.calibration, **self.options)
+        """The sums over the calibration data."""
+        return self.once(
+            "statistics",
+            lambda: collect(self.model, self.tokenizer, self.calibration, **self.options),
+        )
 
     def prices(self, currency: str) -> list[Any]:
-        """What an error costs in each layer, measured once."""
-        if currency not in self._prices:
-            self._prices[currency] = currencies(
+        """What an error costs in each layer."""
+        return self.once(
+            currency,
+            lambda: currencies(
                 self.model, self.tokenizer, self.calibration, currency, **self.options
-            )
-        return self._prices[currency]
+            ),
+        )
 
     def scores(self, name: str, currency: str) -> list[torch.Tensor]:
-        """A score of every neuron, measured once."""
-        if (name, currency) not in self._scores:
-            self._scores[name, currency] = self._measured_scores(name, currency)
-        return self._scores[name, currency]
+        """A score of every neuron."""
+        return self.once(f"{name}-{currency}", lambda: self._measured_scores(name, currency))
 
     def _measured_scores(self, name: str, currency: str) -> list[torch.Tensor]:
         if name == "random":
@@ -153,14 +189,18 @@ class Draw:
             found.append(DATA_SCORES[name](layer, seen))
         return found
 
-    @functools.cached_property
+    @property
     def curves(self) -> DamageCurves:
-        return gl.damage_curves(
-            self.model,
-            self.scores("greedy_obs", "output"),
-            self.tokenizer,
-            self.calibration,
-            **{**self.options, **({"tokens": 4 * 1024} if self.running else {})},
+        """What each layer alone does to the loss."""
+        return self.once(
+            "curves",
+            lambda: gl.damage_curves(
+                self.model,
+                self.scores("greedy_obs", "output"),
+                self.tokenizer,
+                self.calibration,
+                **{**self.options, **({"tokens": 4 * 1024} if self.running else {})},
+            ),
         )
 
     def masks(self, order: Order) -> list[torch.Tensor]:
@@ -188,9 +228,9 @@ class Draw:
             small = gl.shrink(
                 self.model, masks, self.tokenizer, self.calibration, refit=True, **self.options
             )
-            nats, tokens = self.nats(small)
         else:
-            nats, tokens = self.gated_nats(masks, refit=order.refit == "refit")
+            small = self.cut(masks, refit=order.refit == "refit")
+        nats, tokens = self.nats(small)
         widths = [int(mask.sum()) for mask in masks]
         return {
             **vars(order),
@@ -201,8 +241,8 @@ class Draw:
             "widths": widths,
         }
 
-    def gated_nats(self, masks: list[torch.Tensor], refit: bool) -> tuple[float, int]:
-        """The loss of the model itself behind the masks; its weights are put back."""
+    def cut(self, masks: list[torch.Tensor], refit: bool) -> Any:
+        """A smaller copy; the refit is by the sums at hand, and the model gets its weights back."""
         kept = [
             (parameter, parameter.detach().clone())
             for layer in self.layers
@@ -213,8 +253,7 @@ class Draw:
             if refit:
                 for layer, mask, seen in zip(self.layers, masks, self.statistics, strict=True):
                     refit_layer(layer, mask, seen)
-            with gate(self.model, masks):
-                return self.nats(self.model)
+            return gl.shrink(self.model, masks)
         finally:
             with torch.no_grad():
                 for parameter, value in kept:
@@ -262,7 +301,7 @@ def measured(args: Any, todo: list[Order]) -> pd.DataFrame:
     for number, order in enumerate(missing):
         if of != (order.base, order.task, order.draw):
             draw, of = None, (order.base, order.task, order.draw)  # the old one goes first
-            draw = Draw(*of, args.data_dir)
+            draw = Draw(*of, args)
         row = draw.row(order)
         path = folder / f"{order.name}.json"
         unfinished = path.with_suffix(".part")
