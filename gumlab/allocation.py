@@ -21,6 +21,7 @@ from gumlab.errors import GumlabError, check_list, check_whole
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import Gate
 from gumlab.gram import RIDGE
+from gumlab.progress import shown
 from gumlab.removal import check_refit, refit_layer
 from gumlab.selection import apportion, check_keep, check_scores, top
 from gumlab.tasks import Example, Task
@@ -169,9 +170,10 @@ def damage_curves(
     batches = calibration.batches(model)
     dense = _mean_loss(model, batches)
     widths, damages = [], []
-    for layer, score, seen in zip(
+    by_layer = zip(
         layers, scores, one_by_one(model, **calibration.options(), layers=layers), strict=True
-    ):
+    )
+    for layer, score, seen in shown(by_layer, "damage", "layer", len(layers)):
         tried = sorted({max(1, round(keep * layer.width)) for keep in keeps} - {layer.width})
         damage = []
         for width in tried:

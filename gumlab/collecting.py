@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gumlab.errors import GumlabError, check_choice, check_number, check_whole
 from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.language import check_head, check_trainable
+from gumlab.progress import shown
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
@@ -258,7 +259,7 @@ def collect(
         with evaluating(model), memory_guard(batch_size), torch.set_grad_enabled(gradients):
             rows = calibration.batches(model)
             sequences = sum(len(batch["labels"]) for batch in rows)  # of running text: its blocks
-            for batch in rows:
+            for batch in shown(rows, "statistics", "batch"):
                 labels = batch.pop("labels")
                 real = batch["attention_mask"].bool()
                 outputs = model(**batch)
@@ -439,7 +440,7 @@ def output_fisher(
         sums.append(torch.zeros(size, size, dtype=torch.float32, device=layer.device))
     count = 0
     with evaluating(model), memory_guard(batch_size), torch.enable_grad():
-        for batch in calibration.batches(model):
+        for batch in shown(calibration.batches(model), "currency", "batch"):
             real = batch["attention_mask"].bool().flatten()
             for total, gradient in zip(sums, _output_gradients(model, layers, batch), strict=True):
                 rows = gradient.flatten(0, -2)[real].float()  # (real tokens, D)

@@ -12,6 +12,7 @@ from torch import nn
 
 from gumlab.errors import GumlabError, check_choice, check_whole, unknown, warn_caller
 from gumlab.language import check_head
+from gumlab.progress import shown
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     BLOCK,
@@ -217,7 +218,7 @@ def _mean_loss(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> 
     total = 0.0
     count = 0.0
     with evaluating(model):
-        for batch in batches:
+        for batch in shown(list(batches), "loss", "batch"):
             labels = batch.pop("labels")
             total += token_losses(model(**batch).logits, labels).sum().item()
             count += (labels[:, 1:] != IGNORED).sum().item()
@@ -283,7 +284,7 @@ def generate(
     texts = [""] * len(examples)
     for room in rooms:
         group = [i for i in longest_first if room_of[i] == room]
-        for start in range(0, len(group), batch_size):
+        for start in shown(range(0, len(group), batch_size), "generation", "batch"):
             chosen = group[start : start + batch_size]
             answers = _answers(model, tokenizer, [prompts[i] for i in chosen], room, beams)
             for i, answer in zip(chosen, answers, strict=True):

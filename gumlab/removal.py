@@ -27,6 +27,7 @@ from gumlab.feedforward import FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, TWINS_ABOVE, inverting, lifted
 from gumlab.language import check_trainable, language_config, language_part
+from gumlab.progress import shown
 from gumlab.scoring import Criterion, check_currency, check_method, score_layers
 from gumlab.selection import Budget, check_masks, check_twin_filter, choose
 from gumlab.tasks import Example, Task
@@ -208,7 +209,8 @@ def _shrink(
     if refit:
         seen = one_by_one(model, **calibration.options(), layers=layers, changing=sequential)
         # not strict: that would ask for what follows the last layer, a pass that nobody needs
-        for layer, mask, statistics in zip(layers, masks, seen, strict=False):
+        by_layer = zip(layers, masks, seen, strict=False)
+        for layer, mask, statistics in shown(by_layer, "refit", "layer", len(layers)):
             mask = mask.to(layer.device)
             refit_layer(layer, mask, statistics, ridge, weights=refit != "bias")
             cut_layer(layer, mask.nonzero().flatten())

@@ -26,6 +26,7 @@ from gumlab.collecting import (
 from gumlab.errors import GumlabError, check_choice, check_flag, check_seed, unknown
 from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.gram import RIDGE, inverse, removal_costs, unrebuilt
+from gumlab.progress import shown
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import by_itself
 
@@ -424,7 +425,8 @@ def score_layers(
     else:
         statistics = one_by_one(model, **calibration.options(), layers=layers)
     scores = []
-    for layer, seen, price in zip(layers, statistics, prices, strict=True):
+    by_layer = zip(layers, statistics, prices, strict=True)
+    for layer, seen, price in shown(by_layer, "scores", "layer", len(layers)):
         seen.currency = price
         scores.append(criterion(layer, seen))
     return scores if callable(method) else _finite(scores, layers)

@@ -102,6 +102,7 @@ def train(
     pruner: Pruner | None = None,
     teacher: nn.Module | None = None,
     batch_size: int = 16,
+    block: int | None = None,
     lr: float = 1e-3,
     weight_decay: float = 0.1,
     eps: float = 1e-8,
@@ -131,6 +132,8 @@ def train(
         over target tokens; without it CE.
     batch_size : int
         Sequences a step.
+    block : int, optional
+        Tokens of a sequence of running text; by default the model's context, at most 1,024.
     lr, weight_decay, eps, clip : float
         AdamW's learning rate, warmed up over 10 % of the steps, then linear to 0; its weight decay;
         what it adds to the root of the mean squared gradient; the norm that gradients are clipped
@@ -155,9 +158,10 @@ def train(
     Raises
     ------
     GumlabError
-        For a pruner of another run, a model of which every weight is frozen, and a teacher that is
-        the model itself; and where the loss or its gradient is not finite: the model then holds the
-        last weights known to be good (a copy is kept from every twentieth of the run).
+        For a pruner of another run, a model of which every weight is frozen, a teacher that is the
+        model itself, and a block that cannot be; and where the loss or its gradient is not finite:
+        the model then holds the last weights known to be good (a copy is kept from every twentieth
+        of the run).
     """
     check_head(model)
     steps = check_whole("steps", steps, least=0)
@@ -190,7 +194,7 @@ def train(
     optimizer.zero_grad(set_to_none=True)  # what an earlier backward pass left
     bar = tqdm(total=steps, disable=not progress, unit="step", leave=False)
     with bar, memory_guard(batch_size), _training(model, seed):
-        for batch in shuffled(model, tokenizer, examples, batch_size, steps, seed):
+        for batch in shuffled(model, tokenizer, examples, batch_size, steps, seed, block):
             labels = batch.pop("labels")
             with autocast:
                 logits = model(**batch).logits
@@ -242,6 +246,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if name == "batch_size":
             check_whole(name, value)
+        elif name == "block" and value is not None:
+            check_whole(name, value, least=2)
         elif name in ("lr", "weight_decay", "ce_weight", "kd_weight"):
             check_number(name, value)
         elif name in ("eps", "clip", "temperature"):

@@ -28,7 +28,7 @@ from gumlab.cli.options import (
     seed,
     whole,
 )
-from gumlab.cli.printing import counted, show, text
+from gumlab.cli.printing import show, text
 from gumlab.errors import GumlabError
 
 if TYPE_CHECKING:
@@ -165,18 +165,17 @@ def evaluate(
     if split == "test" and not data.test:  # which the task's notes have said by now
         split = "validation"
     loaded, tokenizer = load(model)
-    with counted(loaded):
-        scores = run_evaluate(
-            loaded,
-            tokenizer,
-            data,
-            split,
-            limit=limit,
-            generated=generated,
-            batch_size=batch_size,
-            beams=beams,
-            stride=stride,
-        )
+    scores = run_evaluate(
+        loaded,
+        tokenizer,
+        data,
+        split,
+        limit=limit,
+        generated=generated,
+        batch_size=batch_size,
+        beams=beams,
+        stride=stride,
+    )
     show({"model": model, "task": task, "split": split, **scores}, as_json)
 
 
@@ -195,10 +194,9 @@ def redundancy(
 
     data = _load_task(task, data_dir)
     loaded, tokenizer = load(model)
-    with counted(loaded):
-        report = run_redundancy(
-            loaded, tokenizer, data, split=split, limit=limit, batch_size=batch_size
-        )
+    report = run_redundancy(
+        loaded, tokenizer, data, split=split, limit=limit, batch_size=batch_size
+    )
     result = {
         "model": model,
         "task": task,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from typing import Any
 
 import typer
@@ -51,16 +50,3 @@ def text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
-
-
-def counted(model: Any) -> AbstractContextManager[Any]:
-    """A bar that counts the model's passes, if they take more than a second."""
-    from tqdm import tqdm
-
-    bar = tqdm(unit=" passes", delay=1, leave=False)
-
-    def count(*_: Any) -> None:  # what a hook returns would take the place of the output
-        bar.update()
-
-    model.register_forward_hook(count)
-    return bar

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gumlab.collecting import TOKENS
 from gumlab.errors import (
     GumlabError,
     check_choice,
@@ -62,8 +63,8 @@ class Cell:
         The first examples that are generated for the task's metric; None: all, 0: none.
     training : mapping
         Options of `gumlab.train`.
-    stride : int, optional
-        Of running text's windows; see `gumlab.study.run`.
+    stride, tokens, redundancy_tokens : int, optional
+        Of running text's windows, and of what is measured on it; see `gumlab.study.run`.
     """
 
     model: str
@@ -78,6 +79,8 @@ class Cell:
     generated: int | None = 200
     training: Mapping[str, Any] = field(default_factory=dict)
     stride: int | None = None
+    tokens: int | None = TOKENS
+    redundancy_tokens: int | None = TOKENS
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method):
@@ -99,6 +102,9 @@ class Cell:
             check_whole("generated", self.generated, least=0)
         if self.stride is not None:
             check_whole("stride", self.stride)
+        for name in ("tokens", "redundancy_tokens"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name))
         check_options("setting", self.training, TRAINING_OPTIONS)
         check_settings(self.training)
         self._check_used()
@@ -127,8 +133,9 @@ class Cell:
             words.append("distilled")
         readable = "".join(c if c.isalnum() or c == "." else "-" for c in " ".join(words))
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        if self.stride is None:  # which a cell did not have before, and its runs keep their names
-            del settings["stride"]
+        for added in ("stride", "tokens", "redundancy_tokens"):
+            if settings[added] == getattr(Cell, added):  # which a cell of gumlab 0.1 did not have
+                del settings[added]
         method = {f.name: getattr(self.method, f.name) for f in dataclasses.fields(self.method)}
         return f"{readable[:120]}-{digest({**settings, 'method': method})}"
 
@@ -159,8 +166,9 @@ def expand(grid: Mapping[str, Any] | Sequence[Mapping[str, Any] | Cell]) -> list
     grid : mapping, or sequence of mappings and cells
         A grid has a value or a list of values for each key. It needs model, task (of your own: its
         path) and method (a name or a `Method`); it may have keep (default 0.25), seed (0), steps
-        (300), distil (False: `Cell`'s distilled), widths_of, split, stride and generated as in
-        `Cell`, and any option of `gumlab.train`, `Method`, `Pruner` or `gumlab.select`.
+        (300), distil (False: `Cell`'s distilled), widths_of, split, stride, tokens,
+        redundancy_tokens and generated as in `Cell`, and any option of `gumlab.train`, `Method`,
+        `Pruner` or `gumlab.select`.
 
     Returns
     -------

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gumlab.collecting import TOKENS
 from gumlab.errors import (
     GumlabError,
     check_choice,
@@ -234,6 +235,8 @@ def run(
     stride: int | None = None,
     generated: int | None = 200,
     calibration: Task | Sequence[Example] | None = None,
+    tokens: int | None = TOKENS,
+    redundancy_tokens: int | None = TOKENS,
     **training: Any,
 ) -> Run:
     """Prune a copy of `base` on `task` with one method while it trains, shrink it, and measure it.
@@ -264,6 +267,9 @@ def run(
         The first examples that are generated for the task's metric; None: all, 0: none.
     calibration : Task or sequence of Example, optional
         What scores and refits see; by default 256 training examples drawn by the seed.
+    tokens, redundancy_tokens : int, optional
+        Of running text, how many tokens scores and refits see, and how many sensitivity and
+        uniqueness are measured on; None: all.
     **training
         Further options of `gumlab.train`: batch_size, lr and others.
 
@@ -309,6 +315,7 @@ def run(
             keep=keep,
             steps=steps,
             seed=seed,
+            tokens=tokens,
             training={"teacher": teacher, **training},
         )
     cut_seconds = time.perf_counter() - began - history.seconds
@@ -320,7 +327,7 @@ def run(
         "split": split,
         **_sizes(model, base),
         **evaluate(model, tokenizer, task, split, generated=generated, stride=stride),
-        **_redundancy(model, tokenizer, task, training.get("batch_size", 16)),
+        **_redundancy(model, tokenizer, task, redundancy_tokens, training.get("batch_size", 16)),
         "widths": [layer.width for layer in neurons(model)],
         "train_seconds": history.seconds,
         "cut_seconds": cut_seconds,
@@ -354,6 +361,7 @@ def _pruned_and_trained(
     keep: float,
     steps: int,
     seed: int,
+    tokens: int | None,
     training: Mapping[str, Any],
 ) -> tuple[nn.Module, History, list[Tensor] | None, Pruner | None]:
     """The smaller model, its history, who stayed, and the pruner: see `Run`."""
@@ -373,9 +381,11 @@ def _pruned_and_trained(
     if criterion is not None:
         selecting = dict(method.options)
         currency = selecting.pop("currency", "output")
-        scores = score(model, criterion, tokenizer, calibration, seed=seed, currency=currency)
+        scores = score(
+            model, criterion, tokenizer, calibration, seed=seed, currency=currency, tokens=tokens
+        )
         masks = select(scores, keep, **selecting)
-        model = shrink(model, masks, tokenizer, calibration, refit=refit)
+        model = shrink(model, masks, tokenizer, calibration, refit=refit, tokens=tokens)
     elif isinstance(method.name, str | Rule):
         rule = copy.deepcopy(method.name)  # another run's begins where this one's did
         pruner = Pruner(model, rule, keep, steps, seed=seed, **method.options)
@@ -386,7 +396,7 @@ def _pruned_and_trained(
     if pruner is not None:
         masks = pruner.original_masks
         pruner.remove()
-        model = shrink(model, pruner.masks, tokenizer, calibration, refit=refit)
+        model = shrink(model, pruner.masks, tokenizer, calibration, refit=refit, tokens=tokens)
     after.seconds += before.seconds
     return model, after, masks, pruner
 
@@ -411,9 +421,11 @@ def _parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _redundancy(model: nn.Module, tokenizer: Any, task: Task, batch_size: int) -> dict[str, float]:
+def _redundancy(
+    model: nn.Module, tokenizer: Any, task: Task, tokens: int | None, batch_size: int
+) -> dict[str, float]:
     """The paper's two figures of a model, on training examples."""
-    report = redundancy(model, tokenizer, task, batch_size=batch_size)
+    report = redundancy(model, tokenizer, task, tokens=tokens, batch_size=batch_size)
     return {"sensitivity": report.mean_sensitivity, "uniqueness": report.uniqueness}
 
 

@@ -406,6 +406,8 @@ class Study:
             teacher=teacher,
             split=cell.split,
             stride=cell.stride,
+            tokens=cell.tokens,
+            redundancy_tokens=cell.redundancy_tokens,
             generated=cell.generated,
             progress=False,
             **cell.training,

@@ -245,7 +245,13 @@ def collated(model: nn.Module, rows: Sequence[Row], size: int) -> Iterator[dict[
 
 
 def shuffled(
-    model: nn.Module, tokenizer: Any, examples: Sequence[Example], size: int, steps: int, seed: int
+    model: nn.Module,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    size: int,
+    steps: int,
+    seed: int,
+    block: int | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Training batches, reshuffled each epoch; of near lengths, so little is padding.
 
@@ -261,6 +267,8 @@ def shuffled(
         Batches.
     seed : int
         The order depends on it alone.
+    block : int, optional
+        Tokens of a block of running text; by default the model's context, at most BLOCK.
 
     Yields
     ------
@@ -270,10 +278,12 @@ def shuffled(
     Raises
     ------
     GumlabError
-        If there are no examples, or no end-of-text token.
+        If there are no examples, or no end-of-text token; for a block longer than that, and one of
+        examples with prompts, which are not cut into blocks.
     """
     check_whole("batch_size", size)
-    rows = encode(tokenizer, examples, context_length(model))
+    context = context_length(model)
+    rows = encode(tokenizer, examples, checked_block(block, examples, context))
     _check_tokens(model, rows)
     device = next(model.parameters()).device
     lengths = [len(ids) for ids, _ in rows]
@@ -291,6 +301,28 @@ def _drawn(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
             groups = [pool[first : first + size] for first in range(0, len(pool), size)]
             for number in torch.randperm(len(groups), generator=generator).tolist():
                 yield groups[number]
+
+
+def checked_block(block: int | None, examples: Sequence[Example], context: int) -> int:
+    """The longest sequence in tokens: the context, or a shorter block of running text.
+
+    Raises GumlabError where that is longer than the model takes, or would change nothing.
+    """
+    if block is None:
+        return context
+    longest = min(context, BLOCK)
+    block = check_whole("block", block, least=2)
+    if block > longest:
+        raise GumlabError(
+            f"block={block} is longer than a block can be: the model takes {context:,} tokens, and "
+            f"running text is cut at {BLOCK:,} at most. Give {longest} or less."
+        )
+    if not is_running_text(as_examples(examples)):
+        raise GumlabError(
+            f"block={block} cuts running text, and these examples have prompts, each of which "
+            "stays whole. Leave block out."
+        )
+    return block
 
 
 @contextmanager

@@ -1,0 +1,282 @@
+"""Training-time methods on a real language model, SmolLM2-135M: results/real_model.csv|md|png.
+
+    gumlab fetch smollm2-135m
+    python benchmarks/quality/real_model.py --data-dir FOLDER --tune   # the knobs, on validation
+    python benchmarks/quality/real_model.py --data-dir FOLDER          # WikiText's folder
+
+Every method gets the same weights, steps, batches (by seed) and optimiser, and three trials on
+another seed, at half the steps, on validation text: of the learning rate, and where a method has a
+knob of its own, of two learning rates and that. The control "random at GUM's widths" keeps as many
+neurons of each layer as the GUM run of its seed; "L1 as hard as GUM" presses on all neurons of a
+layer by GUM's mean there. The teacher is the dense run of that seed. A `gumlab.Study` in runs/:
+stopped, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import harness
+import pandas as pd
+import torch
+from allocation import wikitext_parts
+
+import gumlab as gl
+from gumlab.scoring import mean_similarity
+from gumlab.study import Method
+from gumlab.study.intervals import compared
+from gumlab.tasks.batches import token_stream
+
+BASE = "smollm2-135m"
+STEPS = 40
+BLOCK = 256
+BATCH = 2
+CONTEXT = 1024
+TEST_BLOCKS = 8  # of so many tokens
+VALIDATION_BLOCKS = 4
+CALIBRATION = 14 * CONTEXT  # tokens that one-shot scores and refits see
+KEEPS = (0.5, 0.25)
+SEEDS = range(3)
+TUNING_SEED = 100
+TUNING_STEPS = 20
+
+
+def mean_over_the_layer(gram: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """GUM's mean |cosine| of a layer's neurons, the same for each of them, (N,)."""
+    similarity = mean_similarity(gram, kept)
+    return similarity.mean().expand_as(similarity)
+
+
+RATES = [{"lr": lr} for lr in (2e-4, 5e-4, 1e-3)]
+SCORE_RATES = [
+    {"lr": 2e-4, "score_lr": 0.01},
+    {"lr": 5e-4, "score_lr": 0.01},
+    {"lr": 5e-4, "score_lr": 0.03},
+]
+PENALTIES = [
+    {"lr": 2e-4, "penalty": 0.3},
+    {"lr": 5e-4, "penalty": 0.3},
+    {"lr": 5e-4, "penalty": 1.0},
+]
+EVERYWHERE = {"scope": "global"}
+DENSE = Method("dense")
+RANDOM = Method("random", "random")
+MAGNITUDE = Method("magnitude", "magnitude")
+GUM = Method("GUM", "gum")
+ONE_SHOT = Method(
+    "one shot, then healing",
+    "greedy_obs",
+    {"scope": "global", "currency": "loss_scalar"},
+    one_shot=True,
+)
+# each method, and the three settings that it is tried with
+TRIED = (
+    (DENSE, RATES),
+    (RANDOM, RATES),
+    (MAGNITUDE, RATES),
+    (Method("movement, local", "movement"), SCORE_RATES),
+    (Method("movement, global", "movement", EVERYWHERE), SCORE_RATES),
+    (GUM, PENALTIES),
+    (Method("GUM, lambda_gum = 0", "gum", {"lambda_gum": 0.0}), PENALTIES),
+    (ONE_SHOT, RATES),
+)
+# controls, which take GUM's settings: they are to differ from it in one thing
+PRESSING = Method("L1 as hard as GUM", "gum", {"similarity": mean_over_the_layer})
+CONTROL = Method("random at GUM's widths", "random")
+TAUGHT = (RANDOM, GUM, ONE_SHOT)
+AT_A_QUARTER = (RANDOM, MAGNITUDE, GUM, ONE_SHOT)
+OF_TRAINING = ("lr",)
+
+
+def setting(args: Any, **more: Any) -> dict[str, Any]:
+    """What all runs have in common."""
+    return {
+        "model": args.base,
+        "task": "wikitext",
+        "batch_size": BATCH,
+        "block": BLOCK,
+        "precision": "bf16",
+        "stride": CONTEXT - 1 if args.base == BASE else None,  # blocks, one token over the other
+        "tokens": CALIBRATION,
+        "redundancy_tokens": 2048,
+        "generated": 0,
+        **more,
+    }
+
+
+def with_settings(method: Method, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The part of a grid for a method with settings of the training and of its own."""
+    own = {key: value for key, value in settings.items() if key not in OF_TRAINING}
+    training = {key: value for key, value in settings.items() if key in OF_TRAINING}
+    chosen = replace(method, options={**method.options, **own})
+    return {**more, **training, "method": chosen}
+
+
+def trials(args: Any) -> list[dict[str, Any]]:
+    """Three settings of each method, labelled with them, at half of the steps."""
+    common = setting(args, keep=KEEPS[0], seed=TUNING_SEED, steps=TUNING_STEPS, split="validation")
+    return [
+        with_settings(replace(method, label=f"{method.label} {json.dumps(one)}"), one, **common)
+        for method, settings in TRIED
+        for one in settings
+    ]
+
+
+def best_settings(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """By method, the setting of the trial with the lowest loss."""
+    best = {}
+    for method, settings in TRIED:
+        losses = {}
+        for number, one in enumerate(settings):
+            mine = table[table["method"] == f"{method.label} {json.dumps(one)}"]
+            losses[number] = float(mine["loss"].iloc[0])
+        best[method.label] = settings[min(losses, key=losses.__getitem__)]
+    return best
+
+
+def grids(args: Any, best: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Seed by seed: with 50 % kept everything, then what is taught; then some with 25 %."""
+    methods = [method for method, _ in TRIED]
+    todo = []
+    for seed in SEEDS:
+        half = setting(args, keep=KEEPS[0], seed=seed, steps=STEPS)
+        todo += [with_settings(method, best[method.label], **half) for method in methods]
+        todo.append(with_settings(PRESSING, best[GUM.label], **half))
+        rate = {"lr": best[GUM.label]["lr"]}
+        todo.append(with_settings(CONTROL, rate, **half, widths_of=GUM.label))
+    for seed in SEEDS:
+        taught = setting(args, keep=KEEPS[0], seed=seed, steps=STEPS, distil=True)
+        todo += [with_settings(method, best[method.label], **taught) for method in TAUGHT]
+    for seed in SEEDS:
+        quarter = setting(args, keep=KEEPS[1], seed=seed, steps=STEPS)
+        todo += [with_settings(method, best[method.label], **quarter) for method in AT_A_QUARTER]
+    return todo
+
+
+def text_folder(args: Any) -> Path:
+    """WikiText as the study takes it: so many blocks of validation and test that a run is short."""
+    folder = args.runs / "real-model-text"
+    if folder.exists():
+        return folder
+    _, tokenizer = gl.load(args.base, device="cpu")
+    task = gl.load_task("wikitext", args.data_dir)
+    train, test = wikitext_parts(task)
+    between = task.validation[len(train) : -len(test)] if not task.train else task.validation
+    folder.mkdir(parents=True)
+    for name, passages, blocks in (
+        ("train", train, None),
+        ("valid", between, VALIDATION_BLOCKS),
+        ("test", test, TEST_BLOCKS),
+    ):
+        text = "".join(passage.target for passage in passages)
+        if blocks is not None:
+            text = tokenizer.decode(token_stream(tokenizer, passages)[: CONTEXT * blocks])
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def measured(args: Any, name: str, todo: list[dict[str, Any]]) -> pd.DataFrame:
+    """The table of a study, or what there is of it."""
+    if args.report:
+        return gl.Study(todo, args.runs / name, data_dir=args.data_dir).table()
+    return harness.finished(args, name, todo)
+
+
+COMPARED = (
+    ("random", "magnitude"),
+    ("GUM", "random"),
+    ("GUM", "random at GUM's widths"),
+    ("random at GUM's widths", "random"),
+    ("GUM", "movement, global"),
+    ("GUM", "GUM, lambda_gum = 0"),
+    ("GUM", "L1 as hard as GUM"),
+    ("movement, global", "movement, local"),
+    ("one shot, then healing", "GUM"),
+)
+
+
+def summary(table: pd.DataFrame) -> str:
+    """Perplexity and loss of each method, best first, by fraction kept."""
+    parts = []
+    for keep, cell in table.groupby("asked", sort=False):
+        rows = []
+        for (method, distilled), runs in cell.groupby(["method", "distilled"]):
+            row = {
+                "method": method,
+                "distilled": "yes" if distilled else "no",
+                "seeds": len(runs),
+                "perplexity": f"{runs['loss'].map(math.exp).mean():.4g}",
+                "loss": harness.mean_text(runs["loss"]),
+                "sensitivity": f"{runs['sensitivity'].mean():.2e}",
+                "uniqueness": f"{runs['uniqueness'].mean():.3f}",
+                "narrowest layer": min(min(widths) for widths in runs["widths"]),
+                "minutes": f"{runs['seconds'].mean() / 60:.1f}",
+            }
+            rows.append((runs["loss"].mean(), row))
+        ranked = [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+        parts.append(f"## {keep:.0%} kept\n\n{harness.markdown(ranked)}")
+    return "\n".join(parts)
+
+
+def differences(table: pd.DataFrame) -> str:
+    """Pairs of methods, paired by seed, and with against without a teacher."""
+    rows = []
+    for keep, cell in table.groupby("asked", sort=False):
+        alone = cell[~cell["distilled"]]
+        for pair in COMPARED:
+            if set(pair) <= set(alone["method"]):
+                rows.append({"kept": f"{keep:.0%}", **compared(alone, *pair)})
+        named = cell.assign(
+            method=cell["method"] + cell["distilled"].map({True: ", distilled", False: ""})
+        )
+        for method in cell[cell["distilled"]]["method"].unique():
+            rows.append({"kept": f"{keep:.0%}", **compared(named, f"{method}, distilled", method)})
+    return harness.markdown(rows)
+
+
+def report(command: str, table: pd.DataFrame, best: dict[str, dict[str, Any]]) -> str:
+    """results/real_model.md."""
+    chosen = [{"method": label, "chosen": json.dumps(one)} for label, one in best.items()]
+    return (
+        f"# Pruning a real language model while it trains: {STEPS} steps of {BATCH} x {BLOCK} "
+        f"tokens\n\nBase `{BASE}`, WikiText-2; loss per token of {TEST_BLOCKS} blocks of test "
+        f"text. {harness.made_by(command, table)} +- is the standard deviation over the seeds.\n\n"
+        f"{summary(table)}\n## Differences of the loss, paired by seed, with 95 % t intervals\n\n"
+        f"{differences(table)}\n## Settings chosen on seed {TUNING_SEED}\n\n"
+        f"{harness.markdown(chosen)}"
+    )
+
+
+def main() -> None:
+    parser = harness.grid_options(__doc__, data="WikiText's folder")
+    parser.add_argument("--base", default=BASE, help=f"another base (default: {BASE})")
+    parser.add_argument("--tune", action="store_true", help="the knobs, on the validation split")
+    parser.add_argument("--report", action="store_true", help="report what is there")
+    args = harness.parsed(parser)
+    if args.data_dir is None:
+        sys.exit("Give WikiText's folder: --data-dir FOLDER.")
+    args.data_dir = text_folder(args)
+    tuning = args.out / "real_model_tuning.csv"
+    if args.tune:
+        table = measured(args, "real-model", trials(args))
+        columns = ["method", "asked", "seed", "steps", "split", "lr", "loss"]
+        table[columns].to_csv(tuning, index=False)
+        print(table[["method", "loss"]].to_string(index=False))
+        return
+    best = best_settings(pd.read_csv(tuning))
+    table = measured(args, "real-model", grids(args, best))
+    table.drop(columns=["machine"], errors="ignore").to_csv(
+        args.out / "real_model.csv", index=False
+    )
+    command = f"{args.command} --data-dir FOLDER"
+    harness.write(args, "real_model.md", report(command, table, best))
+
+
+if __name__ == "__main__":
+    main()
