@@ -417,3 +417,28 @@ def test_a_stride_is_a_setting_of_a_run(base, data, tmp_path):
     expected = gl.evaluate(model, tokenizer, task, "test", stride=CONTEXT - 1)
     assert blocks["perplexity"] == pytest.approx(expected["perplexity"])
     assert not math.isclose(default["perplexity"], blocks["perplexity"], rel_tol=1e-6)
+
+
+def test_what_running_text_is_measured_on_is_a_setting_of_a_run(base, data, tmp_path):
+    one = {"model": str(base), "task": "wikitext", "method": "obs", "steps": 0, "keep": 0.5}
+    settings = [one, {**one, "tokens": 40}, {**one, "redundancy_tokens": 40}]
+    study = gl.Study(settings, tmp_path, data_dir=data["wikitext"])
+    assert len({study.path(cell) for cell in study.cells}) == 3
+    usual, few, few_watched = study.run().table().to_dict("records")
+    assert few["loss"] != usual["loss"]
+    assert few_watched["loss"] == usual["loss"]
+    assert few_watched["sensitivity"] != usual["sensitivity"]
+    with pytest.raises(gl.GumlabError, match="tokens must be a whole number"):
+        gl.Study({**one, "tokens": 0}, tmp_path, data_dir=data["wikitext"])
+
+
+def test_a_block_is_a_setting_of_a_run(base, data, tmp_path):
+    one = {"model": str(base), "task": "wikitext", "method": "dense", "steps": 2, "batch_size": 1}
+    whole, short = (
+        gl.Study([one, {**one, "block": 8}], tmp_path, data_dir=data["wikitext"])
+        .run()
+        .table()
+        .to_dict("records")
+    )
+    assert short["block"] == 8
+    assert short["loss"] != whole["loss"]

@@ -207,3 +207,27 @@ def test_near_lengths_share_a_batch(gpt2, tokenizer):
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neo", "opt", "phi3", "gptj"])
 def test_context_length(name):
     assert context_length(tiny(name)) == CONTEXT
+
+
+TEXT = [Example("", " ".join(f"w{4 + i % 60}" for i in range(40)))]
+
+
+def test_running_text_is_trained_on_in_blocks_of_the_length_asked_for(gpt2, tokenizer):
+    (batch,) = shuffled(gpt2, tokenizer, TEXT, size=5, steps=1, seed=0, block=8)
+    assert batch["input_ids"].shape == (5, 8)
+    assert sorted(batch["input_ids"].flatten().tolist()) == sorted(range(4, 44))
+    (whole,) = shuffled(gpt2, tokenizer, TEXT, size=1, steps=1, seed=0)
+    assert whole["input_ids"].shape == (1, 40)
+
+
+@pytest.mark.parametrize(
+    ("examples", "block", "said"),
+    [
+        (TEXT, CONTEXT + 1, f"longer than a block can be: the model takes {CONTEXT} tokens"),
+        (TEXT, 1, "block must be a whole number, 2 or more"),
+        (make_examples(3), 8, "cuts running text, and these examples have prompts"),
+    ],
+)
+def test_a_block_that_cannot_be_is_refused(examples, block, said, gpt2, tokenizer):
+    with pytest.raises(gl.GumlabError, match=said):
+        next(shuffled(gpt2, tokenizer, examples, 2, 1, 0, block))
