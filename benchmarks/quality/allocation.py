@@ -13,12 +13,18 @@ standardised, with a floor of a tenth of each layer; the same with the error cou
 costs the loss, by one number a layer ("loss_scalar") or by direction ("loss"); "measured": each
 layer's damage curve. Refits: none ("cut"), from the dense model's statistics ("refit"), or layer by
 layer behind the ones cut before ("sequential").
+
+Beside them, on the real model, the peers that are installed (`pip install -c constraints.txt -e
+".[bench]"`): optipfair by its own score, static and with the same calibration data, and
+Torch-Pruning by magnitude; equal shares, no refit, which is what they do.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import copy
 import functools
+import importlib.util
 import itertools
 import json
 import math
@@ -56,6 +62,11 @@ RECIPES = ("greedy_obs",)  # the score of every one-shot recipe that could be re
 SCORES = (*RECIPES, "wanda", "flap", "obs", "peak_to_peak", "magnitude", "random")
 
 
+# peers, with whether what they do depends on the draw of the calibration data
+PEERS = {"optipfair, static": False, "optipfair, data": True, "Torch-Pruning, magnitude": False}
+PACKAGES = {"optipfair": "optipfair", "Torch-Pruning": "torch_pruning"}
+
+
 @dataclass(frozen=True)
 class Order:
     """One row to measure."""
@@ -82,7 +93,18 @@ def orders(base: str, task: str, draws: range) -> list[Order]:
         for allocation in allocations(score)
         for refit in refits(score, allocation, real)
     ]
+    if real:
+        found += [
+            Order(base, task, draw, peer, "equal", "cut", keep)
+            for keep, draw, peer in itertools.product(KEEPS, draws, peers_at_hand())
+            if PEERS[peer] or draw == draws[0]
+        ]
     return sorted(found, key=turn)
+
+
+def peers_at_hand() -> list[str]:
+    """The peers whose packages are installed."""
+    return [peer for peer in PEERS if importlib.util.find_spec(PACKAGES[peer.split(",")[0]])]
 
 
 def turn(order: Order) -> tuple[bool, ...]:
@@ -223,6 +245,8 @@ class Draw:
 
     def row(self, order: Order) -> dict[str, Any]:
         """The loss of one cut."""
+        if order.score in PEERS:
+            return self.measured(order, self.by_peer(order.score, order.keep))
         masks = self.masks(order)
         if order.refit == "sequential":
             small = gl.shrink(
@@ -230,8 +254,12 @@ class Draw:
             )
         else:
             small = self.cut(masks, refit=order.refit == "refit")
+        return self.measured(order, small)
+
+    def measured(self, order: Order, small: Any) -> dict[str, Any]:
+        """The row of a smaller model."""
         nats, tokens = self.nats(small)
-        widths = [int(mask.sum()) for mask in masks]
+        widths = [layer.width for layer in neurons(small)]
         return {
             **vars(order),
             "loss": nats / tokens,
@@ -240,6 +268,39 @@ class Draw:
             "words": self.words,
             "widths": widths,
         }
+
+    def by_peer(self, peer: str, keep: float) -> Any:
+        """A copy of the model that a peer made smaller."""
+        model = copy.deepcopy(self.model)
+        if peer.startswith("optipfair"):
+            import optipfair
+
+            batches = None
+            if PEERS[peer]:
+                rows = encode(self.tokenizer, self.calibration, context_length(self.model))
+                batches = list(collated(self.model, rows[:BLOCKS], 2))
+            return optipfair.prune_model(
+                model,
+                neuron_selection_method="MAW",
+                pruning_percentage=100 * (1 - keep),
+                dataloader=batches,
+                show_progress=False,
+            )
+        import torch_pruning
+
+        attention = [m for layer in model.model.layers for m in layer.self_attn.children()]
+        ends = [layer.mlp.down_proj for layer in model.model.layers]
+        torch_pruning.pruner.MagnitudePruner(
+            model,
+            {"input_ids": torch.ones(1, 8, dtype=torch.long), "use_cache": False},
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=1 - keep,
+            ignored_layers=[model.lm_head, *attention, *ends],
+            output_transform=lambda out: out.logits,
+        ).step()
+        for layer in model.model.layers:
+            layer.mlp.intermediate_size = layer.mlp.up_proj.out_features
+        return model
 
     def cut(self, masks: list[torch.Tensor], refit: bool) -> Any:
         """A smaller copy; the refit is by the sums at hand, and the model gets its weights back."""

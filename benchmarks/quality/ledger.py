@@ -2,8 +2,8 @@
 
     python benchmarks/quality/ledger.py
 
-From gumlab/assets/study.csv, which study.py makes, alone. Claims and rules are those of
-gumlab/study/claims.py and gumlab/study/paper.py.
+From gumlab/assets/study.csv and real_study.csv alone, which study.py and real_model.py make. Claims
+and rules are those of gumlab/study/claims.py and gumlab/study/paper.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import harness
+import pandas as pd
 
 from gumlab.study import paper
 
@@ -20,7 +21,9 @@ from gumlab.study import paper
 def main() -> None:
     args = harness.parsed(harness.options(__doc__))
     table = paper.study()
+    real = paper.real_study()
     claims = paper.effects(table, paper.margin())
+    claims = pd.concat([claims, paper.effects(real, paper.margin())])
     claims.drop(columns="number").to_csv(args.out / "ledger.csv", index=False)
     told = paper.ledger(table)
     text = (
@@ -41,6 +44,11 @@ def main() -> None:
         "movement was is not known, so both count. Settings share runs, so they are no independent "
         "tests.\n\n"
         + harness.markdown(told.to_dict("records"))
+        + "\n## By kind of base model\n\nTiny: the built-in models, of a million parameters. "
+        "Redundant: two of them in which neurons are alike by construction. Real: SmolLM2-135M, "
+        f"{len(real)} runs on WikiText-2 (`real_model.md`). A tiny model is no evidence about "
+        "language models, and one language model is no evidence about all.\n\n"
+        + harness.markdown(paper.ledger_by_base(pd.concat([table, real])).to_dict("records"))
         + "\nEvery setting: `ledger.csv`.\n"
     )
     harness.write(args, "ledger.md", text)

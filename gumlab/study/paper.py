@@ -18,10 +18,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gumlab.errors import GumlabError
 from gumlab.study.claims import AS_CLAIMED, CLAIMS, OPPOSITE, effects, values
 
 ASSETS = Path(__file__).parents[1] / "assets"
 STUDY = ASSETS / "study.csv"
+REAL = ASSETS / "real_study.csv"
+
+NO_RUNS = "no runs to tell from"
+
+# The kinds of base models that findings are told apart by. The redundant ones are built so: in one
+# half of the neurons have a planted copy, the other is wider than its tasks need.
+KINDS = {
+    "tiny": ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama"),
+    "redundant": ("tiny-twins", "tiny-wide"),
+    "real": ("smollm2-135m",),
+}
 
 
 def table() -> pd.DataFrame:
@@ -49,7 +61,24 @@ def study() -> pd.DataFrame:
     pandas.DataFrame
         A row per run, as `Study.table` gives it.
     """
-    rows = pd.read_csv(STUDY)
+    return _stored(STUDY)
+
+
+def real_study() -> pd.DataFrame:
+    """Our runs of the paper's methods and their controls on a real language model.
+
+    benchmarks/quality/real_model.py made them: SmolLM2-135M, pruned while it trains on WikiText-2.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per run, as `Study.table` gives it.
+    """
+    return _stored(REAL)
+
+
+def _stored(path: Path) -> pd.DataFrame:
+    rows = pd.read_csv(path)
     return rows.assign(distilled=rows["distilled"].astype(bool))
 
 
@@ -126,10 +155,47 @@ def ledger(measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def ledger_by_base(measured: pd.DataFrame) -> pd.DataFrame:
+    """`ledger`, with a column for each kind of base model: on which does a claim hold?
+
+    Parameters
+    ----------
+    measured : pandas.DataFrame
+        As in `ledger`, with the column model; the models of KINDS count.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per claim with the columns finding, claim, "the paper", and each of KINDS that has
+        runs: the verdict, and how many settings are as claimed and opposite.
+
+    Raises
+    ------
+    GumlabError
+        For missing columns.
+    """
+    told = None
+    for kind, models in KINDS.items():
+        runs = measured[measured["model"].isin(models)]
+        if runs.empty:
+            continue
+        book = ledger(runs)
+        if told is None:
+            told = book[["finding", "claim", "the paper"]]
+        counts = ": " + book["measured"].str.split(";").str[0]
+        told = told.assign(**{kind: book["verdict"] + counts.where(counts != f": {NO_RUNS}", "")})
+    if told is None:
+        raise GumlabError(
+            "None of the table's models is of a known kind; expected one or more of "
+            f"{', '.join(model for models in KINDS.values() for model in models)}."
+        )
+    return told
+
+
 def _summary(settings: pd.DataFrame) -> str:
     """How many settings say what, and the one in the middle."""
     if settings.empty:
-        return "no runs to tell from"
+        return NO_RUNS
     count = settings["says"].value_counts()
     middle = settings.sort_values("effect").iloc[len(settings) // 2]
     return (
@@ -141,6 +207,8 @@ def _summary(settings: pd.DataFrame) -> str:
 
 def _verdict(settings: pd.DataFrame) -> str:
     """By what more than half of the settings say."""
+    if settings.empty:
+        return NO_RUNS
     half_of_them = len(settings) / 2
     if (settings["says"] == AS_CLAIMED).sum() > half_of_them:
         return "holds"

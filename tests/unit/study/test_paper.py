@@ -126,6 +126,22 @@ def test_the_ledger_finds_what_was_put_in():
     assert true.loc[explained, "verdict"] == "holds"
 
 
+def test_the_ledger_tells_kinds_of_bases_apart():
+    """What is put into one kind of base is said of that kind, and of no other."""
+    kinds = [("tiny-gpt2", 1.0), ("tiny-twins", -1.0)]
+    tables = [made_up(sign).assign(model=model) for model, sign in kinds]
+    book = paper.ledger_by_base(pd.concat(tables)).set_index("claim")
+    assert list(book) == ["finding", "the paper", "tiny", "redundant"]
+    told = book.loc["GUM has a lower loss than the other methods"]
+    assert told["tiny"].startswith("holds: ")
+    assert told["redundant"].startswith("does not hold: 0 of ")
+    alone = tables[0][tables[0]["method"].isin(["dense", "magnitude"])]
+    told = paper.ledger_by_base(alone).set_index("claim")
+    assert told.loc["GUM gains from distillation", "tiny"] == paper.NO_RUNS
+    with pytest.raises(gl.GumlabError, match="expected one or more of tiny-gpt-neo"):
+        paper.ledger_by_base(tables[0].assign(model="another"))
+
+
 def test_noise_alone_tells_nothing():
     """Labels shuffled between methods: no claim about who is better may hold."""
     table = made_up()
