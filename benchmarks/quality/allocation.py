@@ -21,8 +21,8 @@ Torch-Pruning by magnitude; equal shares, no refit, which is what they do.
 
 from __future__ import annotations
 
-import dataclasses
 import copy
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -62,6 +62,14 @@ RECIPES = ("greedy_obs",)  # the score of every one-shot recipe that could be re
 SCORES = (*RECIPES, "wanda", "flap", "obs", "peak_to_peak", "magnitude", "random")
 
 
+REFITS = ("cut", "refit", "sequential")
+# what the figure shows, and calls it
+SHOWN = {
+    "equal": "equal shares",
+    "output": "one budget, raw error",
+    "loss_scalar": "one budget, in the loss (one number a layer)",
+    "loss": "one budget, in the loss (by direction)",
+}
 # peers, with whether what they do depends on the draw of the calibration data
 PEERS = {"optipfair, static": False, "optipfair, data": True, "Torch-Pruning, magnitude": False}
 PACKAGES = {"optipfair": "optipfair", "Torch-Pruning": "torch_pruning"}
@@ -265,7 +273,7 @@ class Draw:
             "loss": nats / tokens,
             "nats": nats,
             "tokens": tokens,
-            "words": self.words,
+            "words": self.words if self.running else None,
             "widths": widths,
         }
 
@@ -396,15 +404,138 @@ def by_setting(table: pd.DataFrame) -> str:
         rows = []
         for (score, allocation), mine in cell.groupby(["score", "allocation"], sort=False):
             row = {"score": score, "allocation": allocation}
-            for refit, runs in mine.groupby("refit", sort=False):
-                perplexity = runs["loss"].map(math.exp)
-                loss = f"{runs['loss'].mean():.3f}"
-                if len(runs) > 1:
-                    loss += f" +- {half_interval(runs['loss']):.3f}"
-                row[refit] = f"{perplexity.mean():.4g} (loss {loss})"
+            for refit in REFITS:
+                runs = mine[mine["refit"] == refit]
+                row[refit] = perplexities(runs) if len(runs) else ""
             rows.append(row)
         parts.append(f"## {base}, {task}, {keep:.0%} kept\n\n{harness.markdown(rows)}")
     return "\n".join(parts)
+
+
+def perplexities(runs: pd.DataFrame) -> str:
+    """By token, by word where the text is running, and the loss with its interval."""
+    text = f"{runs['loss'].map(math.exp).mean():.4g}"
+    if runs["words"].notna().all():
+        by_word = (runs["nats"] / runs["words"]).map(lambda nats: math.exp(min(nats, 700))).mean()
+        text += f", by word {by_word:.4g}"
+    text += f" (loss {runs['loss'].mean():.3f}"
+    if len(runs) > 1:
+        text += f" +- {half_interval(runs['loss']):.3f}"
+    return f"{text})"
+
+
+def against_equal(table: pd.DataFrame) -> pd.DataFrame:
+    """Recipes beside equal shares: a row per setting, keep and allocation, paired by draw.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        A row per run, with the columns of `Order` and loss.
+
+    Returns
+    -------
+    pandas.DataFrame
+        base, task, keep, allocation, loss (its mean), difference (of the loss, less that of equal
+        shares), half (half its 95 % interval), draws.
+    """
+    recipes = table[(table["score"].isin(RECIPES)) & (table["refit"] == "refit")]
+    rows = []
+    for (base, task, keep), cell in recipes.groupby(["base", "task", "keep"], sort=False):
+        by_draw = cell.pivot(index="draw", columns="allocation", values="loss")
+        for allocation in by_draw:
+            difference = (by_draw[allocation] - by_draw["equal"]).dropna()
+            rows.append(
+                {
+                    "base": base,
+                    "task": task,
+                    "keep": keep,
+                    "allocation": allocation,
+                    "loss": by_draw[allocation].mean(),
+                    "difference": difference.mean(),
+                    "half": half_interval(difference),
+                    "draws": len(difference),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def decision(table: pd.DataFrame) -> pd.DataFrame:
+    """The rule: never worse than equal shares beyond the interval, and best where most are.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As in `against_equal`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per allocation, the recommended one first: settings (base, task and keep), worse and
+        better (than equal shares beyond the interval), best (lowest mean loss of all in a setting),
+        recommended.
+    """
+    beside = against_equal(table)
+    beside = beside[beside["draws"] > 1]
+    groups = beside.groupby(["base", "task", "keep"])
+    complete = (
+        groups["allocation"].transform("count") == groups["allocation"].transform("count").max()
+    )
+    beside = beside[complete]
+    lowest = beside.groupby(["base", "task", "keep"])["loss"].transform("min")
+    told = beside.assign(
+        worse=beside["difference"] > beside["half"],
+        better=beside["difference"] < -beside["half"],
+        best=beside["loss"] == lowest,
+    )
+    told = told[told["allocation"] != "equal, loss"]
+    counts = told.groupby("allocation").agg(
+        settings=("loss", "size"),
+        worse=("worse", "sum"),
+        better=("better", "sum"),
+        best=("best", "sum"),
+        mean=("difference", "mean"),
+    )
+    counts = counts.sort_values(["worse", "best", "mean"], ascending=[True, False, True])
+    never_worse = counts.index[counts["worse"] == 0]
+    return counts.assign(recommended=counts.index == never_worse[0]).reset_index()
+
+
+def draw_figure(table: pd.DataFrame) -> Any:
+    """Left: the real model's perplexity by what is kept. Right: every base beside equal shares."""
+    from gumlab.course.plots.figure import STYLES, new_figure
+
+    figure, (left, right) = new_figure(2, width=10.0, height=3.8)
+    beside = against_equal(table)
+    shown = [name for name in SHOWN if name in set(beside["allocation"])]
+    for allocation, style in zip(shown, STYLES, strict=False):
+        real = beside[(beside["base"] == REAL) & (beside["allocation"] == allocation)]
+        real = real.sort_values("keep")
+        left.plot(
+            real["keep"], real["loss"].map(math.exp), style.fmt, color=style.colour,
+            label=SHOWN[allocation],
+        )  # fmt: skip
+    left.set(yscale="log", xlabel="neurons kept", ylabel="perplexity", title=REAL)
+    left.legend(frameon=False, fontsize=8)
+    settings = beside[["base", "task"]].drop_duplicates()
+    names = [f"{base}, {task}" for base, task in settings.itertuples(index=False)]
+    at_half = beside[beside["keep"] == 0.5]
+    others = [name for name in shown if name != "equal"]
+    for number, allocation in enumerate(others):
+        style = STYLES[shown.index(allocation)]
+        mine = at_half[at_half["allocation"] == allocation]
+        places = [
+            names.index(f"{base}, {task}") + 0.15 * (number - len(others) / 2)
+            for base, task in zip(mine["base"], mine["task"], strict=True)
+        ]
+        right.errorbar(
+            mine["difference"], places, xerr=mine["half"], fmt=style.marker, color=style.colour,
+            ms=4, lw=1,
+        )  # fmt: skip
+    right.axvline(0, color="grey", lw=0.8, ls="--")
+    right.set_yticks(range(len(names)), names, fontsize=8)
+    right.set_xscale("symlog", linthresh=0.01)
+    right.set(xlabel="loss less that of equal shares, 50 % kept")
+    return figure
 
 
 def main() -> None:
@@ -427,10 +558,17 @@ def main() -> None:
         args,
         "allocation.md",
         f"# One budget over the layers, in which currency\n\n{harness.made_by(args.command)} "
-        "Perplexity by token and the loss, means over the draws; +- is half of a 95 % t "
-        "interval.\n\n"
+        "Greedy OBS and the refit, by the way the budget is shared out. A setting is a base, a "
+        "task and a fraction kept; better and worse than equal shares are beyond the 95 % interval "
+        "of the difference, paired by draw. The rule, fixed before the runs: recommended is the "
+        "allocation that is worse nowhere, and of those the one that is best most often.\n\n"
+        f"{harness.markdown(decision(table).round(4).to_dict('records'))}\n"
+        "![Allocations on a real model and on tiny ones](allocation.png)\n\n"
+        "Below: perplexity by token, of running text also by word, and the loss; means over the "
+        "draws, +- is half of a 95 % t interval.\n\n"
         f"{by_setting(table)}",
     )
+    harness.save_figure(args, "allocation.png", draw_figure(table))
 
 
 if __name__ == "__main__":
