@@ -48,6 +48,7 @@ from gumlab.feedforward import neurons
 from gumlab.removal import refit_layer
 from gumlab.scoring import DATA_SCORES, MEASURE_OUTPUT, random_scores
 from gumlab.study.intervals import half_interval
+from gumlab.study.paper import REAL_ONE_SHOT
 from gumlab.tasks.batches import collated, context_length, encode, is_running_text, token_losses
 
 REAL = "smollm2-135m"
@@ -62,6 +63,7 @@ RECIPES = ("greedy_obs",)  # the score of every one-shot recipe that could be re
 SCORES = (*RECIPES, "wanda", "flap", "obs", "peak_to_peak", "magnitude", "random")
 
 
+DENSE = "dense"
 REFITS = ("cut", "refit", "sequential")
 # what the figure shows, and calls it
 SHOWN = {
@@ -107,7 +109,8 @@ def orders(base: str, task: str, draws: range) -> list[Order]:
             for keep, draw, peer in itertools.product(KEEPS, draws, peers_at_hand())
             if PEERS[peer] or draw == draws[0]
         ]
-    return sorted(found, key=turn)
+    dense = Order(base, task, draws[0], DENSE, "equal", "cut", 1.0)
+    return [dense, *sorted(found, key=turn)]
 
 
 def peers_at_hand() -> list[str]:
@@ -253,6 +256,8 @@ class Draw:
 
     def row(self, order: Order) -> dict[str, Any]:
         """The loss of one cut."""
+        if order.score == DENSE:
+            return self.measured(order, self.model)
         if order.score in PEERS:
             return self.measured(order, self.by_peer(order.score, order.keep))
         masks = self.masks(order)
@@ -554,6 +559,9 @@ def main() -> None:
         todo = [order for order in todo if order.keep == KEEPS[0]][:3]
     table = measured(args, todo)
     table.to_csv(args.out / "allocation.csv", index=False)
+    if not args.quick:
+        real = table[table["base"] == REAL].drop(columns=["base", "task"])
+        real.to_csv(REAL_ONE_SHOT, index=False, float_format="%.6g")
     harness.write(
         args,
         "allocation.md",

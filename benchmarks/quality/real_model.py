@@ -1,4 +1,4 @@
-"""Training-time methods on a real language model, SmolLM2-135M: results/real_model.csv|md|png.
+"""Training-time methods on a real language model, SmolLM2-135M: results/real_model.md.
 
     gumlab fetch smollm2-135m
     python benchmarks/quality/real_model.py --data-dir FOLDER --tune   # the knobs, on validation
@@ -31,6 +31,7 @@ import gumlab as gl
 from gumlab.scoring import mean_similarity
 from gumlab.study import Method
 from gumlab.study.intervals import compared
+from gumlab.study.paper import REAL
 from gumlab.tasks.batches import token_stream
 
 BASE = "smollm2-135m"
@@ -92,6 +93,11 @@ CONTROL = Method("random at GUM's widths", "random")
 TAUGHT = (RANDOM, GUM, ONE_SHOT)
 AT_A_QUARTER = (RANDOM, MAGNITUDE, GUM, ONE_SHOT)
 OF_TRAINING = ("lr",)
+# columns that say the same of every run, or what labels say
+UNTOLD = (
+    *harness.MADE_WITH, "context", "stride", "precision", "block", "currency", "scope",
+    "lambda_gum", "similarity", "penalty", "score_lr", "widths_of", "one_shot",
+)  # fmt: skip
 
 
 def setting(args: Any, **more: Any) -> dict[str, Any]:
@@ -271,8 +277,9 @@ def main() -> None:
         return
     best = best_settings(pd.read_csv(tuning))
     table = measured(args, "real-model", grids(args, best))
-    table.drop(columns=["machine"], errors="ignore").to_csv(
-        args.out / "real_model.csv", index=False
+    path = args.out / REAL.name if args.quick else REAL
+    table[[column for column in table if column not in UNTOLD]].to_csv(
+        path, index=False, float_format="%.6g"
     )
     command = f"{args.command} --data-dir FOLDER"
     harness.write(args, "real_model.md", report(command, table, best))

@@ -24,6 +24,7 @@ from gumlab.study.claims import AS_CLAIMED, CLAIMS, OPPOSITE, effects, values
 ASSETS = Path(__file__).parents[1] / "assets"
 STUDY = ASSETS / "study.csv"
 REAL = ASSETS / "real_study.csv"
+REAL_ONE_SHOT = ASSETS / "real_one_shot.csv"
 
 NO_RUNS = "no runs to tell from"
 
@@ -75,6 +76,21 @@ def real_study() -> pd.DataFrame:
         A row per run, as `Study.table` gives it.
     """
     return _stored(REAL)
+
+
+def real_one_shot() -> pd.DataFrame:
+    """Our cuts of a real language model without any training.
+
+    benchmarks/quality/allocation.py made them: SmolLM2-135M, calibrated and measured on WikiText-2.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per cut: draw (of the calibration text), score, allocation (of the budget over the
+        layers), refit, keep, loss, nats, tokens, words (of the test text), widths (as JSON). The
+        dense model's score is "dense".
+    """
+    return pd.read_csv(REAL_ONE_SHOT)
 
 
 def _stored(path: Path) -> pd.DataFrame:
