@@ -7,7 +7,8 @@
 From loading to a saved checkpoint: half of the neurons by greedy OBS in the loss's currency, one
 budget over all layers, refit behind the layers already cut. Beside each stage stands the bare work
 that it cannot do without, measured in the same process: passes of the model's body, products
-H^T H, inverses and solutions of that size, and nothing else.
+H^T H, inverses and solutions of that size, and nothing else. Then a few training steps, beside the forward
+and backward passes alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from gumlab.tasks.batches import collated, encode
 TOKENS = 14 * 1024  # of calibration
 TEST_TOKENS = 8 * 1024
 BLOCK = 1024
+STEPS = 4
 
 
 class Job:
@@ -71,6 +73,26 @@ class Job:
     def save(self) -> None:
         gl.save(self.small, self.tokenizer, self.folder / "small")
 
+    def train_bf16(self) -> None:
+        self.train("bf16")
+
+    def train_fp32(self) -> None:
+        self.train("fp32")
+
+    def train(self, precision: str) -> None:
+        """A few steps of the dense model."""
+        gl.train(
+            self.model,
+            self.tokenizer,
+            self.texts,
+            steps=STEPS,
+            batch_size=2,
+            block=256,
+            lr=1e-5,
+            precision=precision,
+            progress=False,
+        )
+
     # --- the bare work -------------------------------------------------------------------------
 
     def batches(self) -> Any:
@@ -97,6 +119,21 @@ class Job:
         for parameter in self.model.parameters():
             parameter.requires_grad_(True)
 
+    def bare_steps_bf16(self) -> None:
+        self.bare_steps(torch.bfloat16)
+
+    def bare_steps_fp32(self) -> None:
+        self.bare_steps(None)
+
+    def bare_steps(self, dtype: torch.dtype | None) -> None:
+        """As many forward and backward passes as the training's, and no optimizer."""
+        rows = encode(self.tokenizer, self.texts, 256)[: 2 * STEPS]
+        for batch in collated(self.model, rows, 2):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
+                loss = self.model(**batch).loss
+            loss.backward()
+            self.model.zero_grad(set_to_none=True)
+
     def bare_products(self) -> None:
         """H^T H of every layer."""
         for layer in gl.neurons(self.model):
@@ -119,13 +156,17 @@ class Job:
             torch.cholesky_solve(sides, torch.linalg.cholesky(gram))
 
 
-STAGES = ("load", "loss", "currency", "scores", "select", "shrink", "save")
+STAGES = (
+    "load", "loss", "currency", "scores", "select", "shrink", "save", "train_bf16", "train_fp32",
+)  # fmt: skip
 # what each stage cannot do without: how many times each piece of bare work
 BARE: dict[str, dict[str, float]] = {
     "currency": {"bare_backward": 1},
     "scores": {"bare_pass": 1, "bare_products": 1, "bare_inverses": 1},
     # behind a cut layer the model runs again; the smaller layers take less than a whole pass
     "shrink": {"bare_pass": 2, "bare_products": 1, "bare_solutions": 1},
+    "train_bf16": {"bare_steps_bf16": 1},
+    "train_fp32": {"bare_steps_fp32": 1},
 }
 PIECES = sorted({piece for needs in BARE.values() for piece in needs})
 MEANING = {
@@ -136,6 +177,8 @@ MEANING = {
     "select": "who stays",
     "shrink": "refit behind the layers already cut, and cut",
     "save": "save",
+    "train_bf16": f"{STEPS} training steps of 2 x 256 tokens, bfloat16 autocast",
+    "train_fp32": f"{STEPS} training steps of 2 x 256 tokens, float32",
 }
 
 
@@ -181,12 +224,13 @@ def main() -> None:
     args.tokens = 2048 if args.quick else TOKENS
     args.test_tokens = 2048 if args.quick else TEST_TOKENS
     rounds = [perform(args, turn) for turn in range(args.rounds)]
-    whole = sum(statistics.median(f[name]["seconds"] for f in rounds) for name in STAGES)
+    job = [name for name in STAGES if not name.startswith("train")]
+    whole = sum(statistics.median(f[name]["seconds"] for f in rounds) for name in job)
     text = (
         f"# The one-shot job by stage: {args.base}\n\n"
         f"{harness.made_by(args.command + ' --data-dir FOLDER')} {harness.machine()}. "
         f"{args.tokens:,} tokens of calibration, {args.test_tokens:,} of test; {args.rounds} "
-        f"round(s), medians. {whole:.0f} s in all.\n\n{harness.markdown(table(rounds))}"
+        f"round(s), medians. {whole:.0f} s without the training.\n\n{harness.markdown(table(rounds))}"
     )
     harness.write(args, "stages.md", text)
 
