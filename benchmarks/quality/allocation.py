@@ -214,6 +214,10 @@ class Draw:
             return random_scores(self.layers, self.number)
         if name not in DATA_SCORES:
             return gl.score(self.model, name)
+        if name == "greedy_obs" and currency == "loss_scalar":  # the same order, at another price
+            prices = self.prices(currency)
+            raw = self.scores(name, "output")
+            return [score * price**2 for score, price in zip(raw, prices, strict=True)]
         found = []
         for layer, seen, price in zip(
             self.layers, self.statistics, self.prices(currency), strict=True

@@ -7,8 +7,8 @@
 From loading to a saved checkpoint: half of the neurons by greedy OBS in the loss's currency, one
 budget over all layers, refit behind the layers already cut. Beside each stage stands the bare work
 that it cannot do without, measured in the same process: passes of the model's body, products
-H^T H, inverses and solutions of that size, and nothing else. Then a few training steps, beside the forward
-and backward passes alone.
+H^T H, inverses and solutions of that size, and nothing else. Then a few training steps, beside the
+forward and backward passes alone.
 """
 
 from __future__ import annotations
@@ -230,7 +230,8 @@ def main() -> None:
         f"# The one-shot job by stage: {args.base}\n\n"
         f"{harness.made_by(args.command + ' --data-dir FOLDER')} {harness.machine()}. "
         f"{args.tokens:,} tokens of calibration, {args.test_tokens:,} of test; {args.rounds} "
-        f"round(s), medians. {whole:.0f} s without the training.\n\n{harness.markdown(table(rounds))}"
+        f"round(s), medians. {whole:.0f} s without the training.\n\n"
+        f"{harness.markdown(table(rounds))}"
     )
     harness.write(args, "stages.md", text)
 
