@@ -33,8 +33,27 @@ from gumlab.selection import Budget, check_masks, check_twin_filter, choose
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import by_itself
 
-RECOMMENDED = {"method": "greedy_obs", "scope": "global"}
+RECOMMENDED = {"method": "greedy_obs", "scope": "global", "currency": "loss_scalar"}
 CUT_PAYS_AT = 1 / 8  # of the neurons there, before a cut is worth its cost while training
+
+
+def recommended(scope: str | None = None, widths: Sequence[int] | None = None) -> dict[str, str]:
+    """The recipe of `RECOMMENDED`, maybe with another scope: then no layer's error has a price.
+
+    Parameters
+    ----------
+    scope, widths
+        As in `gumlab.select`.
+
+    Returns
+    -------
+    dict
+        method, scope and currency.
+    """
+    recipe = {**RECOMMENDED, "scope": RECOMMENDED["scope"] if scope is None else scope}
+    if recipe["scope"] != "global" or widths is not None:
+        recipe["currency"] = "output"
+    return recipe
 
 
 @by_itself()
@@ -111,7 +130,7 @@ def prune(
     *,
     keep: float = 0.5,
     scope: str | None = None,
-    currency: str = "output",
+    currency: str | None = None,
     floor: int = 1,
     multiple_of: int = 1,
     widths: Sequence[int] | None = None,
@@ -136,16 +155,17 @@ def prune(
         The model, and the data that scores and refit are measured on.
     method : str or callable
         A score of `gumlab.score`, or "recommended", which is the recipe of `RECOMMENDED`: greedy
-        OBS, one budget over all layers, and the refit. It is for a model that already does the
-        task, and followed by training (results/recipes.md is the evidence, on models of a million
-        parameters); a model that is still to learn the task is better pruned by a `Pruner` on the
-        way.
+        OBS, one budget over all layers, each layer's errors priced by what they cost the loss, and
+        the refit (results/allocation.md is the evidence, on a real language model and on models of
+        a million parameters). It is for a model that already does the task, and followed by
+        training; a model that is still to learn the task is better pruned by a `Pruner` on the way.
     keep, floor, multiple_of, widths, standardise, grams, twin_filter
         As in `gumlab.select`.
     scope : {"layer", "global"}, optional
         As in `gumlab.select`; by default the recipe's own, else "layer".
-    currency : {"output", "loss", "loss_scalar"}
-        As in `gumlab.score`.
+    currency : {"output", "loss", "loss_scalar"}, optional
+        As in `gumlab.score`; by default the recipe's own where layers compete for one budget, else
+        "output".
     refit, sequential, ridge, in_place
         As in `shrink`.
     seed : int
@@ -166,8 +186,11 @@ def prune(
     """
     if method == "recommended":
         method = RECOMMENDED["method"]
-        scope = RECOMMENDED["scope"] if scope is None else scope
+        recipe = recommended(scope, widths)
+        scope = recipe["scope"]
+        currency = recipe["currency"] if currency is None else currency
     scope = "layer" if scope is None else scope
+    currency = "output" if currency is None else currency
     layers = neurons(model)
     sizes = [layer.width for layer in layers]
     budget = Budget(sizes, keep, scope, floor, multiple_of, widths)

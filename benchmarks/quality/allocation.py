@@ -104,7 +104,7 @@ def orders(base: str, task: str, draws: range) -> list[Order]:
         for refit in refits(score, allocation, real)
     ]
     if real:
-        found += [
+        found += [  # sorted below: with the recipes' cuts
             Order(base, task, draw, peer, "equal", "cut", keep)
             for keep, draw, peer in itertools.product(KEEPS, draws, peers_at_hand())
             if PEERS[peer] or draw == draws[0]
@@ -121,14 +121,16 @@ def peers_at_hand() -> list[str]:
 def turn(order: Order) -> tuple[bool, ...]:
     """The key that sorts orders: first the recipes at a half and three quarters.
 
-    What is measured a layer at a time takes longest, so it comes with the other scores.
+    What is measured a layer at a time takes longest, so it comes with the other scores; so does the
+    refit layer by layer, but for two allocations at a half.
     """
+    is_telling = order.keep == KEEPS[0] and order.allocation in ("equal", "loss_scalar")
     return (
-        order.score not in RECIPES or order.allocation == "measured",
+        order.score not in (*RECIPES, *PEERS) or order.allocation == "measured",
         order.keep not in KEEPS[:2],
-        order.refit == "cut",
-        order.refit == "sequential" and order.allocation not in ("equal", "loss_scalar"),
+        order.refit == "sequential" and not is_telling,
         order.allocation in OTHERS,
+        order.refit == "cut",
     )
 
 

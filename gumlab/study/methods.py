@@ -30,7 +30,7 @@ from gumlab.feedforward import neurons
 from gumlab.inspection import redundancy
 from gumlab.io.loading import load
 from gumlab.pruner import Pruner
-from gumlab.removal import RECOMMENDED, shrink
+from gumlab.removal import recommended, shrink
 from gumlab.rules import METHODS, Rule, check_grams_used, options_of, rule_of
 from gumlab.scoring import LEARNED, SCORES, Criterion, check_currency, check_method, score
 from gumlab.selection import check_keep, select
@@ -149,9 +149,8 @@ PAPER_METHODS = (
     Method("soft movement", "soft_movement"),
     Method("GUM", "gum"),
 )
-RECOMMENDED_METHOD = Method(
-    "recommended", RECOMMENDED["method"], {"scope": RECOMMENDED["scope"]}, one_shot=True
-)
+_RECIPE = recommended()
+RECOMMENDED_METHOD = Method("recommended", _RECIPE.pop("method"), _RECIPE, one_shot=True)
 
 
 def named(name: str, steps: int, **options: Any) -> Method:
@@ -186,8 +185,9 @@ def named(name: str, steps: int, **options: Any) -> Method:
     own_fields = {key: value for key, value in options.items() if key in OWN_FIELDS}
     its_options = {key: value for key, value in options.items() if key not in OWN_FIELDS}
     if name == "recommended":
-        name = RECOMMENDED["method"]
-        its_options = {**RECOMMENDED_METHOD.options, **its_options}
+        recipe = recommended(its_options.get("scope"), its_options.get("widths"))
+        name = recipe.pop("method")
+        its_options = {**recipe, **its_options}
     elif name not in SCORES + LEARNED:
         raise unknown("method", name, ("dense", "recommended", *SCORES, *LEARNED))
     gradual = name in LEARNED or (steps > 0 and name in ("random", "magnitude"))

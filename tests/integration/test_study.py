@@ -20,7 +20,7 @@ from helpers.models import tiny
 from helpers.texts import make_examples, word_tokenizer
 
 import gumlab as gl
-from gumlab.study import RECOMMENDED_METHOD, Method, Study
+from gumlab.study import Method, Study
 from gumlab.study import runs as study
 from gumlab.study.grid import expand
 
@@ -117,7 +117,7 @@ def test_every_setting_has_a_file_of_its_own():
             "obs--floor-10--refit-True-keep0.25-seed0-a3a8c47eb5",
         ),
         (
-            {"method": RECOMMENDED_METHOD, "floor": 4},
+            {"method": Method("recommended", "greedy_obs", {"scope": "global"}, True), "floor": 4},
             "recommended--floor-4-keep0.25-seed0-51aaf3a499",
         ),
         (

@@ -145,13 +145,21 @@ def test_prune_is_score_select_and_shrink(model, refit, tokenizer, task):
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
 
 
-def test_the_recommended_recipe_is_greedy_obs_with_one_budget_and_the_refit(
-    gpt2, tokenizer, examples
+@pytest.mark.parametrize(
+    ("options", "currency", "scope"),
+    [
+        ({}, "loss_scalar", "global"),
+        ({"currency": "output"}, "output", "global"),
+        ({"scope": "layer"}, "output", "layer"),
+    ],
+)
+def test_the_recommended_recipe_is_greedy_obs_with_one_budget_in_the_loss_and_the_refit(
+    options, currency, scope, gpt2, tokenizer, examples
 ):
-    scores = gl.score(gpt2, "greedy_obs", tokenizer, examples)
-    masks = gl.select(scores, keep=0.25, scope="global")
+    scores = gl.score(gpt2, "greedy_obs", tokenizer, examples, currency=currency)
+    masks = gl.select(scores, keep=0.25, scope=scope)
     want = gl.shrink(gpt2, masks, tokenizer, examples, refit=True)
-    got = gl.prune(gpt2, tokenizer=tokenizer, task=examples, keep=0.25)
+    got = gl.prune(gpt2, tokenizer=tokenizer, task=examples, keep=0.25, **options)
     assert [n.width for n in gl.neurons(got)] == [int(m.sum()) for m in masks]
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
 
