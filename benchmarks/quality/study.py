@@ -21,11 +21,12 @@ import harness
 import pandas as pd
 
 import gumlab as gl
-from gumlab.study import PAPER_METHODS, RECOMMENDED_METHOD, Method
+from gumlab.study import PAPER_METHODS, Method
 from gumlab.study.intervals import half_interval, verdict
 from gumlab.study.paper import STUDY
 
-METHODS = (*PAPER_METHODS[1:], RECOMMENDED_METHOD)
+ONE_SHOT = Method("greedy OBS + refit, global", "greedy_obs", {"scope": "global"}, one_shot=True)
+METHODS = (*PAPER_METHODS[1:], ONE_SHOT)
 REFITTED = tuple(
     Method(f"{name} + refit", name, {"scope": "global", "floor": 10}, one_shot=True)
     for name in ("activation_norm", "wanda")
@@ -33,7 +34,7 @@ REFITTED = tuple(
 PLAIN = Method("GUM, lambda_gum 0", "gum", {"lambda_gum": 0.0})
 CONTROLS = {  # random neurons at the widths of another method's run, for what chose the neurons
     "GUM": Method("random at GUM's widths", "random"),
-    "recommended": Method("random + refit at recommended's widths", "random", one_shot=True),
+    ONE_SHOT.label: Method("random + refit, at greedy OBS's widths", "random", one_shot=True),
 }
 SAME = {"seed": range(3), "steps": 200, "batch_size": 8, "generated": 100}
 ALL = [0.75, 0.5, 0.25, 0.1]

@@ -307,7 +307,7 @@ def test_notebook_04_quotes_the_stored_figures():
             assert [round(x, digits) for x in runs[column]] == list(values), name
 
 
-RECOMMENDED, RANDOM_REFIT = "greedy OBS + refit, global", "random + refit, uniform"
+ONE_SHOT, RANDOM_REFIT = "greedy OBS + refit, global", "random + refit, uniform"
 RANDOM_AT_WIDTHS, LATE = "random + refit, at greedy OBS's widths", f"{GREEDY}, cut at half"
 
 
@@ -336,23 +336,23 @@ TRAINED = ("random", "GUM", FILTER)  # they prune while they train
 @pytest.mark.parametrize(("base", "task"), KNOWN)
 def test_the_recommended_recipe_wins_on_tasks_the_base_was_trained_for(base, task):
     runs = recipes(base, task, 0.1)
-    assert all(runs.higher(other, RECOMMENDED) for other in TRAINED)
+    assert all(runs.higher(other, ONE_SHOT) for other in TRAINED)
 
 
 def test_with_a_quarter_kept_it_wins_too_but_on_tables_against_gum_only():
     for base, task in KNOWN:
         runs = recipes(base, task, 0.25)
-        beaten = {other for other in TRAINED if runs.higher(other, RECOMMENDED)}
+        beaten = {other for other in TRAINED if runs.higher(other, ONE_SHOT)}
         assert beaten == ({"GUM"} if task == "tables" else set(TRAINED))
-        assert not any(runs.higher(RECOMMENDED, other) for other in TRAINED)
+        assert not any(runs.higher(ONE_SHOT, other) for other in TRAINED)
 
 
 def test_on_a_task_that_is_new_to_the_base_gum_and_l1_win():
     runs = recipes("tiny-gpt-neo", "e2e", 0.1)
-    for cut in (RECOMMENDED, LATE):
+    for cut in (ONE_SHOT, LATE):
         assert runs.higher(cut, "GUM")
         assert runs.higher(cut, "plain L1")
-    assert not runs.differs(RECOMMENDED, LATE)
+    assert not runs.differs(ONE_SHOT, LATE)
 
 
 def test_that_the_choice_of_neurons_matters_is_shown_on_restaurants_only():
@@ -360,7 +360,7 @@ def test_that_the_choice_of_neurons_matters_is_shown_on_restaurants_only():
         task
         for base, task in KNOWN
         for keep in (0.25, 0.1)
-        if recipes(base, task, keep).higher(RANDOM_AT_WIDTHS, RECOMMENDED)
+        if recipes(base, task, keep).higher(RANDOM_AT_WIDTHS, ONE_SHOT)
     }
     assert shown == {"restaurants"}
 
@@ -404,8 +404,8 @@ def test_the_figures_of_readmes_five_rows_are_these_runs():
         *shares,
         here.mean("GUM"), here.mean("GUM, lambda_gum = 0"),
         bare.min(), healed.mean(), dense_loss("restaurants"),
-        known.mean(RECOMMENDED), known.mean("GUM"),
-        new.mean("GUM"), new.mean(RECOMMENDED),
+        known.mean(ONE_SHOT), known.mean("GUM"),
+        new.mean("GUM"), new.mean(ONE_SHOT),
     ]  # fmt: skip
     digits = [0 if value > 2 else 3 for value in measured]
     assert shown == [round(value, n) for value, n in zip(measured, digits, strict=True)]
@@ -417,7 +417,7 @@ def test_the_figures_of_readmes_five_rows_are_these_runs():
 @pytest.mark.parametrize("task", ["wikisql", "mts_dialog"])
 def test_on_real_text_the_recommended_recipe_is_best(task):
     runs = stored("real_tasks").query("task == @task")
-    for one, other in (("recommended", "GUM"), ("GUM", "random")):
+    for one, other in ((ONE_SHOT, "GUM"), ("GUM", "random")):
         assert compared(runs, one, other)["verdict"] == "lower"
     assert runs["loads back"].all()
     metric = {"wikisql": "logical_form", "mts_dialog": "rougeL"}[task]
@@ -426,7 +426,7 @@ def test_on_real_text_the_recommended_recipe_is_best(task):
 
 # --- the study and the ledger
 
-REFITTED = "random + refit at recommended's widths"
+REFITTED = "random + refit, at greedy OBS's widths"
 
 
 @pytest.fixture(scope="module")
@@ -470,13 +470,13 @@ def test_the_controls_of_the_study_say_what_readme_says():
     for _, one in rows.groupby(["model", "task"]):
         one = one[one["asked"] == one["asked"].min()]
         for pair in (("GUM", "GUM, lambda_gum 0"), ("GUM", "random at GUM's widths"),
-                     ("recommended", "GUM"), (REFITTED, "GUM")):  # fmt: skip
+                     (ONE_SHOT, "GUM"), (REFITTED, "GUM")):  # fmt: skip
             said.setdefault(" - ".join(pair), []).append(compared(one, *pair)["verdict"])
     assert said["GUM - GUM, lambda_gum 0"] == ["no difference shown"] * 5
     assert (
         sorted(said["GUM - random at GUM's widths"]) == ["lower"] * 3 + ["no difference shown"] * 2
     )
-    assert sorted(said["recommended - GUM"]) == ["higher"] + ["lower"] * 4
+    assert sorted(said[f"{ONE_SHOT} - GUM"]) == ["higher"] + ["lower"] * 4
     assert "higher" not in said[f"{REFITTED} - GUM"]  # notebook 11
 
 
