@@ -55,6 +55,7 @@ REAL = "smollm2-135m"
 TINY = ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide")
 DRAWS = range(3)
 KEEPS = (0.5, 0.75, 0.25, 0.9)
+TINY_KEEPS = (0.5, 0.25)
 BLOCKS = 14  # of running text, for calibration
 TEST_BLOCKS = 8
 FLOOR = 0.1
@@ -99,8 +100,11 @@ def orders(base: str, task: str, draws: range) -> list[Order]:
     real = base == REAL
     found = [
         Order(base, task, draw, score, allocation, refit, keep)
-        for keep, draw, score in itertools.product(KEEPS, draws, SCORES if real else RECIPES)
+        for keep, draw, score in itertools.product(
+            KEEPS if real else TINY_KEEPS, draws, SCORES if real else RECIPES
+        )
         for allocation in allocations(score)
+        if real or allocation not in OTHERS
         for refit in refits(score, allocation, real)
     ]
     if real:
