@@ -241,7 +241,7 @@ class Draw:
                 self.model,
                 self.scores("greedy_obs", "output"),
                 self.tokenizer,
-                self.calibration,
+                self.calibration if self.running else self.calibration[:64],
                 **{**self.options, **({"tokens": 4 * 1024} if self.running else {})},
             ),
         )
