@@ -281,6 +281,7 @@ def finished(
         failed = table.dropna(subset="error")[["method", "task", "seed", "error"]]
         sys.exit(f"Some runs failed:\n{failed.to_string()}")
     told = {*MADE_WITH, *(key for cell in study.cells for key in cell.method.options)}
+    told.discard("widths")  # which a run measures as well
     return table.drop(columns=[column for column in table if column in told])
 
 

@@ -7,9 +7,10 @@
 Every method gets the same weights, steps, batches (by seed) and optimiser, and three trials on
 another seed, at half the steps, on validation text: of the learning rate, and where a method has a
 knob of its own, of two learning rates and that. The control "random at GUM's widths" keeps as many
-neurons of each layer as the GUM run of its seed; "L1 as hard as GUM" presses on all neurons of a
-layer by GUM's mean there. The teacher is the dense run of that seed. A `gumlab.Study` in runs/:
-stopped, it goes on where it was.
+neurons of each layer as the GUM run of its seed, and is trained as random is; "L1 as hard as GUM"
+presses on all neurons of a layer by GUM's mean there, and is trained as GUM is. The teacher is the
+dense run of the pupil's seed and learning rate. A `gumlab.Study` in runs/: stopped, it goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ TRIED = (
     (Method("GUM, lambda_gum = 0", "gum", {"lambda_gum": 0.0}), PENALTIES),
     (ONE_SHOT, RATES),
 )
-# controls, which take GUM's settings: they are to differ from it in one thing
+# controls: they are to differ from another method in one thing
 PRESSING = Method("L1 as hard as GUM", "gum", {"similarity": mean_over_the_layer})
 CONTROL = Method("random at GUM's widths", "random")
 TAUGHT = (RANDOM, GUM, ONE_SHOT)
@@ -143,34 +144,58 @@ def trials(args: Any) -> list[dict[str, Any]]:
 
 
 def best_settings(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """By method, the setting of the trial with the lowest loss."""
+    """By method, the setting of the trial with the lowest loss; methods with all trials done."""
     best = {}
     for method, settings in TRIED:
         losses = {}
         for number, one in enumerate(settings):
-            mine = table[table["method"] == f"{method.label} {json.dumps(one)}"]
-            losses[number] = float(mine["loss"].iloc[0])
-        best[method.label] = settings[min(losses, key=losses.__getitem__)]
+            is_trial = table["method"] == f"{method.label} {json.dumps(one)}"
+            if method is DENSE:  # whose runs have no label of their own
+                is_trial = (table["method"] == DENSE.label) & (table["lr"] == one["lr"])
+            mine = table[is_trial]
+            if len(mine):
+                losses[number] = float(mine["loss"].iloc[0])
+        if len(losses) == len(settings):
+            best[method.label] = settings[min(losses, key=losses.__getitem__)]
     return best
 
 
 def grids(args: Any, best: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Seed by seed: with 50 % kept everything, then what is taught; then some with 25 %."""
-    methods = [method for method, _ in TRIED]
+    methods = [method for method, _ in TRIED if method.label in best]
     todo = []
     for seed in SEEDS:
         half = setting(args, keep=KEEPS[0], seed=seed, steps=STEPS)
         todo += [with_settings(method, best[method.label], **half) for method in methods]
         todo.append(with_settings(PRESSING, best[GUM.label], **half))
-        rate = {"lr": best[GUM.label]["lr"]}
-        todo.append(with_settings(CONTROL, rate, **half, widths_of=GUM.label))
     for seed in SEEDS:
         taught = setting(args, keep=KEEPS[0], seed=seed, steps=STEPS, distil=True)
-        todo += [with_settings(method, best[method.label], **taught) for method in TAUGHT]
+        todo += [
+            with_settings(method, best[method.label], **taught)
+            for method in TAUGHT
+            if method in methods
+        ]
     for seed in SEEDS:
         quarter = setting(args, keep=KEEPS[1], seed=seed, steps=STEPS)
         todo += [with_settings(method, best[method.label], **quarter) for method in AT_A_QUARTER]
     return todo
+
+
+def controls(
+    args: Any, best: dict[str, dict[str, Any]], table: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Random neurons, as many in each layer as GUM's run of the seed has, trained as random is."""
+    runs = table[
+        (table["method"] == GUM.label) & ~table["distilled"] & (table["asked"] == KEEPS[0])
+    ]
+    return [
+        with_settings(
+            replace(CONTROL, options={"widths": list(row.widths)}),
+            best[RANDOM.label],
+            **setting(args, keep=KEEPS[0], seed=int(row.seed), steps=STEPS),
+        )
+        for row in runs.itertuples()
+    ]
 
 
 def text_folder(args: Any) -> Path:
@@ -284,7 +309,9 @@ def main() -> None:
         print(table[["method", "loss"]].to_string(index=False))
         return
     best = best_settings(pd.read_csv(tuning))
-    table = measured(args, "real-model", grids(args, best))
+    todo = grids(args, best)
+    table = measured(args, "real-model", todo)
+    table = measured(args, "real-model", [*todo, *controls(args, best, table)])
     path = args.out / REAL.name if args.quick else REAL
     table[[column for column in table if column not in UNTOLD]].to_csv(
         path, index=False, float_format="%.6g"
