@@ -9,8 +9,8 @@ another seed, at half the steps, on validation text: of the learning rate, and w
 knob of its own, of two learning rates and that. The control "random at GUM's widths" keeps as many
 neurons of each layer as the GUM run of its seed, and is trained as random is; "L1 as hard as GUM"
 presses on all neurons of a layer by GUM's mean there, and is trained as GUM is. The teacher is the
-dense run of the pupil's seed and learning rate. A `gumlab.Study` in runs/: stopped, it goes on where
-it was.
+dense run of the pupil's seed and learning rate. A `gumlab.Study` in runs/: stopped, it goes on
+where it was.
 """
 
 from __future__ import annotations
