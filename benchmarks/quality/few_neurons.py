@@ -58,7 +58,7 @@ DRAWS = range(3)
 RESAMPLES = 300  # of the bootstrap
 PLACES = {"everywhere": slice(None), "first": slice(0, 1), "others": slice(1, None)}
 SEPARATOR = " | "  # between a score and its form, in a column's name
-OUTPUT_SCORES = {"Wanda": "wanda", "FLAP": "flap", "OBS": "obs"}  # counted in every currency
+OUTPUT_SCORES = ("Wanda", "FLAP", "OBS")  # counted in every currency
 
 
 class Lab:
@@ -155,7 +155,7 @@ def by_neuron(
         columns = {
             "energy": report.energy[number],
             "sensitivity": report.sensitivity[number],
-            "1 - |cosine|": 1 - report.max_cosine[number].abs(),
+            "1 - max cosine": 1 - report.max_cosine[number].abs(),
             "1 - R2": report.exact_uniqueness[number],
             "magnitude": magnitude(layer),
             "unique": report.unique[number],
@@ -185,7 +185,7 @@ def by_layer(everyone: pd.DataFrame) -> pd.DataFrame:
     alive = everyone[~everyone["dead"].astype(bool)]
     alive = alive.assign(
         uniqueness=alive["unique"].astype(float),
-        mean_max_cosine=1 - alive["1 - |cosine|"],
+        mean_max_cosine=1 - alive["1 - max cosine"],
         R2=1 - alive["1 - R2"],
     )
     names = ["sensitivity", "mean_max_cosine", "uniqueness", "R2", "effective_rank"]
@@ -415,10 +415,13 @@ def predictions(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 def divergence(dense: Tensor, log_p: Tensor) -> Tensor:
-    """Kullback and Leibler's divergence of predictions from the dense ones, (B, T - 1), float64."""
-    return torch.nn.functional.kl_div(log_p, dense, reduction="none", log_target=True).sum(
-        -1, dtype=torch.float64
-    )
+    """Kullback and Leibler's divergence of predictions from the dense ones, (B, T - 1), float64.
+
+    sum of p (q / p - 1 - log(q / p)): as both sum to 1 it is sum of p log(p / q), and no rounding
+    of a normaliser is in it.
+    """
+    ratio = log_p - dense
+    return (dense.exp() * (ratio.expm1() - ratio)).sum(-1, dtype=torch.float64)
 
 
 def damage(lab: Lab, restart: Restart, number: int, which: Sequence[int], bar: Any) -> pd.DataFrame:
@@ -480,7 +483,7 @@ def damages(lab: Lab, plain: pd.DataFrame) -> pd.DataFrame:
 
 def with_scores(changes: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
     """The cut neurons with every score in every form, a column `score | form` each."""
-    scores = ["energy", "sensitivity", "1 - |cosine|", "1 - R2"]
+    scores = ["energy", "sensitivity", "1 - max cosine", "1 - R2"]
     scores += [name for name in everyone if name.split(",")[0] in OUTPUT_SCORES]
     table = changes
     for form in FORMS:
@@ -759,6 +762,7 @@ def report(command: str, tables: dict[str, pd.DataFrame], said: dict[str, Any]) 
     """results/few_neurons.md."""
     layers = tables["layers"]
     carrying = tables["carriers"][tables["carriers"]["layer"].isin(shown_layers(layers))]
+    carrying = carrying.assign(token=carrying["token"].str.replace("|", "\\|"))
     shares = ["share", "at first tokens", "at delimiters", "elsewhere"]
     digits = dict.fromkeys(shares, 3) | {"max_activation": 1}
     drawn = tables["damage"][tables["damage"]["drawn"] == "uniform"]
