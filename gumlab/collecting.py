@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -40,6 +40,9 @@ from gumlab.tasks.batches import (
 
 TOKENS = 32_768  # of running text, where nothing else is said: 32 blocks of 1,024
 CURRENCIES = ("output", "loss", "loss_scalar")
+ROBUST = ("centred", "without_first", "winsorised")
+CLIPPED = 100  # winsorised: one in so many of the tokens at which a neuron fires
+STILL = 1e-10  # of a neuron's energy: a smaller variance is the rounding of a constant
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Calibration:
 
     def options(self) -> dict[str, Any]:
         """These as arguments of `collect` and `one_by_one`."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {option.name: getattr(self, option.name) for option in fields(self)}
 
     def batches(self, model: nn.Module) -> list[dict[str, Tensor]]:
         """What a model is measured on, as `gumlab.tasks.batches.collate` makes it."""
@@ -88,7 +91,7 @@ class Calibration:
 
 @dataclass
 class Statistics:
-    """What one pass saw of one layer of N neurons; every tensor is (N,) but `gram`.
+    """What one pass saw of one layer of N neurons; a tensor is (N,) where nothing else is said.
 
     Attributes
     ----------
@@ -111,6 +114,10 @@ class Statistics:
     currency : Tensor or None
         What an output w is measured by: ||w C||, C (D, D) or one number, as `currencies` gives it.
         None where an output is measured as it is. `collect` leaves it so; `gumlab.score` sets it.
+    token_energy : Tensor
+        (tokens,): ||h||^2 of every token, in the order in which they were seen.
+    first_energy : Tensor
+        (): the sum of it over the first tokens of the sequences.
     """
 
     gram: Tensor
@@ -123,6 +130,8 @@ class Statistics:
     slope: Tensor
     tokens: int = 0
     currency: Tensor | None = None
+    token_energy: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float32))
+    first_energy: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float32))
 
     @classmethod
     def empty(cls, layer: FeedForward) -> Statistics:
@@ -130,7 +139,7 @@ class Statistics:
         n, device = layer.width, layer.device
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.float32, device=device)
+            return torch.zeros(shape, dtype=torch.float32, device=device)
 
         return cls(
             gram=zeros(n, n),
@@ -141,6 +150,8 @@ class Statistics:
             sensitivity=zeros(n),
             fisher=zeros(n),
             slope=zeros(n),
+            token_energy=zeros(0),
+            first_energy=zeros(),
         )
 
     @property
@@ -160,12 +171,12 @@ class Statistics:
 
     def check_finite(self, name: str) -> None:
         """Raise GumlabError where an activation of the layer was infinite or no number."""
-        if not self.gram.isfinite().all():
-            raise GumlabError(
-                f"The activations of {name} are not finite, or their squares are not: nothing can "
-                "be told of its neurons. float16 overflows easily; take model.float() or "
-                "model.bfloat16(), or check the model's weights."
-            )
+        _check_finite(self.gram, name)
+
+    def forget(self, which: Tensor) -> None:
+        """Take some neurons, (N,) bool, for dead: nothing is left of them in G."""
+        self.gram[which] = 0
+        self.gram[:, which] = 0
 
     def add_activations(self, h: Tensor, real: Tensor) -> None:
         """Add a batch: h (B, T, N) or (B T, N), and which of its tokens are real, (B, T) bool."""
@@ -177,6 +188,8 @@ class Statistics:
         size = h.float().view(*real.shape, -1).abs() * real[..., None]  # (B, T, N)
         mean_size = size.sum(1) / real.sum(1, keepdim=True)
         self.squared_means += mean_size.square().sum(0)
+        self.token_energy = torch.cat([self.token_energy, torch.linalg.vecdot(rows, rows)])
+        self.first_energy += size[:, 0].square().sum()
         self.tokens += len(rows)
 
     def add_gradients(
@@ -209,12 +222,24 @@ def collect(
     tokens: int | None = TOKENS,
     batch_size: int = 16,
     gradients: bool = False,
+    robust: str | None = None,
     layers: Sequence[FeedForward] | None = None,
 ) -> list[Statistics]:
     """Statistics of the layers from the first examples of a split, in eval mode.
 
     What comes back does not depend on the batch size. On a gated model h is what the gate lets
     through, so removed neurons are dead.
+
+    With `robust`, every sum is over h' in the place of h (and of z' in the sensitivity, which also
+    weights a neuron's inputs z), so that a handful of neurons or tokens does not make it::
+
+        centred        h' = h - mean of h over all tokens: G is tokens x covariance
+        without_first  h' = h, over all tokens but the first of each sequence
+        winsorised     h' = h clipped to [-c, c], c of each neuron the largest |h| but for one in a
+                       hundred of the tokens at which it fires (|h| > 0), rounded down
+
+    Mean and c come from a first pass over the same data. The gradients are those of the model as it
+    is. Centred, a neuron that is the same at every token counts as dead.
 
     Parameters
     ----------
@@ -233,6 +258,8 @@ def collect(
         Sequences at a time.
     gradients : bool
         Also sensitivity, fisher and slope, which takes a backward pass.
+    robust : {"centred", "without_first", "winsorised"}, optional
+        By default the activations are taken as they are.
     layers : sequence of FeedForward, optional
         The layers of `model` to look at, as `gumlab.neurons` gives them; by default all.
 
@@ -244,9 +271,10 @@ def collect(
     Raises
     ------
     GumlabError
-        Where there are no examples, or the memory runs out.
+        Where there are no examples, the memory runs out, or `robust` is none of these.
     """
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
+    check_robust(robust)
     if layers is None:
         layers = neurons(model)
     check_values(layers)
@@ -259,22 +287,26 @@ def collect(
         with evaluating(model), memory_guard(batch_size), torch.set_grad_enabled(gradients):
             rows = calibration.batches(model)
             sequences = sum(len(batch["labels"]) for batch in rows)  # of running text: its blocks
+            views = _views(model, rows, taps, robust)
             for batch in shown(rows, "statistics", "batch"):
                 labels = batch.pop("labels")
-                real = batch["attention_mask"].bool()
+                real = _counted(batch["attention_mask"], robust)
                 outputs = model(**batch)
-                for tap, layer, block in zip(taps, statistics, layers, strict=True):
-                    _check_run(tap.activations, block)
-                    layer.add_activations(tap.activations[-1].detach(), real)
+                for tap, layer, view in zip(taps, statistics, views, strict=True):
+                    _check_run(tap.activations, tap.layer)
+                    layer.add_activations(view(tap.activations, real)[-1], real)
                 if gradients:
                     slopes = _gradients(_sequence_losses(outputs.logits, labels).sum(), taps)
-                    for tap, layer, slope in zip(taps, statistics, slopes, strict=True):
-                        layer.add_gradients(tap.activations, slope, real, sequences)
+                    for tap, layer, slope, view in zip(
+                        taps, statistics, slopes, views, strict=True
+                    ):
+                        layer.add_gradients(view(tap.activations, real), slope, real, sequences)
     finally:
         for tap in taps:
             tap.remove()
-    for layer, block in zip(statistics, layers, strict=True):
+    for layer, view, block in zip(statistics, views, layers, strict=True):
         layer.check_finite(block.name)
+        view.settle(layer)
     return statistics
 
 
@@ -716,6 +748,109 @@ class _Tap:
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
+
+
+def check_robust(robust: str | None) -> None:
+    """Raise GumlabError for a robust form of the sums that does not exist."""
+    if robust is not None:
+        check_choice("robust", robust, ROBUST)
+
+
+def _counted(attention_mask: Tensor, robust: str | None) -> Tensor:
+    """Which tokens of a batch count in the sums, (B, T) bool."""
+    real = attention_mask.to(torch.bool, copy=True)
+    if robust == "without_first":
+        real[:, 0] = False
+    return real
+
+
+class _Marks:
+    """What a first pass tells of x, a layer's z or h: each neuron's mean, energy and limit."""
+
+    def __init__(self, width: int, tokens: int, device: torch.device) -> None:
+        self.total = torch.zeros(width, dtype=torch.float64, device=device)
+        self.energy = torch.zeros_like(self.total)
+        self.fired = torch.zeros(width, dtype=torch.long, device=device)
+        self.largest = torch.zeros(0, width, dtype=torch.float32, device=device)  # |x|, falling
+        self.tokens = tokens
+
+    def add(self, x: Tensor, real: Tensor) -> None:
+        """Add a batch: x (B, T, N) or (B T, N), and which of its tokens are real, (B, T) bool."""
+        rows = x.flatten(0, -2)[real.flatten()].float()  # (real tokens, N)
+        self.total += rows.sum(0, dtype=torch.float64)
+        self.energy += rows.square().sum(0, dtype=torch.float64)
+        self.fired += (rows != 0).sum(0)
+        sizes = torch.cat([self.largest, rows.abs()])
+        self.largest = sizes.topk(min(len(sizes), self.tokens // CLIPPED + 1), dim=0).values
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of x over the tokens, (N,)."""
+        return (self.total / self.tokens).float()
+
+    @property
+    def limit(self) -> Tensor:
+        """The largest |x| but for one in CLIPPED of the tokens at which x is not 0, (N,)."""
+        clipped = self.fired // CLIPPED
+        return self.largest.gather(0, clipped[None])[0]
+
+
+class _View:
+    """How the sums take a layer's z and h: as they are, or in a robust form (see `collect`)."""
+
+    def __init__(self, robust: str | None, marks: Sequence[_Marks] = ()) -> None:
+        self.robust = robust
+        self.marks = marks  # of each z, and of h
+
+    def __call__(self, activations: Sequence[Tensor], real: Tensor) -> list[Tensor]:
+        """z' and h' of a batch in which the tokens `real`, (B, T) bool, count."""
+        plain = [x.detach() for x in activations]
+        if self.robust == "centred":
+            return [x.float() - mark.mean for x, mark in zip(plain, self.marks, strict=True)]
+        if self.robust == "winsorised":
+            pairs = [(x.float(), mark.limit) for x, mark in zip(plain, self.marks, strict=True)]
+            return [x.clamp(-limit, limit) for x, limit in pairs]
+        if self.robust == "without_first":
+            return [x * real.view(*x.shape[:-1], 1) for x in plain]
+        return plain
+
+    def settle(self, statistics: Statistics) -> None:
+        """What is left to do once all tokens are seen: a neuron that never changes is dead."""
+        if self.robust == "centred":
+            statistics.forget(statistics.energy <= STILL * self.marks[-1].energy)
+
+
+@torch.no_grad()
+def _views(
+    model: nn.Module, rows: Sequence[dict[str, Tensor]], taps: Sequence[_Tap], robust: str | None
+) -> list[_View]:
+    """How each layer is taken, after a first pass over the data where the form needs one."""
+    views = [_View(robust) for _ in taps]
+    if robust not in ("centred", "winsorised"):
+        return views
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in rows)
+    for batch in rows:
+        real = batch["attention_mask"].bool()
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        for tap, view in zip(taps, views, strict=True):
+            _check_run(tap.activations, tap.layer)
+            if not view.marks:
+                view.marks = [_Marks(tap.layer.width, tokens, x.device) for x in tap.activations]
+            for x, mark in zip(tap.activations, view.marks, strict=True):
+                mark.add(x, real)
+    for tap, view in zip(taps, views, strict=True):
+        _check_finite(view.marks[-1].energy, tap.layer.name)
+    return views
+
+
+def _check_finite(sums: Tensor, name: str) -> None:
+    """Raise GumlabError where sums of a layer's activations are infinite or no numbers."""
+    if not sums.isfinite().all():
+        raise GumlabError(
+            f"The activations of {name} are not finite, or their squares are not: nothing can "
+            "be told of its neurons. float16 overflows easily; take model.float() or "
+            "model.bfloat16(), or check the model's weights."
+        )
 
 
 def _sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:

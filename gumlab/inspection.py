@@ -1,6 +1,8 @@
 """What a neuron is worth to its model: sensitivity, uniqueness, reconstructability, twins.
 
 Everything comes from the Gram matrix G and the sensitivity of one pass (`collecting.collect`).
+Where a handful of neurons or tokens has most of G's energy, the report says so, and a robust form
+of the sums tells of the others.
 """
 
 from __future__ import annotations
@@ -13,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import TOKENS, Calibration, Statistics, collect
+from gumlab.collecting import TOKENS, Calibration, Statistics, check_robust, collect
 from gumlab.errors import GumlabError, check_number
-from gumlab.feedforward import neurons
+from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import kept_by_gates
 from gumlab.gram import (
     RIDGE,
@@ -34,6 +36,10 @@ from gumlab.tasks.batches import by_itself
 if TYPE_CHECKING:
     import pandas as pd
 
+HANDFUL = 0.5  # of a layer's energy: what has more is said to carry it
+TOP_TOKENS = 100  # one in so many tokens counts as a handful
+CONCENTRATION = ("top_neuron", "first_tokens", "top_tokens", "max_activation")  # in `table`
+
 
 @dataclass
 class Redundancy:
@@ -50,7 +56,7 @@ class Redundancy:
     unique : list of Tensor
         (N,) bool: no later neuron of the layer at cosine 0.8 or more; dead ones are not unique.
     dead : list of Tensor
-        (N,) bool: never fired.
+        (N,) bool: never fired; of centred sums, never changed.
     reconstructability : list of Tensor
         (N,): R2, the share of a neuron's energy that the best combination of the other neurons of
         its layer rebuilds.
@@ -66,6 +72,16 @@ class Redundancy:
         G, (N, N).
     tokens : int
         How many tokens were seen.
+    max_activation : list of Tensor
+        (N,): the largest |h| over the tokens.
+    first_tokens : list of float
+        For each layer the share of its energy, the sum of h^2 over neurons and tokens, at the first
+        tokens of the sequences.
+    top_tokens : list of float
+        For each layer the share of its energy at the one in a hundred tokens (rounded up) that have
+        most of it.
+    robust : str or None
+        The form of the sums; everything here is of h' in the place of h, see `redundancy`.
     """
 
     sensitivity: list[Tensor]
@@ -79,11 +95,30 @@ class Redundancy:
     kept: list[Tensor]
     gram: list[Tensor]
     tokens: int
+    max_activation: list[Tensor]
+    first_tokens: list[float]
+    top_tokens: list[float]
+    robust: str | None = None
 
     @property
     def energy(self) -> list[Tensor]:
         """G_ii of every neuron, the sum over tokens of h_i^2."""
         return [gram.diagonal() for gram in self.gram]
+
+    @property
+    def top_neuron(self) -> list[float]:
+        """For each layer the share of its energy that the neuron with most of it has."""
+        return [_share(energy.max(), energy.sum()) for energy in self.energy]
+
+    @property
+    def concentrated(self) -> list[int]:
+        """The layers of which more than half of the energy rests on a handful.
+
+        On one neuron, on the first tokens of the sequences, or on one in a hundred tokens. Cosines,
+        R2, OBS and the effective rank then tell of that handful, and little of the other neurons.
+        """
+        shares = zip(self.top_neuron, self.first_tokens, self.top_tokens, strict=True)
+        return [layer for layer, of in enumerate(shares) if max(of) > HANDFUL]
 
     @property
     def exact_uniqueness(self) -> list[Tensor]:
@@ -129,12 +164,30 @@ class Redundancy:
                 "effective_rank": self.effective_rank,
                 "sensitivity": by_layer(self.sensitivity),
                 "mean_max_cosine": by_layer([c.abs() for c in self.max_cosine]),
+                "top_neuron": self.top_neuron,
+                "first_tokens": self.first_tokens,
+                "top_tokens": self.top_tokens,
+                "max_activation": [float(largest.max()) for largest in self.max_activation],
             }
         )
 
     def __repr__(self) -> str:
-        head = f"Redundancy(uniqueness {self.uniqueness:.3f}, {self.tokens:,} tokens)"
-        return f"{head}\n{self.table().round(4)}"
+        form = f", {self.robust}" if self.robust else ""
+        head = f"Redundancy(uniqueness {self.uniqueness:.3f}, {self.tokens:,} tokens{form})"
+        narrow = self.table().drop(columns=list(CONCENTRATION))
+        text = f"{head}\n{narrow.round(4)}"
+        if self.concentrated:
+            layers = ", ".join(map(str, self.concentrated))
+            text += (
+                f"\nMore than half of the energy rests on one neuron, on first tokens or on one in "
+                f"{TOP_TOKENS} tokens in layer {layers}: see redundancy(..., robust=...)."
+            )
+        return text
+
+
+def _share(part: Tensor, whole: Tensor) -> float:
+    """Part of a whole; 0 where there is none."""
+    return float(part / whole) if whole else 0.0
 
 
 @by_itself()
@@ -148,10 +201,15 @@ def redundancy(
     tokens: int | None = TOKENS,
     batch_size: int = 16,
     ridge: float = RIDGE,
+    robust: str | None = None,
 ) -> Redundancy:
     """Measure every neuron of a dense, gated or shrunk model on examples of a task.
 
-    What comes back does not depend on the batch size.
+    What comes back does not depend on the batch size. In pretrained models a few neurons and tokens
+    (mostly the first of a text) can have nearly all of a layer's energy: `Redundancy.concentrated`
+    names such layers. A robust form takes h' in the place of h in G = sum over tokens of h h^T, and
+    so in everything that follows from G; the sensitivity takes z' and h' in the place of a neuron's
+    inputs z and of h, as the mean over sequences of |sum over tokens of z' dL/dz + h' dL/dh|.
 
     Parameters
     ----------
@@ -165,6 +223,11 @@ def redundancy(
     ridge : float
         Of the mean energy of the neurons that fire, added to G's diagonal before it is inverted, so
         that twins, dead neurons and fewer tokens than neurons give finite numbers.
+    robust : {"centred", "without_first", "winsorised"}, optional
+        "centred": h' = h - its mean over all tokens, so G is tokens x covariance. "without_first":
+        the first token of every sequence is left out. "winsorised": h' = h clipped to [-c, c], c of
+        each neuron the largest |h| but for one in a hundred of the tokens at which it fires. By
+        default h' = h.
 
     Returns
     -------
@@ -174,17 +237,51 @@ def redundancy(
     Raises
     ------
     GumlabError
-        Where there are no examples, or the memory runs out, and for a ridge that leaves G without
-        an inverse.
+        Where there are no examples, or the memory runs out, for a ridge that leaves G without an
+        inverse, and for an unknown robust form.
     """
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     ridge = check_number("ridge", ridge)
+    check_robust(robust)
     if tokenizer is None or task is None:
         raise GumlabError(
             "redundancy is measured on data: gumlab.redundancy(model, tokenizer, task)."
         )
     blocks = neurons(model)
-    statistics = collect(model, **calibration.options(), gradients=True, layers=blocks)
+    statistics = collect(
+        model, **calibration.options(), gradients=True, robust=robust, layers=blocks
+    )
+    return of_statistics(blocks, statistics, ridge, robust)
+
+
+def of_statistics(
+    blocks: Sequence[FeedForward],
+    statistics: Sequence[Statistics],
+    ridge: float = RIDGE,
+    robust: str | None = None,
+) -> Redundancy:
+    """`redundancy` of statistics that are at hand.
+
+    Parameters
+    ----------
+    blocks : sequence of FeedForward
+        As `gumlab.neurons` gives them.
+    statistics : sequence of Statistics
+        One per layer, of `gumlab.collecting.collect` with gradients.
+    ridge : float
+        See `redundancy`.
+    robust : str, optional
+        The form in which they were collected.
+
+    Returns
+    -------
+    Redundancy
+
+    Raises
+    ------
+    GumlabError
+        For a ridge that leaves G without an inverse.
+    """
     report = Redundancy(
         sensitivity=[layer.sensitivity for layer in statistics],
         max_cosine=[],
@@ -197,6 +294,10 @@ def redundancy(
         kept=kept_by_gates(blocks),
         gram=[layer.gram for layer in statistics],
         tokens=statistics[0].tokens,
+        max_activation=[torch.maximum(layer.high, -layer.low) for layer in statistics],
+        first_tokens=[_share(s.first_energy, s.token_energy.sum()) for s in statistics],
+        top_tokens=[top_share(layer.token_energy) for layer in statistics],
+        robust=robust,
     )
     for block, layer in zip(blocks, statistics, strict=True):
         cosines = cosine(layer.gram)
@@ -211,6 +312,21 @@ def redundancy(
         report.obs.append((squared_norm(block) * rest).float())
         report.effective_rank.append(effective_rank(layer.gram))
     return report
+
+
+def top_share(token_energy: Tensor) -> float:
+    """The share that the largest one in TOP_TOKENS of some energies, rounded up, has of their sum.
+
+    Parameters
+    ----------
+    token_energy : Tensor
+        (tokens,), one or more.
+
+    >>> top_share(torch.tensor([1.0, 3.0]))
+    0.75
+    """
+    count = math.ceil(len(token_energy) / TOP_TOKENS)
+    return _share(token_energy.topk(count).values.sum(), token_energy.sum())
 
 
 def reconstructability(

@@ -124,6 +124,7 @@ ARGUMENTS = [
     ("redundancy", "limit", "optional whole"),
     ("redundancy", "batch_size", "whole"),
     ("redundancy", "ridge", "number"),
+    ("redundancy", "robust", "optional name"),
     ("evaluate", "split", "name"),
     ("evaluate", "limit", "optional whole"),
     ("evaluate", "generated", "optional count"),
