@@ -170,10 +170,9 @@ def damage_curves(
     batches = calibration.batches(model)
     dense = _mean_loss(model, batches)
     widths, damages = [], []
-    by_layer = zip(
-        layers, scores, one_by_one(model, **calibration.options(), layers=layers), strict=True
-    )
-    for layer, score, seen in shown(by_layer, "damage", "layer", len(layers)):
+    statistics = one_by_one(model, **calibration.options(), layers=layers)
+    counted = shown(layers, "damage", "layer")
+    for layer, score, seen in zip(counted, scores, statistics, strict=True):
         tried = sorted({max(1, round(keep * layer.width)) for keep in keeps} - {layer.width})
         damage = []
         for width in tried:

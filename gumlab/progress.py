@@ -15,6 +15,8 @@ Item = TypeVar("Item")
 def shown(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
     """The items, counted by a bar once they take longer than DELAY.
 
+    The bar holds an item until the next one is there: let nothing large be one.
+
     Parameters
     ----------
     items : iterable

@@ -232,8 +232,8 @@ def _shrink(
     if refit:
         seen = one_by_one(model, **calibration.options(), layers=layers, changing=sequential)
         # not strict: that would ask for what follows the last layer, a pass that nobody needs
-        by_layer = zip(layers, masks, seen, strict=False)
-        for layer, mask, statistics in shown(by_layer, "refit", "layer", len(layers)):
+        counted = shown(layers, "refit", "layer")
+        for layer, mask, statistics in zip(counted, masks, seen, strict=False):
             mask = mask.to(layer.device)
             refit_layer(layer, mask, statistics, ridge, weights=refit != "bias")
             cut_layer(layer, mask.nonzero().flatten())

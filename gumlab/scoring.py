@@ -425,8 +425,8 @@ def score_layers(
     else:
         statistics = one_by_one(model, **calibration.options(), layers=layers)
     scores = []
-    by_layer = zip(layers, statistics, prices, strict=True)
-    for layer, seen, price in shown(by_layer, "scores", "layer", len(layers)):
+    counted = shown(layers, "scores", "layer")  # and nothing that holds a layer's statistics
+    for layer, seen, price in zip(counted, statistics, prices, strict=True):
         seen.currency = price
         scores.append(criterion(layer, seen))
     return scores if callable(method) else _finite(scores, layers)
