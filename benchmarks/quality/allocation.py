@@ -73,6 +73,8 @@ SHOWN = {
     "loss_scalar": "one budget, in the loss (one number a layer)",
     "loss": "one budget, in the loss (by direction)",
 }
+PERPLEXITIES = (20, 30, 40, 50, 70, 100, 200, 500, 1000, 10_000)  # ticks of the figure
+
 # peers, with whether what they do depends on the draw of the calibration data
 PEERS = {"optipfair, static": False, "optipfair, data": True, "Torch-Pruning, magnitude": False}
 PACKAGES = {"optipfair": "optipfair", "Torch-Pruning": "torch_pruning"}
@@ -491,12 +493,11 @@ def decision(table: pd.DataFrame) -> pd.DataFrame:
     """
     beside = against_equal(table)
     beside = beside[beside["draws"] > 1]
-    groups = beside.groupby(["base", "task", "keep"])
-    complete = (
-        groups["allocation"].transform("count") == groups["allocation"].transform("count").max()
-    )
-    beside = beside[complete]
-    lowest = beside.groupby(["base", "task", "keep"])["loss"].transform("min")
+    place = ["base", "task", "keep"]
+    there = beside[beside["allocation"].isin(SHOWN)].groupby(place)["allocation"].count()
+    complete = there[there == len(SHOWN)].index
+    beside = beside[beside.set_index(place).index.isin(complete)]
+    lowest = beside.groupby(place)["loss"].transform("min")
     told = beside.assign(
         worse=beside["difference"] > beside["half"],
         better=beside["difference"] < -beside["half"],
@@ -530,6 +531,9 @@ def draw_figure(table: pd.DataFrame) -> Any:
             label=SHOWN[allocation],
         )  # fmt: skip
     left.set(yscale="log", xlabel="neurons kept", ylabel="perplexity", title=REAL)
+    ticks = [tick for tick in PERPLEXITIES if left.get_ylim()[0] <= tick <= left.get_ylim()[1]]
+    left.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    left.minorticks_off()
     left.legend(frameon=False, fontsize=8)
     settings = beside[["base", "task"]].drop_duplicates()
     names = [f"{base}, {task}" for base, task in settings.itertuples(index=False)]
