@@ -44,7 +44,7 @@ TEST_BLOCKS = 8  # of so many tokens
 VALIDATION_BLOCKS = 4
 CALIBRATION = 6 * CONTEXT  # tokens that one-shot scores and refits see
 TUNING_CALIBRATION = 14 * CONTEXT  # more than twice as many, which the learning rate does not mind
-KEEPS = (0.5, 0.25)
+KEEP = 0.5
 SEEDS = range(3)
 TUNING_SEED = 100
 TUNING_STEPS = 20
@@ -93,7 +93,6 @@ TRIED = (
 PRESSING = Method("L1 as hard as GUM", "gum", {"similarity": mean_over_the_layer})
 CONTROL = Method("random at GUM's widths", "random")
 TAUGHT = (RANDOM, GUM, ONE_SHOT)
-AT_A_QUARTER = (RANDOM, MAGNITUDE, GUM)
 OF_TRAINING = ("lr",)
 # columns that say the same of every run, or what labels say
 UNTOLD = (
@@ -130,7 +129,7 @@ def trials(args: Any) -> list[dict[str, Any]]:
     """Three settings of each method, labelled with them, at half of the steps."""
     common = setting(
         args,
-        keep=KEEPS[0],
+        keep=KEEP,
         seed=TUNING_SEED,
         steps=TUNING_STEPS,
         split="validation",
@@ -161,23 +160,20 @@ def best_settings(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def grids(args: Any, best: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Seed by seed: with 50 % kept everything, then what is taught; then some with 25 %."""
+    """Seed by seed every method, then what is taught."""
     methods = [method for method, _ in TRIED if method.label in best]
     todo = []
     for seed in SEEDS:
-        half = setting(args, keep=KEEPS[0], seed=seed, steps=STEPS)
+        half = setting(args, keep=KEEP, seed=seed, steps=STEPS)
         todo += [with_settings(method, best[method.label], **half) for method in methods]
         todo.append(with_settings(PRESSING, best[GUM.label], **half))
     for seed in SEEDS:
-        taught = setting(args, keep=KEEPS[0], seed=seed, steps=STEPS, distil=True)
+        taught = setting(args, keep=KEEP, seed=seed, steps=STEPS, distil=True)
         todo += [
             with_settings(method, best[method.label], **taught)
             for method in TAUGHT
             if method in methods
         ]
-    for seed in SEEDS:
-        quarter = setting(args, keep=KEEPS[1], seed=seed, steps=STEPS)
-        todo += [with_settings(method, best[method.label], **quarter) for method in AT_A_QUARTER]
     return todo
 
 
@@ -185,14 +181,12 @@ def controls(
     args: Any, best: dict[str, dict[str, Any]], table: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """Random neurons, as many in each layer as GUM's run of the seed has, trained as random is."""
-    runs = table[
-        (table["method"] == GUM.label) & ~table["distilled"] & (table["asked"] == KEEPS[0])
-    ]
+    runs = table[(table["method"] == GUM.label) & ~table["distilled"] & (table["asked"] == KEEP)]
     return [
         with_settings(
             replace(CONTROL, options={"widths": list(row.widths)}),
             best[RANDOM.label],
-            **setting(args, keep=KEEPS[0], seed=int(row.seed), steps=STEPS),
+            **setting(args, keep=KEEP, seed=int(row.seed), steps=STEPS),
         )
         for row in runs.itertuples()
     ]

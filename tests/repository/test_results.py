@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 
@@ -534,3 +535,67 @@ def test_cutting_gives_the_same_run_in_less_time():
 def test_a_billion_parameters_keep_to_their_memory():
     value = table("billion").loc["memory at its highest", "value"]
     assert float(value.split(", ")[-1].removesuffix(" models")) <= 1.3
+
+
+# --- a real language model
+
+
+@pytest.fixture(scope="module")
+def allocation() -> pd.DataFrame:
+    return stored("allocation")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """benchmarks/quality/allocation.py."""
+    path = ROOT / "benchmarks" / "quality"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path)
+        yield importlib.import_module("allocation")
+
+
+def test_recommended_is_what_the_rule_gives(allocation, bench):
+    from gumlab.removal import RECOMMENDED
+
+    (chosen,) = bench.decision(allocation).query("recommended")["allocation"]
+    assert RECOMMENDED["currency"] == chosen
+    assert RECOMMENDED["scope"] == "global"
+    assert list(bench.RECIPES) == [RECOMMENDED["method"]]
+
+
+def test_the_rule_chooses_what_is_worse_nowhere_and_best_most_often(bench):
+    """By hand: "loss" is best twice and never worse, "output" best once and worse once."""
+    losses = {
+        "equal": (1.0, 1.0, 1.0), "output": (0.5, 0.9, 1.5),
+        "loss_scalar": (0.9, 0.8, 0.99), "loss": (0.8, 0.7, 0.9),
+    }  # fmt: skip
+    rows = [
+        {"base": base, "task": "t", "keep": 0.5, "draw": draw, "score": "greedy_obs",
+         "allocation": allocation, "refit": "refit", "loss": loss + 0.001 * draw}
+        for allocation, by_base in losses.items()
+        for base, loss in zip("abc", by_base, strict=True)
+        for draw in range(3)
+    ]  # fmt: skip
+    told = bench.decision(pd.DataFrame(rows)).set_index("allocation")
+    assert told.index[0] == "loss"
+    assert list(told.index[told["recommended"]]) == ["loss"]
+    assert told.loc["output", ["worse", "better", "best"]].tolist() == [1, 2, 1]
+    assert told.loc["equal", ["worse", "better", "best"]].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.75])
+def test_one_raw_budget_harms_a_real_model_and_a_priced_one_helps(allocation, bench, keep):
+    beside = bench.against_equal(allocation).query("base == @bench.REAL and keep == @keep")
+    raw, priced = (beside.query("allocation == @a").iloc[0] for a in ("output", "loss_scalar"))
+    assert raw["draws"] == priced["draws"] == 3
+    assert raw["difference"] > raw["half"]
+    assert priced["difference"] < -priced["half"]
+
+
+def test_the_package_holds_the_real_models_cuts(allocation, bench):
+    from gumlab.study import paper
+
+    ours = paper.real_one_shot()
+    there = allocation.query("base == @bench.REAL")
+    assert len(ours) == len(there)
+    assert ours["loss"].tolist() == pytest.approx(there["loss"].tolist(), rel=1e-5)

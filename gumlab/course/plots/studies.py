@@ -247,7 +247,7 @@ def layer_widths(table: pd.DataFrame) -> Plot:
         of_method = np.array(widths[runs.index].tolist())  # (seeds, L)
         shares[method] = of_method.mean(0) / full
         ax.plot(layers, 100 * shares[method], style.fmt, color=style.colour, label=method)
-    ax.set_xticks(layers)
+    ax.set_xticks(layers[:: 1 if len(full) <= 16 else 5])
     ax.set(xlabel="layer (0: nearest the input)", ylabel="neurons kept (% of the layer)")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8)
