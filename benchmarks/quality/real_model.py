@@ -160,21 +160,31 @@ def best_settings(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def grids(args: Any, best: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Seed by seed every method, then what is taught."""
-    methods = [method for method, _ in TRIED if method.label in best]
+    """Every method, seed by seed."""
     todo = []
     for seed in SEEDS:
-        half = setting(args, keep=KEEP, seed=seed, steps=STEPS)
-        todo += [with_settings(method, best[method.label], **half) for method in methods]
-        todo.append(with_settings(PRESSING, best[GUM.label], **half))
-    for seed in SEEDS:
-        taught = setting(args, keep=KEEP, seed=seed, steps=STEPS, distil=True)
+        common = setting(args, keep=KEEP, seed=seed, steps=STEPS)
         todo += [
-            with_settings(method, best[method.label], **taught)
-            for method in TAUGHT
-            if method in methods
+            with_settings(method, best[method.label], **common)
+            for method, _ in TRIED
+            if method.label in best
         ]
+        todo.append(with_settings(PRESSING, best[GUM.label], **common))
     return todo
+
+
+def taught(args: Any, best: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What also learns from the dense model, seed by seed."""
+    return [
+        with_settings(
+            method,
+            best[method.label],
+            **setting(args, keep=KEEP, seed=seed, steps=STEPS, distil=True),
+        )
+        for seed in SEEDS
+        for method in TAUGHT
+        if method.label in best
+    ]
 
 
 def controls(
@@ -305,7 +315,9 @@ def main() -> None:
     best = best_settings(pd.read_csv(tuning))
     todo = grids(args, best)
     table = measured(args, "real-model", todo)
-    table = measured(args, "real-model", [*todo, *controls(args, best, table)])
+    todo += controls(args, best, table)
+    measured(args, "real-model", todo)
+    table = measured(args, "real-model", [*todo, *taught(args, best)])
     path = args.out / REAL.name if args.quick else REAL
     table[[column for column in table if column not in UNTOLD]].to_csv(
         path, index=False, float_format="%.6g"
