@@ -921,6 +921,71 @@ MUTATIONS = (
         "return epochs * (count // batch_size), count",
         "integration/test_reproduce.py::test_steps_are_epochs_times_the_batches_of_one",
     ),
+    Mutation(
+        "the first token is counted where it was to be left out",
+        "collecting.py",
+        "real[:, 0] = False",
+        "real[:, -1] = False",
+        "unit/test_robust.py::test_without_first_every_sequence_is_a_token_shorter",
+    ),
+    Mutation(
+        "winsorised sums clip nothing",
+        "collecting.py",
+        "clipped = self.fired // CLIPPED",
+        "clipped = 0 * self.fired",
+        "unit/test_robust.py::test_a_robust_gram_is_that_of_the_matrix_so_changed",
+    ),
+    Mutation(
+        "a neuron that never changes counts as alive in centred sums",
+        "collecting.py",
+        "statistics.forget(statistics.energy <= STILL",
+        "statistics.forget(statistics.energy < 0 * STILL",
+        "unit/test_robust.py::test_a_neuron_that_never_changes_is_dead_once_centred",
+    ),
+    Mutation(
+        "the energy of second tokens stands for that of first ones",
+        "collecting.py",
+        "self.first_energy += size[:, 0].square().sum()",
+        "self.first_energy += size[:, 1].square().sum()",
+        "unit/test_robust.py::test_shares_of_the_energy_by_hand",
+    ),
+    Mutation(
+        "a layer of which exactly half rests on a handful is called concentrated",
+        "inspection.py",
+        "if max(of) > HANDFUL",
+        "if max(of) >= HANDFUL",
+        "unit/test_robust.py::test_so_does_one_that_rests_on_few_tokens",
+    ),
+    Mutation(
+        "the recommended recipe prices errors where layers do not compete",
+        "removal.py",
+        'if recipe["scope"] != "global" or widths is not None:',
+        "if False:",
+        "unit/test_removal.py"
+        "::test_the_recommended_recipe_is_greedy_obs_with_one_budget_in_the_loss_and_the_refit",
+    ),
+    Mutation(
+        "a block asked for is not cut",
+        "tasks/batches.py",
+        "rows = encode(tokenizer, examples, checked_block(block, examples, context))",
+        "rows = encode(tokenizer, examples, context)",
+        "unit/tasks/test_batches.py"
+        "::test_running_text_is_trained_on_in_blocks_of_the_length_asked_for",
+    ),
+    Mutation(
+        "a study forgets how many tokens were asked for",
+        "study/grid.py",
+        "if settings[added] == getattr(Cell, added):",
+        "if True:",
+        "integration/test_reproduce.py::test_what_running_text_is_measured_on_is_a_setting_of_a_run",
+    ),
+    Mutation(
+        "the ledger counts all bases in each kind",
+        "study/paper.py",
+        'runs = measured[measured["model"].isin(models)]',
+        "runs = measured",
+        "unit/study/test_paper.py::test_the_ledger_tells_kinds_of_bases_apart",
+    ),
 )
 
 

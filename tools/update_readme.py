@@ -9,6 +9,7 @@ What stands between a marker and the next `<!-- end -->` is made again. The mark
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import tomllib
@@ -93,7 +94,7 @@ def mean_losses(root: Path, name: str, chosen: str) -> pd.Series:
 
 
 def findings_table(root: Path) -> str:
-    """What we found, in five rows; each figure is a mean over the seeds of stored runs.
+    """What we found, in seven rows; each figure is a mean over the seeds of stored runs.
 
     The words are held by tests/repository/test_results.py, as those of results/README.md are.
     """
@@ -112,7 +113,7 @@ def findings_table(root: Path) -> str:
     at_a_tenth = "base == 'tiny-gpt-neo' and asked == 0.1 and not distilled and task == "
     known = mean_losses(root, "recipes", at_a_tenth + "'restaurants'")
     new = mean_losses(root, "recipes", at_a_tenth + "'e2e'")
-    recommended = "greedy OBS + refit, global"
+    one_shot = "greedy OBS + refit, global"
 
     rows = [
         [
@@ -145,12 +146,45 @@ def findings_table(root: Path) -> str:
         [
             "What do we recommend?",
             "If the model knows the task: greedy OBS over all layers, the refit, then all the "
-            f"training ({known[recommended]:.3f}; GUM {known['GUM']:.3f}). If the task is new to "
-            f"it: GUM ({new['GUM']:.3f}; the recipe {new[recommended]:.3f}, E2E).",
+            f"training ({known[one_shot]:.3f}; GUM {known['GUM']:.3f}). If the task is new to "
+            f"it: GUM ({new['GUM']:.3f}; the recipe {new[one_shot]:.3f}, E2E).",
             "[recipes](results/README.md#the-recipe-we-recommend)",
         ],
+        *real_findings(root),
     ]
     return markdown_table(["question", "what we found", "more"], rows)
+
+
+def real_findings(root: Path) -> list[list[str]]:
+    """What a real language model says, in two rows of perplexities."""
+    assets = root / "gumlab" / "assets"
+    cuts = pd.read_csv(assets / "real_one_shot.csv")
+    cuts = cuts.assign(perplexity=cuts["loss"].map(math.exp))
+    whole = cuts.query("score == 'dense'")["perplexity"].item()
+    half = cuts.query("keep == 0.5 and score == 'greedy_obs' and refit == 'refit'")
+    cut = half.groupby("allocation")["perplexity"].mean()
+    runs = pd.read_csv(assets / "real_study.csv").query("not distilled")
+    trained = runs["loss"].map(math.exp).groupby(runs["method"]).mean()
+    return [
+        [
+            "How are layers to share one budget in a real model?",
+            f"In the loss's currency. Half of the neurons, nothing trained, perplexity: the whole "
+            f"{whole:.1f}, equal shares {cut['equal']:.1f}, one budget by the raw error (which "
+            f"helps the tiny models) {cut['output']:.1f}, one budget by the error priced layer by "
+            f"layer {cut['loss_scalar']:.1f}. "
+            "The last is recommended now.",
+            "[real](results/README.md#a-real-language-model)",
+        ],
+        [
+            "And the paper's methods there?",
+            "Its order, with gaps of factors. Half of the neurons, pruned in 40 steps, perplexity: "
+            f"magnitude {trained['magnitude']:.0f}, random {trained['random']:.0f}, GUM "
+            f"{trained['GUM']:.0f} ({trained['GUM, lambda_gum = 0']:.0f} without its uniqueness "
+            f"term); cut once, with as many steps after it, "
+            f"{trained['one shot, then healing']:.0f}.",
+            "[real](results/README.md#a-real-language-model)",
+        ],
+    ]
 
 
 def results_table(root: Path, name: str, number: int = 1) -> str:
