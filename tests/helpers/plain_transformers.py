@@ -1,9 +1,9 @@
 """What someone does with saved folders who has transformers and no gumlab: a script.
 
-It reads a JSON list of jobs from its input and prints the list of their results. A job: `code`, a
-block of a model card, which makes `model` and `tokenizer`; `ids`, a sequence; `refused`, code that
-must fail; and, where it is to be trained and saved too, `again`, the folder to save to, and
-`again_code`, which loads that.
+It reads a JSON list of jobs from its input and prints the list of their results, or errors. A job:
+`code`, a block of a model card, which makes `model` and `tokenizer`; `ids`, a sequence; `refused`,
+code that must fail; and, where it is to be trained and saved too, `again`, the folder to save to,
+and `again_code`, which loads that.
 """
 
 import json
@@ -61,5 +61,12 @@ def done(job):
     return result
 
 
+def answered(job):
+    try:
+        return done(job)
+    except Exception as error:  # the next job has its turn
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
 if __name__ == "__main__":
-    print(json.dumps([done(job) for job in json.load(sys.stdin)]))
+    print(json.dumps([answered(job) for job in json.load(sys.stdin)]))

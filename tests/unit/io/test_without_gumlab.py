@@ -101,7 +101,9 @@ def results(folder, models):
         env=os.environ | {"HF_HOME": str(folder / "hub"), "HF_HUB_OFFLINE": "1"},
     )
     assert answer.returncode == 0, answer.stderr
-    return dict(zip(asked, json.loads(answer.stdout.splitlines()[-1]), strict=True))
+    found = dict(zip(asked, json.loads(answer.stdout.splitlines()[-1]), strict=True))
+    assert {name: it["error"] for name, it in found.items() if "error" in it} == {}
+    return found
 
 
 def loss_of(model):
