@@ -18,6 +18,7 @@ TEXT = "text_config"  # the language model's own settings in those of a model th
 # What a config says of how to call a model, not of what it is: gumlab calls it in its own way.
 OF_THE_CALL = ("return_dict", "output_attentions", "output_hidden_states")
 OF_CODE = ("auto_map", BY_CODE)  # what it says for code in the folder, which gumlab never runs
+CODE_FILE = "modeling_pruned.py"  # the code that `save` adds: a copy of the module beside this one
 DECODERS = "gumlab loads decoder-only language models, such as GPT-2, OPT or Llama."
 # What a model that is no causal language model is, by transformers' lists of what it builds.
 OTHER_KINDS = {

@@ -30,16 +30,16 @@ from gumlab.feedforward import (
 )
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import Loaders, model_card
-from gumlab.io.configuration import BY_LAYER, OF_CODE
+from gumlab.io.configuration import BY_LAYER, CODE_FILE, OF_CODE
 from gumlab.io.record import CARD, RECORD, write_record
 from gumlab.language import text_config
 from gumlab.removal import with_neurons
 
-CODE = Path(__file__).with_name("modeling_pruned.py")  # copied beside weights that need it
+CODE = Path(__file__).with_name(CODE_FILE)
 # What a saved model is made of, by whichever program: a save replaces these and nothing else.
 OF_CHECKPOINTS = (
     *("config.json", "generation_config.json", "*.index.json", RECORD, CARD, "*.safetensors"),
-    CODE.name,
+    CODE_FILE,
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.jinja", "tekken.json"),
     *("*processor_config.json", "chat_template.json", "additional_chat_templates"),
@@ -352,7 +352,7 @@ def _form(model: nn.Module, with_code: bool) -> _Form:
         )
     if with_code:
         entries = _entries_for_code(model, kind, config)
-        loaders = Loaders(transformers="transformers.AutoModelForCausalLM", code=CODE.name)
+        loaders = Loaders(transformers="transformers.AutoModelForCausalLM", code=CODE_FILE)
     else:
         entries = {BY_LAYER: {str(i): {field: width} for i, width in enumerate(widths)}}
         loaders = Loaders(can_be_padded=hasattr(text_config(config), field))
@@ -562,7 +562,7 @@ def _write(model: nn.Module, tokenizer: Any, form: _Form, folder: Path) -> None:
     if form.entries:
         _record_widths(form.entries, folder)
     if BY_CODE in form.entries:
-        shutil.copyfile(CODE, folder / CODE.name)
+        shutil.copyfile(CODE, folder / CODE_FILE)
 
 
 @contextmanager
