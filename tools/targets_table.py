@@ -39,7 +39,7 @@ from helpers.texts import make_examples, one_batch, word_tokenizer
 RESULT = ROOT / "results" / "targets.md"
 SCRIPT = ROOT / "tests" / "helpers" / "plain_transformers.py"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ROWS = (*ARCHITECTURES, "bloom", *EXPERTS)
+ROWS = (*ARCHITECTURES, "phi", "bloom", *EXPERTS)
 IDS = list(range(4, 16))
 NOT_YET = ("GGUF f32", "GGUF f16", "GGUF q8_0")  # columns without a check
 REFUSED, RUNS, NO_PACKAGE = "refused", "runs", "not tried"
