@@ -148,7 +148,7 @@ def save(
 
 
 def check_layout(pad: bool, with_code: bool) -> tuple[bool, bool]:
-    """What is to become of unequal widths, as True and False; GumlabError for both at once.
+    """What is to become of unequal widths, checked before the work.
 
     Parameters
     ----------
@@ -158,6 +158,12 @@ def check_layout(pad: bool, with_code: bool) -> tuple[bool, bool]:
     Returns
     -------
     tuple of bool
+        The two, as Python's own.
+
+    Raises
+    ------
+    GumlabError
+        For both at once, and for what is no truth value.
     """
     pad, with_code = check_flag("pad", pad), check_flag("with_code", with_code)
     if pad and with_code:

@@ -88,6 +88,15 @@ class TestTheModule:
         assert "per_layer_config" not in settings_of(folder)
         assert CODE.name in json.loads((folder / RECORD).read_text())["sha256"]
 
+    def test_it_builds_every_kind_of_block(self, model, tokenizer, examples, tmp_path):
+        small = gl.shrink(model, random_masks(model, equal=False))
+        folder = gl.save(small, tokenizer, tmp_path / "model", with_code=True)
+        kind = getattr(modeling_pruned, type(model).__name__)
+        built = kind.from_pretrained(folder).eval()
+        batch = one_batch(small, tokenizer, examples)
+        assert torch.equal(logits_of(built, batch), logits_of(small, batch))
+        assert repr(built) == repr(small)
+
     @pytest.mark.parametrize("name", ["GPT3LMHeadModel", "pipeline", "GPT2Config"])
     def test_a_class_that_is_no_model_of_transformers_is_none_of_it(self, name):
         with pytest.raises(AttributeError, match=f"has no model class {name!r}"):
