@@ -41,8 +41,8 @@ SCRIPT = ROOT / "tests" / "helpers" / "plain_transformers.py"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ROWS = (*ARCHITECTURES, "phi", "bloom", *EXPERTS)
 IDS = list(range(4, 16))
-NOT_YET = ("GGUF f32", "GGUF f16", "GGUF q8_0")  # columns without a check
-REFUSED, RUNS, NO_PACKAGE = "refused", "runs", "not tried"
+NOT_YET = ("GGUF f32", "GGUF f16", "GGUF q8_0")  # columns that are still without a check
+RUNS, REFUSED, NO_PACKAGE, FAILED, EMPTY = "runs", "refused", "not tried", "FAILED", "–"
 
 
 @dataclass
@@ -136,6 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
     rows = parser.parse_args().rows or ROWS
+    unknown = sorted(set(rows) - set(ROWS))
+    if unknown:
+        parser.error(f"no such row: {', '.join(unknown)}")
     transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as scratch:
         outcomes = outcomes_of(rows, Path(scratch))
@@ -143,10 +146,9 @@ def main() -> None:
     print(text)
     if rows is ROWS:
         RESULT.write_text(text, encoding="utf-8")
-    failed = [place for place, found in outcomes.items() if found not in (RUNS, NO_PACKAGE)]
-    failed = [place for place in failed if not outcomes[place].startswith(REFUSED)]
-    for name, column in failed:
-        print(f"{name}, {column}: {outcomes[name, column]}", file=sys.stderr)
+    failed = {place: found for place, found in outcomes.items() if cell(found) == FAILED}
+    for (name, column), found in failed.items():
+        print(f"{name}, {column}: {found}", file=sys.stderr)
     sys.exit(bool(failed))
 
 
@@ -219,7 +221,14 @@ def document(rows: Any, outcomes: dict[tuple[str, str], str]) -> str:
     notes: list[str] = []
     table = [f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name in rows:
-        cells = [cell(outcomes.get((name, column), "–"), name, notes) for column in COLUMNS]
+        cells = []
+        for column in COLUMNS:
+            found = outcomes.get((name, column), EMPTY)
+            sentence = f"{name}: {found.removeprefix(REFUSED + ': ')}"
+            if cell(found) == REFUSED and sentence not in notes:
+                notes.append(sentence)
+            number = f" ({notes.index(sentence) + 1})" if cell(found) == REFUSED else ""
+            cells.append(cell(found) + number)
         table.append(f"| {name} | {' | '.join(cells)} |")
     lines = [
         "# Where a pruned model runs",
@@ -240,14 +249,11 @@ def document(rows: Any, outcomes: dict[tuple[str, str], str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cell(outcome: str, name: str, notes: list[str]) -> str:
-    """An outcome as a cell; a refusal by the number of its sentence."""
-    if not outcome.startswith(REFUSED):
-        return outcome if outcome in (RUNS, NO_PACKAGE, "–") else "FAILED"
-    sentence = f"{name}: {outcome.removeprefix(REFUSED + ': ')}"
-    if sentence not in notes:
-        notes.append(sentence)
-    return f"{REFUSED} ({notes.index(sentence) + 1})"
+def cell(outcome: str) -> str:
+    """An outcome in a word."""
+    if outcome.startswith(REFUSED):
+        return REFUSED
+    return outcome if outcome in (RUNS, NO_PACKAGE, EMPTY) else FAILED
 
 
 def logits(model: nn.Module, ids: list[int] = IDS) -> torch.Tensor:
