@@ -389,14 +389,12 @@ def _entries_for_code(model: nn.Module, kind: type[nn.Module], config: Any) -> d
     }
     trial = copy.deepcopy(config)
     setattr(trial, BY_CODE, record)
-    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     try:
-        built = _built(getattr(modeling_pruned, kind.__name__), trial)
-        found = {name: tuple(weight.shape) for name, weight in built.state_dict().items()}
+        found = _shapes(_built(getattr(modeling_pruned, kind.__name__), trial))
         reason = "it builds other weights than the model's"
     except (AttributeError, GumlabError) as error:
         found, reason = {}, first_line(error)
-    if found != shapes:
+    if found != _shapes(model):
         raise GumlabError(
             f"transformers could not build {type(model).__name__} with the module that "
             f"with_code=True adds ({reason}). Save it without with_code, for gumlab.load."
@@ -513,11 +511,8 @@ def _beside_the_config(model: nn.Module, built: nn.Module) -> list[str]:
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if id(parameter) in of_neurons
     }
-    held = {  # a quantised module's state holds more than tensors
-        name: tuple(getattr(weight, "shape", ())) for name, weight in model.state_dict().items()
-    }
-    for name, weight in built.state_dict().items():
-        shape = tuple(weight.shape)
+    held = _shapes(model)
+    for name, shape in _shapes(built).items():
         if name not in may_differ and held.get(name) != shape:
             found = held.get(name, "no such weight")
             raise GumlabError(
@@ -526,6 +521,11 @@ def _beside_the_config(model: nn.Module, built: nn.Module) -> list[str]:
                 "(its vocab_size, hidden_size, number of layers)."
             )
     return sorted(held.keys() - built.state_dict().keys())
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each entry of a model's state; () for what is no tensor (quantised modules')."""
+    return {name: tuple(getattr(value, "shape", ())) for name, value in model.state_dict().items()}
 
 
 def _plain_loader(model: nn.Module, kind: type[nn.Module], own_parts: list[str]) -> str:
