@@ -29,6 +29,7 @@ from gumlab.language import language_config, language_part
 from gumlab.tasks.batches import check_reads_as_given
 
 WIDTHS = ("n_inner", "ffn_dim", "intermediate_size", "ffn_hidden_size")
+BY_CODE = "pruned_feed_forward"  # a config's entry for gumlab/io/modeling_pruned.py
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what can be summed
 
 

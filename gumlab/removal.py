@@ -23,7 +23,7 @@ from gumlab.errors import (
     first_line,
     is_flag,
 )
-from gumlab.feedforward import FeedForward, check_values, neurons, width_field
+from gumlab.feedforward import BY_CODE, FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, TWINS_ABOVE, inverting, lifted
 from gumlab.language import check_trainable, language_config, language_part
@@ -372,7 +372,10 @@ def check_optimizers(layers: Sequence[FeedForward], optimizers: Sequence[Any]) -
 
 
 def record_width(model: nn.Module, layers: Sequence[FeedForward]) -> None:
-    """Make the config's width agree with the layers', where they are equal and it has one."""
+    """Make the config's width agree with the layers', where they are equal and it has one.
+
+    So too what it says by layer, where the model was loaded by the code that `gumlab.save` added.
+    """
     widths = {layer.width for layer in layers}
     field = width_field(model)
     # the language part of a multimodal model may hold a copy of the config of its text
@@ -380,6 +383,9 @@ def record_width(model: nn.Module, layers: Sequence[FeedForward]) -> None:
     for config in (language_config(model), getattr(part, "config", None)):
         if len(widths) == 1 and hasattr(config, field):
             setattr(config, field, *widths)
+    by_code = getattr(getattr(model, "config", None), BY_CODE, None)
+    if by_code is not None:
+        setattr(model.config, BY_CODE, by_code | {"widths": [layer.width for layer in layers]})
 
 
 def check_copyable(model: nn.Module) -> None:

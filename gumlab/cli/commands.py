@@ -95,10 +95,13 @@ def prune(
     batch_size: BatchSize = 16,
     generated: Generated = 200,
     pad: Annotated[bool, typer.Option(help="Zero-pad unequal widths for transformers.")] = False,
+    with_code: Annotated[
+        bool, typer.Option(help="Add the code by which transformers builds unequal widths.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a smaller model for a task: prune, train, remove, evaluate, save."""
-    from gumlab.io.saving import check_free, save
+    from gumlab.io.saving import check_free, check_layout, save
     from gumlab.study.methods import named, pruned
 
     named(method, steps)  # raises for an unknown name, before anything is loaded
@@ -108,6 +111,7 @@ def prune(
             f"{' and '.join(idle)} would change nothing: with --steps 0 nothing is trained. Leave "
             "it out, or give steps."
         )
+    check_layout(pad, with_code)
     training: dict[str, Any] = {} if lr is None else {"lr": lr}
     out = out.expanduser()
     check_free(out)
@@ -133,9 +137,10 @@ def prune(
         typer.echo(f"gumlab: stopped, and nothing was written to {out}.", err=True)
         raise typer.Exit(STOPPED) from None
     notes = {name: text(value) for name, value in row.items()}
-    if pad and len(set(row["widths"])) == 1:
-        typer.echo("All layers have the same width: --pad had nothing to do.", err=True)
-    save(small, tokenizer, out, pad=pad, notes=notes)
+    idle_option = "--pad" if pad else "--with-code" if with_code else None
+    if idle_option and len(set(row["widths"])) == 1:
+        typer.echo(f"All layers have the same width: {idle_option} had nothing to do.", err=True)
+    save(small, tokenizer, out, pad=pad, with_code=with_code, notes=notes)
     show({**row, "out": str(out)}, as_json)
 
 

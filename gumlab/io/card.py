@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gumlab.errors import GumlabError, first_line
+from gumlab.io.bases import BASES
+from gumlab.io.loading import BUILT_IN
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """What loads a folder.
+
+    Attributes
+    ----------
+    gumlab : bool
+        `gumlab.load` does.
+    transformers : str, optional
+        The class whose `from_pretrained` does, such as "transformers.AutoModelForCausalLM" or one
+        of the user's own.
+    code : str, optional
+        The name of the module in the folder that this class needs, `trust_remote_code=True`.
+    can_be_padded : bool
+        Where transformers does not: it would, if the folder were saved with `pad=True`.
+    """
+
+    gumlab: bool = True
+    transformers: str | None = None
+    code: str | None = None
+    can_be_padded: bool = False
 
 
 def model_card(
@@ -13,7 +40,7 @@ def model_card(
     widths: Sequence[int],
     *,
     padded: bool,
-    loader: str,
+    loaders: Loaders,
     notes: Mapping[str, Any],
 ) -> str:
     """What was done to a model, how to load it, and the table of its notes.
@@ -26,8 +53,8 @@ def model_card(
         The neurons in use by layer, before padding.
     padded : bool
         Each layer was zero-padded to the widest.
-    loader : str
-        What loads the folder, a function of its name.
+    loaders : Loaders
+        Every way that loads the folder; each becomes a block of code to run beside it.
     notes : mapping of str to anything
         The table's rows; without any there is no table. A bar or a line's end in them is written so
         that it stays in its cell.
@@ -44,14 +71,23 @@ def model_card(
 
     Examples
     --------
-    >>> card = model_card(
-    ...     "small", [7, 11], padded=True, loader="gumlab.load", notes={"BLEU": 31.5}
-    ... )
+    >>> loaders = Loaders(can_be_padded=True)
+    >>> card = model_card("small", [7, 11], padded=False, loaders=loaders, notes={"BLEU": 31.5})
     >>> print(*card.splitlines()[4:], sep="\\n")
     # small
     <BLANKLINE>
-    Feed-forward neurons by layer: 7, 11 (each layer zero-padded to 11).
-    Load it with `gumlab.load("small")`.
+    Feed-forward neurons by layer: 7, 11.
+    <BLANKLINE>
+    With gumlab:
+    <BLANKLINE>
+    ```python
+    import gumlab
+    <BLANKLINE>
+    model, tokenizer = gumlab.load("small")
+    ```
+    <BLANKLINE>
+    Plain transformers does not load it, for its config cannot say these widths. Saved
+    with `with_code=True` it would with `trust_remote_code=True`, with `pad=True` as it is.
     <BLANKLINE>
     | what | value |
     |---|---|
@@ -73,12 +109,62 @@ def model_card(
         f"# {name}",
         "",
         f"Feed-forward neurons by layer: {neurons}.",
-        f'Load it with `{loader}("{name}")`.',
+        *_ways(name, loaders),
     ]
     if notes:
         lines += ["", "| what | value |", "|---|---|"]
         lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in notes.items()]
     return "\n".join(lines) + "\n"
+
+
+def _ways(name: str, loaders: Loaders) -> Iterator[str]:
+    """The lines on how to load a folder: a block of code for each way, a sentence for the rest."""
+    if loaders.gumlab:
+        is_taken = name in (*BUILT_IN, *BASES)  # which gumlab.load would take for what it has
+        path = _quoted(f"./{name}" if is_taken else name)
+        yield from ("", "With gumlab:", "")
+        yield from _block("import gumlab", "", f"model, tokenizer = gumlab.load({path})")
+    else:
+        yield ""
+        yield "`gumlab.load` takes language models without other heads or parts, and not this one."
+    yield ""
+    kind = loaders.transformers
+    if kind is None:
+        yield "Plain transformers does not load it, for its config cannot say these widths. Saved"
+        yield "with `with_code=True` it would with `trust_remote_code=True`" + (
+            ", with `pad=True` as it is." if loaders.can_be_padded else "."
+        )
+    elif kind.startswith("transformers."):
+        yield from _with_transformers(_quoted(name), kind, loaders.code)
+    else:
+        yield f"With its own class: `{kind}.from_pretrained({_quoted(name)})`."
+
+
+def _with_transformers(path: str, kind: str, code: str | None) -> Iterator[str]:
+    """The lines on how transformers loads a folder."""
+    if code is None:
+        yield "With transformers:"
+    else:
+        yield "With transformers, which does not load it without `trust_remote_code=True`: then it"
+        yield f"runs `{code}` of this folder, which builds these widths:"
+    yield ""
+    trust = "" if code is None else ", trust_remote_code=True"
+    yield from _block(
+        "import transformers",
+        "",
+        f"model = {kind}.from_pretrained({path}{trust})",
+        f"tokenizer = transformers.AutoTokenizer.from_pretrained({path})",
+    )
+
+
+def _quoted(path: str) -> str:
+    """A path as Python's text."""
+    return json.dumps(path, ensure_ascii=False)
+
+
+def _block(*lines: str) -> Iterator[str]:
+    """Lines as a block of Python in Markdown."""
+    yield from ("```python", *lines, "```")
 
 
 def _cell(value: Any) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gumlab.errors import GumlabError, first_line
-from gumlab.feedforward import WIDTHS
+from gumlab.feedforward import BY_CODE, WIDTHS
 
 ADAPTER = "adapter_config.json"  # PEFT's
 VOCABULARIES = ("tokenizer.json", "*vocab*", "*.model", "tekken.json")  # one is there, or none is
@@ -17,6 +17,8 @@ BY_LAYER = "per_layer_config"  # transformers' schema of settings by layer
 TEXT = "text_config"  # the language model's own settings in those of a model that also sees
 # What a config says of how to call a model, not of what it is: gumlab calls it in its own way.
 OF_THE_CALL = ("return_dict", "output_attentions", "output_hidden_states")
+OF_CODE = ("auto_map", BY_CODE)  # what it says for code in the folder, which gumlab never runs
+CODE_FILE = "modeling_pruned.py"  # the code that `save` adds: a copy of the module beside this one
 DECODERS = "gumlab loads decoder-only language models, such as GPT-2, OPT or Llama."
 # What a model that is no causal language model is, by transformers' lists of what it builds.
 OTHER_KINDS = {
@@ -168,7 +170,8 @@ def build_config(settings: dict[str, Any], source: str) -> Any:
     """
     from transformers import AutoConfig
 
-    settings = {key: value for key, value in settings.items() if key not in OF_THE_CALL}
+    left_out = (*OF_THE_CALL, *OF_CODE)
+    settings = {key: value for key, value in settings.items() if key not in left_out}
     if recorded_widths(settings, source):  # ours to read, no layout that transformers builds
         settings = {key: value for key, value in settings.items() if key != BY_LAYER}
     try:
@@ -182,7 +185,7 @@ def build_config(settings: dict[str, Any], source: str) -> Any:
 
 
 def recorded_widths(settings: dict[str, Any], source: str) -> dict[int, int]:
-    """The widths that `save` recorded as per_layer_config, by layer.
+    """The widths that `save` recorded, by layer: as per_layer_config, or for the code beside it.
 
     Parameters
     ----------
@@ -202,6 +205,8 @@ def recorded_widths(settings: dict[str, Any], source: str) -> dict[int, int]:
     GumlabError
         If it is damaged.
     """
+    if BY_CODE in settings:
+        return _widths_for_code(settings[BY_CODE], source)
     by_layer = settings.get(BY_LAYER)
     if by_layer is None:
         return {}
@@ -213,18 +218,33 @@ def recorded_widths(settings: dict[str, Any], source: str) -> dict[int, int]:
     widths = {}
     for number, entry in by_layer.items():
         for width in entry.values():
-            if not str(number).isdecimal() or type(width) is not int or width < 1:
+            if not str(number).isdecimal() or not _is_width(width):
                 raise _damaged_record(source)
             widths[int(number)] = width
     return widths
 
 
-def _damaged_record(source: str) -> GumlabError:
-    """What to say of a per_layer_config that cannot be read."""
+def _widths_for_code(record: Any, source: str) -> dict[int, int]:
+    """The widths in the record that the code beside the weights reads, by layer."""
+    widths = record.get("widths") if isinstance(record, dict) else None
+    if not isinstance(widths, list) or not widths or not all(map(_is_width, widths)):
+        raise _damaged_record(source, BY_CODE, 'the width of each layer, {"widths": [7, 11]}')
+    return dict(enumerate(widths))
+
+
+def _is_width(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _damaged_record(
+    source: str,
+    entry: str = BY_LAYER,
+    expected: str = 'the number of each layer and its width, such as {"0": {"n_inner": 7}}',
+) -> GumlabError:
+    """What to say of widths in config.json that cannot be read."""
     return GumlabError(
-        f"{source}: per_layer_config in config.json is damaged; expected the number of each layer "
-        'and its width, such as {"0": {"intermediate_size": 7}}. Copy config.json again, or take '
-        "per_layer_config out: the widths are read from the weights."
+        f"{source}: {entry} in config.json is damaged; expected {expected}. Copy config.json "
+        f"again, or take {entry} out: the widths are read from the weights."
     )
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.errors import GumlabError
-from gumlab.feedforward import FeedForward, neurons
-from gumlab.io.configuration import BY_LAYER, check_config, read_config
+from gumlab.errors import GumlabError, first_line
+from gumlab.feedforward import BY_CODE, FeedForward, neurons
+from gumlab.io.configuration import BY_LAYER, check_config, quietly, read_config
 from gumlab.io.gguf_header import describe
 from gumlab.io.gguf_loading import is_gguf
 from gumlab.io.loading import (
@@ -23,12 +23,22 @@ from gumlab.io.loading import (
     load_tokenizer,
 )
 from gumlab.io.record import RECORD, verify
+from gumlab.io.saving import CODE
 from gumlab.io.weights import DTYPES, FOREIGN, INDEX, PICKLES, WEIGHTS, weight_files, why_unreadable
 
-WIDTHS_STAND_IN = {BY_LAYER: BY_LAYER, "weights": "read from the weights, config.json says others"}
+WIDTHS_STAND_IN = {
+    BY_LAYER: BY_LAYER,
+    BY_CODE: BY_CODE,
+    "weights": "read from the weights, config.json says others",
+}
+WITH_CODE = "transformers with trust_remote_code"
 LARGEST_PLAUSIBLE = 1e6  # no training leads to a larger number, a flipped bit does
 VERDICTS = {
     ("gumlab", "transformers"): "Plain transformers and gumlab.load load it.",
+    ("gumlab", WITH_CODE): "gumlab.load loads it, and transformers with trust_remote_code=True; "
+    "plain transformers does not build these widths.",
+    (WITH_CODE,): "Only transformers with trust_remote_code=True loads it: gumlab.load wants the "
+    "files above mended.",
     ("gumlab",): "Only gumlab.load loads it: transformers does not build these widths.",
     ("transformers",): "Only transformers loads it: gumlab.load wants the files above mended.",
     (): "Neither gumlab.load nor transformers (without unpickling) loads it.",
@@ -60,7 +70,7 @@ class Report:
         Neurons by layer that are not all zero.
     layout : {"equal", "unequal", "zero-padded"}, optional
         Of the widths.
-    loads_with : list of {"gumlab", "transformers"}
+    loads_with : list of {"gumlab", "transformers", "transformers with trust_remote_code"}
         Those that load the folder, without unpickling.
     findings : list of Finding
         In the order of the checks, the verdict last.
@@ -139,6 +149,8 @@ def doctor(folder: str | Path) -> Report:
                 report.loads_with.append("gumlab")
             if source == "config.json" or (source == BY_LAYER and _loads_plainly(folder)):
                 report.loads_with.append("transformers")
+            elif _is_built_by_its_code(folder, settings, report):
+                report.loads_with.append(WITH_CODE)
             _describe(model, tokenizer if is_as_saved else None, source, report)
     report.add(bool(report.loads_with), VERDICTS[tuple(report.loads_with)])
     return report
@@ -305,9 +317,42 @@ def _loads_plainly(folder: Path) -> bool:
     from transformers import AutoModelForCausalLM
 
     try:
-        AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
+        AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
     except Exception:  # whatever it is, it does not load
         return False
+    return True
+
+
+def _is_built_by_its_code(folder: Path, settings: dict[str, Any], report: Report) -> bool:
+    """Whether transformers loads the folder by the module that `gumlab.save` put into it.
+
+    Tried with gumlab's own module, to which the folder's is compared: what is in it is not run.
+    """
+    from gumlab.io import modeling_pruned
+
+    auto_map = settings.get("auto_map")
+    named = auto_map.get("AutoModelForCausalLM") if isinstance(auto_map, dict) else None
+    if not isinstance(named, str) or "--" in named:  # a module of another folder
+        return False
+    module, _, class_name = named.partition(".")
+    path = folder / f"{module}.py"
+    if not path.is_file():
+        report.add(False, f"config.json names {named}, but there is no {path.name}. Copy it too.")
+        return False
+    if path.read_bytes() != CODE.read_bytes():
+        report.add(
+            False,
+            f"{path.name} is not the module that gumlab adds, and nothing here ran it; with "
+            "trust_remote_code=True transformers would. Read it first.",
+        )
+        return False
+    try:
+        with quietly():
+            getattr(modeling_pruned, class_name).from_pretrained(folder, use_safetensors=True)
+    except Exception as error:  # whatever it is, it does not load
+        report.add(False, f"{path.name} does not build the model ({first_line(error)}).")
+        return False
+    report.add(True, f"{path.name} is the module that gumlab adds, and builds these widths.")
     return True
 
 

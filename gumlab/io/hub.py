@@ -10,6 +10,7 @@ from typing import Any
 from gumlab.errors import GumlabError, first_line
 from gumlab.io.configuration import (
     ADAPTER,
+    CODE_FILE,
     check_config,
     has_vocabulary,
     read_config,
@@ -129,10 +130,10 @@ def _download(name: str, revision: str | None = None) -> Path:
 
 
 def _is_small(name: str) -> bool:
-    """Whether a file of the hub is one of settings or of the tokenizer."""
+    """Whether a file of the hub is one of settings, of the tokenizer, or has its checksum there."""
     if "/" in name:
         return name.startswith(TEMPLATES)
-    return name.endswith(SMALL_FILES)
+    return name.endswith(SMALL_FILES) or name == CODE_FILE
 
 
 def _converted(name: str) -> str | None:

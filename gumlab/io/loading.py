@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from gumlab.errors import GumlabError, first_line, unknown, warn_caller
-from gumlab.feedforward import neurons
+from gumlab.feedforward import BY_CODE, neurons
 from gumlab.io.bases import BASES, base_folder
 from gumlab.io.configuration import (
+    BY_LAYER,
     build_config,
     check_config,
     has_vocabulary,
@@ -248,7 +249,7 @@ def load_folder(folder: Path, dtype: torch.dtype | str) -> tuple[nn.Module, str]
     -------
     model : nn.Module
         On the CPU, in eval mode.
-    source : {"config.json", "per_layer_config", "weights"}
+    source : {"config.json", "per_layer_config", "pruned_feed_forward", "weights"}
         Where the widths stand.
 
     Raises
@@ -266,10 +267,11 @@ def load_folder(folder: Path, dtype: torch.dtype | str) -> tuple[nn.Module, str]
     recorded = recorded_widths(settings, str(folder))
     config = build_config(settings, str(folder))
     model, report = _build(folder, config, dtype, recorded)
-    source = "per_layer_config" if recorded else "config.json"
+    entry = BY_CODE if BY_CODE in settings else BY_LAYER
+    source = entry if recorded else "config.json"
     found = _other_widths(model, report, tensors)
     if found and recorded:
-        raise _disagreement(folder, recorded, found)
+        raise _disagreement(folder, entry, recorded, found)
     if found:
         model, report = _build(folder, config, dtype, found)
         record_width(model, neurons(model))
@@ -334,9 +336,9 @@ def _set_widths(model: nn.Module, widths: dict[int, int], folder: Path) -> None:
     beyond = [number for number in widths if number >= len(layers)]
     if beyond:
         raise GumlabError(
-            f"{folder}: per_layer_config in config.json names layer {beyond[0]}, but the model has "
+            f"{folder}: among its widths config.json names layer {beyond[0]}, but the model has "
             f"{len(layers)} layers, counted from 0. Copy config.json again, or take "
-            "per_layer_config out: the widths are read from the weights."
+            f"{BY_LAYER} or {BY_CODE} out: the widths are read from the weights."
         )
     for number, width in widths.items():
         layer = layers[number]
@@ -396,14 +398,16 @@ def _stored_shape(name: str, tensors: dict[str, Stored]) -> tuple[int, ...]:
     return tensors[found[0]].shape if len(found) == 1 else ()
 
 
-def _disagreement(folder: Path, recorded: dict[int, int], found: dict[int, int]) -> GumlabError:
-    """What to say of a per_layer_config that is not as the weights are."""
+def _disagreement(
+    folder: Path, entry: str, recorded: dict[int, int], found: dict[int, int]
+) -> GumlabError:
+    """What to say of widths in config.json that are not those of the weights."""
     number, width = next(iter(found.items()))
     said = recorded.get(number, "that of all layers")
     return GumlabError(
-        f"{folder}: layer {number} has {width} neurons in the weights, but per_layer_config in "
+        f"{folder}: layer {number} has {width} neurons in the weights, but {entry} in "
         f"config.json says {said}. The files belong to two models; save it again, or take "
-        "per_layer_config out: the widths are read from the weights."
+        f"{entry} out: the widths are read from the weights."
     )
 
 

@@ -20,21 +20,32 @@ import torch
 from torch import nn
 
 from gumlab.errors import GumlabError, check_flag, first_line, warn_caller
-from gumlab.feedforward import FeedForward, check_values, holds_adapters, neurons, width_field
+from gumlab.feedforward import (
+    BY_CODE,
+    FeedForward,
+    check_values,
+    holds_adapters,
+    neurons,
+    width_field,
+)
 from gumlab.gating import kept_by_gates
-from gumlab.io.card import model_card
+from gumlab.io.card import Loaders, model_card
+from gumlab.io.configuration import BY_LAYER, CODE_FILE, OF_CODE
 from gumlab.io.record import CARD, RECORD, write_record
 from gumlab.language import text_config
 from gumlab.removal import with_neurons
 
+CODE = Path(__file__).with_name(CODE_FILE)
 # What a saved model is made of, by whichever program: a save replaces these and nothing else.
 OF_CHECKPOINTS = (
     *("config.json", "generation_config.json", "*.index.json", RECORD, CARD, "*.safetensors"),
+    CODE_FILE,
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "*.jinja", "tekken.json"),
     *("*processor_config.json", "chat_template.json", "additional_chat_templates"),
     *("pytorch_model*.bin", ".gitattributes", "LICENSE*", ".DS_Store", ".ipynb_checkpoints"),
 )
+LIBRARY = "transformers.models."  # where the classes of transformers itself are
 LEFTOVER_AGE = 3600  # seconds after which what a killed save left is cleared away
 # Of Linux's renameat2: paths are relative to the working folder; exchange the two.
 AT_FDCWD = -100
@@ -47,6 +58,7 @@ def save(
     folder: str | Path,
     *,
     pad: bool = False,
+    with_code: bool = False,
     notes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model, its tokenizer and a model card to a folder.
@@ -60,6 +72,9 @@ def save(
         A new or empty folder, or one with a checkpoint, which is replaced.
     pad : bool
         Zero-pad every layer to the widest, so that plain transformers loads unequal widths too.
+    with_code : bool
+        Add a small module, `modeling_pruned.py`, by which transformers builds unequal widths as
+        they are, for whoever loads the folder with `trust_remote_code=True`.
     notes : mapping of str to anything, optional
         Rows for the card's table.
 
@@ -73,18 +88,20 @@ def save(
     GumlabError
         Before anything is written: if gates are on that remove neurons, if an adapter is not
         merged, if the folder cannot be written or holds something else than a checkpoint, if `pad`
-        is asked for a model whose config has no entry for the width, if model or tokenizer is none
-        of transformers', if the config is not what the model is, or if nothing could load the
-        widths (unequal ones under a head that is no language model's). If a part cannot be written,
-        it is named.
+        is asked for a model whose config has no entry for the width, or together with `with_code`,
+        if that module cannot build the model, if model or tokenizer is none of transformers', if
+        the config is not what the model is, or if nothing could load the widths (unequal ones under
+        a head that is no language model's). If a part cannot be written, it is named.
 
     Notes
     -----
-    Equal widths load with plain transformers. Unequal widths are recorded as `per_layer_config` in
-    config.json and load with `gumlab.load`, and so are widths for which the config has no entry
-    (BLOOM). Generation settings that transformers refuses to save are left out, with a warning.
-    A model with another head than a language model's is saved whole, for its own class. The files'
-    checksums go to gumlab.json; `gumlab.load` verifies them.
+    Equal widths load with plain transformers, and neither `pad` nor `with_code` adds anything to
+    them. Unequal widths are recorded as `per_layer_config` in config.json and load with
+    `gumlab.load`, and so are widths for which the config has no entry (BLOOM). With the module they
+    are recorded as `pruned_feed_forward`, which it reads; `gumlab.load` never runs it. Generation
+    settings that transformers refuses to save are left out, with a warning. A model with another
+    head than a language model's is saved whole, for its own class. The files' checksums go to
+    gumlab.json; `gumlab.load` verifies them.
 
     The write is atomic: a killed save leaves the old folder or the new, and a hidden
     `.NAME-saving-*` beside it, which a save an hour later removes (where the system cannot exchange
@@ -92,7 +109,7 @@ def save(
     """
     from safetensors import SafetensorError
 
-    pad = check_flag("pad", pad)
+    pad, with_code = check_layout(pad, with_code)
     layers = neurons(model)
     _check_savable(model, tokenizer, layers)
     folder, target = _place(folder)
@@ -100,7 +117,7 @@ def save(
     needs_padding = pad and len(set(widths)) > 1
     if needs_padding:
         model = with_neurons(model, [torch.arange(max(widths)) for _ in widths])
-    form = _form(model)
+    form = _form(model, with_code)
     if pad and not form.plain:
         raise GumlabError(
             f"The config of {type(model).__name__} has no entry for the feed-forward width, so "
@@ -110,7 +127,7 @@ def save(
         folder.name,
         widths,
         padded=needs_padding,
-        loader=form.loader,
+        loaders=form.loaders,
         notes={} if notes is None else notes,
     )
     fresh = _new_folder_beside(target)
@@ -128,6 +145,33 @@ def save(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return folder
+
+
+def check_layout(pad: bool, with_code: bool) -> tuple[bool, bool]:
+    """What is to become of unequal widths, checked before the work.
+
+    Parameters
+    ----------
+    pad, with_code : bool
+        As in `save`.
+
+    Returns
+    -------
+    tuple of bool
+        The two, as Python's own.
+
+    Raises
+    ------
+    GumlabError
+        For both at once, and for what is no truth value.
+    """
+    pad, with_code = check_flag("pad", pad), check_flag("with_code", with_code)
+    if pad and with_code:
+        raise GumlabError(
+            "pad fills the layers to one width, which transformers builds without code; with_code "
+            "is for the widths as they are. Give one of the two."
+        )
+    return pad, with_code
 
 
 def _place(folder: str | Path) -> tuple[Path, Path]:
@@ -257,14 +301,16 @@ def _check_savable(model: nn.Module, tokenizer: Any, layers: Sequence[FeedForwar
 
 @dataclass(frozen=True)
 class _Form:
-    """How a model is written: its config, and what loads it."""
+    """How a model is written: its class and config, what says the widths, and what loads it."""
 
+    kind: type[nn.Module]
     config: Any
     plain: bool  # transformers builds these widths from the config alone
-    loader: str  # a function of the folder's name
+    entries: dict[str, Any]  # of config.json, by which something else builds them
+    loaders: Loaders
 
 
-def _form(model: nn.Module) -> _Form:
+def _form(model: nn.Module, with_code: bool) -> _Form:
     """How a model is written; tried, without memory: what its config builds is compared with it.
 
     Raises
@@ -275,6 +321,9 @@ def _form(model: nn.Module) -> _Form:
     kind = _library_class(model)
     widths = [layer.width for layer in neurons(model)]
     config = copy.deepcopy(model.config)
+    if kind.__module__.startswith(LIBRARY):
+        for entry in OF_CODE:  # of the folder that it was loaded from
+            vars(config).pop(entry, None)
     built = _built(kind, config)
     field = width_field(model)
     if _widths(built) != widths and len(set(widths)) == 1 and hasattr(text_config(config), field):
@@ -291,9 +340,13 @@ def _form(model: nn.Module) -> _Form:
             f"({', '.join(own_parts[:3])}), so that loading would lose them. Take that part off, "
             "or give the model a class of your own that makes it."
         )
-    plain = _widths(built) == widths
-    if plain:
-        return _Form(config, plain, _plain_loader(model, kind, own_parts))
+    written_as = kind if _is_ours(type(model)) else type(model)
+    if _widths(built) == widths:
+        loaders = Loaders(
+            transformers=_plain_loader(model, kind, own_parts),
+            gumlab=not own_parts and _is_language_model(model, kind),
+        )
+        return _Form(written_as, config, True, {}, loaders)
     if own_parts or not _is_language_model(model, kind):
         remedy = 'Save it with pad=True, or make the widths equal (scope="layer").'
         if not hasattr(text_config(config), field):
@@ -303,13 +356,64 @@ def _form(model: nn.Module) -> _Form:
             "loaded by nothing: transformers builds the width that the config says, gumlab.load "
             f"language models without other heads or parts. {remedy}"
         )
-    return _Form(config, plain, "gumlab.load")
+    if with_code:
+        entries = _entries_for_code(model, kind, config)
+        loaders = Loaders(transformers="transformers.AutoModelForCausalLM", code=CODE_FILE)
+    else:
+        entries = {BY_LAYER: {str(i): {field: width} for i, width in enumerate(widths)}}
+        loaders = Loaders(can_be_padded=hasattr(text_config(config), field))
+    return _Form(written_as, config, False, entries, loaders)
+
+
+def _entries_for_code(model: nn.Module, kind: type[nn.Module], config: Any) -> dict[str, Any]:
+    """What config.json says for `modeling_pruned`; tried, without memory, with that very module.
+
+    Raises
+    ------
+    GumlabError
+        Where the module does not build what the model is.
+    """
+    from gumlab.io import modeling_pruned
+
+    names = {module: name for name, module in model.named_modules()}
+    layers = neurons(model)
+    first = layers[0]
+    *into, out = (
+        names[module].removeprefix(f"{first.name}.") for module in (*first.fc, first.proj)
+    )
+    record = {
+        "blocks": [layer.name for layer in layers],
+        "widths": [layer.width for layer in layers],
+        "into": into,
+        "out": out,
+    }
+    trial = copy.deepcopy(config)
+    setattr(trial, BY_CODE, record)
+    try:
+        found = _shapes(_built(getattr(modeling_pruned, kind.__name__), trial))
+        reason = "it builds other weights than the model's"
+    except (AttributeError, GumlabError) as error:
+        found, reason = {}, first_line(error)
+    if found != _shapes(model):
+        raise GumlabError(
+            f"transformers could not build {type(model).__name__} with the module that "
+            f"with_code=True adds ({reason}). Save it without with_code, for gumlab.load."
+        )
+    return {
+        "auto_map": {"AutoModelForCausalLM": f"{CODE.stem}.{kind.__name__}"},
+        BY_CODE: record,
+    }
+
+
+def _is_ours(kind: type) -> bool:
+    """Whether a class is one that `modeling_pruned` made, for transformers, of its own."""
+    return kind.__module__.rpartition(".")[2] == CODE.stem
 
 
 def _library_class(model: nn.Module) -> type[nn.Module]:
     """The class of transformers that a model is of, which builds it from its config alone."""
     for kind in type(model).__mro__:
-        if kind.__module__.startswith("transformers.models."):
+        if kind.__module__.startswith(LIBRARY):
             return kind
     return type(model)
 
@@ -407,11 +511,8 @@ def _beside_the_config(model: nn.Module, built: nn.Module) -> list[str]:
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if id(parameter) in of_neurons
     }
-    held = {  # a quantised module's state holds more than tensors
-        name: tuple(getattr(weight, "shape", ())) for name, weight in model.state_dict().items()
-    }
-    for name, weight in built.state_dict().items():
-        shape = tuple(weight.shape)
+    held = _shapes(model)
+    for name, shape in _shapes(built).items():
         if name not in may_differ and held.get(name) != shape:
             found = held.get(name, "no such weight")
             raise GumlabError(
@@ -422,18 +523,23 @@ def _beside_the_config(model: nn.Module, built: nn.Module) -> list[str]:
     return sorted(held.keys() - built.state_dict().keys())
 
 
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each entry of a model's state; () for what is no tensor (quantised modules')."""
+    return {name: tuple(getattr(value, "shape", ())) for name, value in model.state_dict().items()}
+
+
 def _plain_loader(model: nn.Module, kind: type[nn.Module], own_parts: list[str]) -> str:
-    """The function of transformers that loads a model whole."""
+    """The class whose `from_pretrained` loads a model whole."""
     if own_parts or not kind.__module__.startswith("transformers."):
-        return f"{type(model).__name__}.from_pretrained"
+        return type(model).__name__
     if _is_registered(model, kind):
-        return "transformers.AutoModelForCausalLM.from_pretrained"
-    return f"transformers.{kind.__name__}.from_pretrained"
+        return "transformers.AutoModelForCausalLM"
+    return f"transformers.{kind.__name__}"
 
 
 def _is_language_model(model: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether `gumlab.load` loads it: what transformers itself builds of a causal config."""
-    return kind.__module__.startswith("transformers.models.") and _is_registered(model, kind)
+    return kind.__module__.startswith(LIBRARY) and _is_registered(model, kind)
 
 
 def _is_registered(model: nn.Module, kind: type[nn.Module]) -> bool:
@@ -448,6 +554,7 @@ def _write(model: nn.Module, tokenizer: Any, form: _Form, folder: Path) -> None:
     from transformers import GenerationConfig
 
     shell = copy.copy(model)  # the same weights; what is set here, the model does not see
+    shell.__class__ = form.kind
     shell.config = form.config
     with _named("The config", "It holds what a model is, as numbers, text and lists."):
         form.config.save_pretrained(folder)
@@ -458,8 +565,10 @@ def _write(model: nn.Module, tokenizer: Any, form: _Form, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
     with _named("The model", "Is it whole, in memory, and in one process?"):
         shell.save_pretrained(folder, safe_serialization=True)
-    if not form.plain:
-        _record_widths(model, folder)
+    if form.entries:
+        _record_widths(form.entries, folder)
+    if BY_CODE in form.entries:
+        shutil.copyfile(CODE, folder / CODE_FILE)
 
 
 @contextmanager
@@ -517,14 +626,10 @@ def _takes(settings: Any, name: str, value: Any) -> bool:
     return True
 
 
-def _record_widths(model: nn.Module, folder: Path) -> None:
-    """Add each layer's width to the config, by transformers' schema of settings by layer."""
+def _record_widths(entries: dict[str, Any], folder: Path) -> None:
+    """Add each layer's width to config.json."""
     path = folder / "config.json"
-    field = width_field(model)
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["per_layer_config"] = {
-        str(number): {field: layer.width} for number, layer in enumerate(neurons(model))
-    }
+    config = json.loads(path.read_text(encoding="utf-8")) | entries
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

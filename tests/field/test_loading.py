@@ -437,11 +437,14 @@ class TestTheHub:
         assert all(name.endswith(".json") for name in remote.fetched - shards)
         assert len(shards) > 2
 
-    def test_what_gumlab_saved_is_fetched_whole_and_verified(self, gpt2, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("with_code", [False, True])
+    def test_what_gumlab_saved_is_fetched_whole_and_verified(
+        self, with_code, gpt2, tmp_path, monkeypatch
+    ):
         tokenizer = word_tokenizer()
         tokenizer.chat_template = "{{ messages[0]['content'] }}"
         small = gl.shrink(gpt2, random_masks(gpt2, equal=False))
-        folder = gl.save(small, tokenizer, tmp_path / "remote")
+        folder = gl.save(small, tokenizer, tmp_path / "remote", with_code=with_code)
         Remote(folder, monkeypatch)
         assert same_logits(loaded_from("some/model"), small)
         (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")

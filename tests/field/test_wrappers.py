@@ -21,6 +21,7 @@ from torch import nn
 
 import gumlab as gl
 from gumlab.feedforward import FeedForward, neurons, width_field
+from gumlab.io import modeling_pruned
 from gumlab.io.states import load_state, save_state
 from gumlab.language import language_config
 from gumlab.removal import check_copyable
@@ -218,6 +219,22 @@ class TestModelsThatSeeOrHear:
         recorded = {"0": {"intermediate_size": 7}, "1": {"intermediate_size": 11}}
         assert settings["per_layer_config"] == recorded
         assert "gumlab.load" in (folder / "README.md").read_text()
+
+    def test_and_by_the_code_beside_them(self, name, tokenizer, tmp_path):
+        """Its weights have other names in the file than in the model (Gemma 3)."""
+        model, inputs, _ = MULTIMODAL[name]()
+        small = gl.shrink(model, random_masks(model, equal=False))
+        if name != "gemma3":
+            with pytest.raises(gl.GumlabError, match="could be loaded by nothing"):
+                gl.save(small, tokenizer, tmp_path / "model", with_code=True)
+            assert list(tmp_path.iterdir()) == []
+            return
+        folder = gl.save(small, tokenizer, tmp_path / "model", with_code=True)
+        kind = getattr(modeling_pruned, type(model).__name__)
+        kind.from_pretrained(folder).save_pretrained(tmp_path / "again")
+        for saved in (folder, tmp_path / "again"):
+            built = kind.from_pretrained(saved).eval()
+            torch.testing.assert_close(answers(built, inputs), answers(small, inputs))
 
 
 class TestWhatIsMeasuredOnText:

@@ -63,6 +63,7 @@ _CONFIGS = {
     ),
     "olmoe": ("OlmoeConfig", _GROUPED | {"num_experts": 2, "num_experts_per_tok": 1}),
     "bloom": ("BloomConfig", {"hidden_size": D, "n_layer": LAYERS, "n_head": 2}),
+    "phi": ("PhiConfig", _LONG | _CONTEXT | {"intermediate_size": N}),
     "bitnet": ("BitNetConfig", _GROUPED),
 }
 

@@ -91,6 +91,22 @@ def test_prune_in_one_shot_is_gl_prune(gumlab, folders, small_task, tmp_path):
     assert weights[0] == weights[1]
 
 
+def test_prune_adds_the_code_that_unequal_widths_need(gumlab, folders, tmp_path):
+    options = ["--method", "magnitude", "--steps", 0, "--generated", 0, "--with-code"]
+    for scope, keep, is_there in (("global", 0.4, True), ("layer", 0.5, False)):
+        out = tmp_path / scope
+        code, _, error = gumlab(
+            "prune", folders[0], *options, "--scope", scope, "--keep", keep, "--out", out
+        )
+        assert code == 0, error
+        assert (out / "modeling_pruned.py").exists() == is_there
+        assert ("--with-code had nothing to do" in error) != is_there
+    code, _, error = gumlab("prune", folders[0], *options, "--pad", "--out", tmp_path / "both")
+    assert code == 1
+    assert "Give one of the two" in error
+    assert not (tmp_path / "both").exists()
+
+
 @pytest.mark.parametrize("method", ["magnitude", "soft_movement", "wanda"])
 def test_every_kind_of_method_prunes_and_distils(gumlab, folders, tmp_path, method):
     options = ["--method", method, "--keep", "0.5", "--teacher", folders[0], *FEW]
