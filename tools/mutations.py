@@ -986,6 +986,48 @@ MUTATIONS = (
         "runs = measured",
         "unit/study/test_paper.py::test_the_ledger_tells_kinds_of_bases_apart",
     ),
+    Mutation(
+        "code builds one matrix where gate and up share it",
+        "io/modeling_pruned.py",
+        '_resize(model, fc, "out", parts * width)',
+        '_resize(model, fc, "out", width)',
+        "unit/io/test_with_code.py::TestTheModule::test_it_builds_every_kind_of_block",
+    ),
+    Mutation(
+        "code takes a Conv1D for a Linear",
+        "io/modeling_pruned.py",
+        'return int((side == "in") != isinstance(linear, Conv1D))',
+        'return int(side == "in")',
+        "unit/io/test_with_code.py::TestTheModule::test_it_builds_every_kind_of_block",
+    ),
+    Mutation(
+        "a folder names code that is not in it",
+        "io/saving.py",
+        "for entry in OF_CODE:",
+        "for entry in ():",
+        "unit/io/test_with_code.py::TestSavingAgain::test_code_that_is_not_ours_is_not_named_either",
+    ),
+    Mutation(
+        "the doctor believes any module",
+        "io/diagnosis.py",
+        "if path.read_bytes() != CODE.read_bytes():",
+        "if False:",
+        "unit/io/test_with_code.py::TestGumlabRunsNone::test_a_module_that_would_do_harm_is_not_run",
+    ),
+    Mutation(
+        "the record of widths for code stays as it was after a cut",
+        "removal.py",
+        'by_code | {"widths": [layer.width for layer in layers]}',
+        "by_code",
+        "unit/io/test_with_code.py::TestSavingAgain::test_what_was_pruned_further_is_saved_by_transformers_itself",
+    ),
+    Mutation(
+        "the hub's copy lacks the module",
+        "io/hub.py",
+        " or name == CODE_FILE",
+        "",
+        "field/test_loading.py::TestTheHub::test_what_gumlab_saved_is_fetched_whole_and_verified",
+    ),
 )
 
 
