@@ -380,7 +380,7 @@ MUTATIONS = (
     Mutation(
         "a save is written where the old one stands",
         "io/saving.py",
-        "fresh = _new_folder_beside(target)",
+        "fresh = new_folder_beside(target)",
         "fresh = target\n    fresh.mkdir(parents=True, exist_ok=True)",
         "unit/io/test_saving.py::test_a_save_that_fails_half_way_changes_nothing[True-RuntimeError]",
     ),

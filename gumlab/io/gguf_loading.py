@@ -62,6 +62,8 @@ AS_GPT2_BY_DIGIT = (
     "exaone",
     "minerva-7b",
 )
+# llama.cpp's names for the rules by which a word that is a token is taken whole, merges or not.
+WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "tekken")
 MARKS = ("hf_quantizer", "quantization_method", "is_quantized")  # what a loader leaves on a model
 
 
@@ -118,8 +120,8 @@ def load_gguf(path: Path, dtype: torch.dtype | str = torch.float32) -> tuple[nn.
     dtype = _dtype(header, dtype)
     with _alone(path) as (folder, name), quietly():
         try:
-            if header.architecture == UNEQUAL:
-                model = _build_unequal(header, dtype)
+            if _is_built_here(header):
+                model = _build_llama(header, dtype)
             else:
                 model = _open(header, folder, name, dtype)
             tokenizer = _open_tokenizer(header, folder, name)
@@ -305,8 +307,14 @@ def _numbers(header: Header, name: str) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float32).reshape(tensor.shape)
 
 
-def _build_unequal(header: Header, dtype: torch.dtype) -> nn.Module:
-    """Llama's form with a feed-forward width for each layer."""
+def _is_built_here(header: Header) -> bool:
+    """Whether a model of Llama's form has widths by layer or biases, which transformers leaves."""
+    has_biases = any(f"blk.0.{part}.bias" in header.tensors for part in ("attn_output", "ffn_up"))
+    return header.architecture == UNEQUAL or (header.architecture == "llama" and has_biases)
+
+
+def _build_llama(header: Header, dtype: torch.dtype) -> nn.Module:
+    """Llama's form, with biases where the file has them and a width for each layer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     heads = _one(header, "attention.head_count")
@@ -353,8 +361,8 @@ def _build_unequal(header: Header, dtype: torch.dtype) -> nn.Module:
     if weights.keys() != wanted.keys():
         odd = sorted(weights.keys() ^ wanted.keys())
         raise GumlabError(
-            f"{header.path} has other tensors than Llama's form with unequal widths "
-            f"({_listed(odd)}). Take the model's folder of safetensors instead."
+            f"{header.path} has other tensors than Llama's form ({_listed(odd)}). Take the model's "
+            "folder of safetensors instead."
         )
     model.load_state_dict(weights)
     return model.to(dtype)
@@ -441,6 +449,7 @@ def _split_by_rule(tokenizer: Any, header: Header) -> None:
     from tokenizers import pre_tokenizers
 
     rule = header.settings.get("tokenizer.ggml.pre")
+    tokenizer.backend_tokenizer.model.ignore_merges = rule in WHOLE_WORDS
     bytes_and_words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if rule in AS_GPT2:
         tokenizer.backend_tokenizer.pre_tokenizer = bytes_and_words
