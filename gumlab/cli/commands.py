@@ -213,7 +213,7 @@ def redundancy(
 
 def export(
     model: ModelName,
-    file: Annotated[
+    path: Annotated[
         Path, typer.Argument(help="The GGUF file, NAME.gguf; replaced.", metavar="FILE")
     ],
     dtype: Annotated[
@@ -228,12 +228,12 @@ def export(
     from gumlab.io.gguf_header import describe
     from gumlab.io.loading import load
 
-    check_file(file)
+    check_file(path)
     loaded, tokenizer = load(model, device="cpu", dtype="auto")
-    written = describe(write(loaded, tokenizer, file, dtype=dtype))
+    written = describe(write(loaded, tokenizer, path, dtype=dtype))
     result = {
         "model": model,
-        "file": str(file),
+        "file": str(path),
         "architecture": written.architecture,
         "bytes": written.file_bytes,
         "parameters": written.parameters,

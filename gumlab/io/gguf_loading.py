@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -433,6 +434,7 @@ def _open_tokenizer(header: Header, folder: str, name: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=name)
+    _drop_made_up_tokens(tokenizer, len(header.settings["tokenizer.ggml.tokens"]))
     for role, setting in SPECIAL_TOKENS.items():
         number = header.settings.get(f"tokenizer.ggml.{setting}")
         if number is not None:
@@ -442,6 +444,21 @@ def _open_tokenizer(header: Header, folder: str, name: str) -> Any:
     if header.settings.get("tokenizer.ggml.model") == "gpt2":
         _split_by_rule(tokenizer, header)
     return tokenizer
+
+
+def _drop_made_up_tokens(tokenizer: Any, count: int) -> None:
+    """Take out what transformers adds to a vocabulary without an <|endoftext|>, beyond its end."""
+    from tokenizers import Tokenizer
+
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    own = [token for token in parts["added_tokens"] if token["id"] < count]
+    if len(own) < len(parts["added_tokens"]):
+        made_up = {token["content"] for token in parts["added_tokens"] if token["id"] >= count}
+        for role in SPECIAL_TOKENS:
+            if getattr(tokenizer, role) in made_up:
+                setattr(tokenizer, role, None)
+        parts["added_tokens"] = own
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(parts))
 
 
 def _split_by_rule(tokenizer: Any, header: Header) -> None:
