@@ -65,6 +65,7 @@ AS_GPT2_BY_DIGIT = (
 )
 # llama.cpp's names for the rules by which a word that is a token is taken whole, merges or not.
 WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "tekken")
+USER_DEFINED = 4  # the format's number for a token that was added to a vocabulary
 MARKS = ("hf_quantizer", "quantization_method", "is_quantized")  # what a loader leaves on a model
 
 
@@ -443,6 +444,7 @@ def _open_tokenizer(header: Header, folder: str, name: str) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     if header.settings.get("tokenizer.ggml.model") == "gpt2":
         _split_by_rule(tokenizer, header)
+        _say_which_tokens_are_cut(tokenizer, header)
     return tokenizer
 
 
@@ -480,6 +482,21 @@ def _split_by_rule(tokenizer: Any, header: Header) -> None:
             f"{header.path} splits words by the rule {rule!r}, which neither gumlab nor this "
             "transformers knows: some texts become other tokens than in llama.cpp. Take the "
             "tokenizer of the model's own folder where that matters."
+        )
+
+
+def _say_which_tokens_are_cut(tokenizer: Any, header: Header) -> None:
+    """Warn of added tokens with a space or the like, which transformers does not take whole."""
+    tokens = header.settings["tokenizer.ggml.tokens"]
+    kinds = header.settings.get("tokenizer.ggml.token_type", ())
+    known = tokenizer.get_vocab()
+    added = [token for token, kind in zip(tokens, kinds, strict=False) if kind == USER_DEFINED]
+    cut = [token for token in added if token not in known]
+    if cut:
+        warn_caller(
+            f"{header.path} holds {len(cut)} added token(s) such as {cut[0]!r}, which transformers "
+            "cuts into pieces and llama.cpp does not. Take the tokenizer of the model's own folder "
+            "where that matters."
         )
 
 

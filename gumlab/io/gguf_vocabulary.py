@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gumlab.errors import GumlabError, warn_caller
-from gumlab.io.gguf_loading import AS_GPT2, AS_GPT2_BY_DIGIT, SPECIAL_TOKENS
+from gumlab.io.gguf_loading import AS_GPT2, AS_GPT2_BY_DIGIT, SPECIAL_TOKENS, USER_DEFINED
 
 CONVERTER = (
     "Save the model for llama.cpp's own converter instead, gumlab.save(model, tokenizer, folder, "
     "pad=True), and run convert_hf_to_gguf.py on that folder."
 )
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # the format's numbers for a token's kind
+NORMAL, CONTROL, UNUSED = 1, 3, 5  # the format's numbers for a token's kind
 # The steps by which a tokenizer splits a text: each digit alone, words by GPT-2's expression, bytes
 # as characters without any, or an expression of its own.
 DIGITS, WORDS, BYTES = "digits", "words", "bytes"

@@ -143,6 +143,15 @@ def tolerance(model: nn.Module, ids: list[int]) -> float:
     return TIMES_FLOAT32 * max(own, torch.finfo(torch.float32).eps * float(exact.abs().max()))
 
 
+def tolerance_of_table(model: nn.Module, twin: nn.Module, ids: list[int]) -> float:
+    """How far llama.cpp may be from the twin: sums, and half of what the table does.
+
+    An activation at the border of two entries of the table falls to either side.
+    """
+    table = (log_probabilities(twin, ids) - log_probabilities(model, ids)).abs().max()
+    return tolerance(model, ids) + float(table) / 2
+
+
 def test_fifty_prompts_of_a_task_are_continued_as_by_pytorch(shipped):
     """Token by token; where PyTorch's two likeliest are as good as equal, either will do."""
     twin = as_llama_cpp_computes(shipped.model)
@@ -150,7 +159,7 @@ def test_fifty_prompts_of_a_task_are_continued_as_by_pytorch(shipped):
     for example in gl.load_task("restaurants").test[:50]:
         prompt = shipped.tokenizer(example.prompt).input_ids
         assert tokens_of(shipped.opened, example.prompt) == prompt
-        answer = shipped.opened.complete(prompt, tokens=WRITTEN, verbose=True)
+        answer = shipped.opened.complete(prompt, tokens=WRITTEN, return_tokens=True, verbose=True)
         written = answer["__verbose"]["tokens"]
         with torch.no_grad():
             expected = shipped.model.generate(
@@ -173,8 +182,8 @@ def test_hard_texts_are_cut_into_the_same_tokens_and_judged_alike(shipped):
         ids = shipped.tokenizer(text).input_ids
         assert tokens_of(shipped.opened, text) == ids, text
         (entry,) = answered(shipped.opened, ids)
-        allowed = tolerance(twin, ids)
-        assert furthest(entry, log_probabilities(twin, ids), end) < allowed < 1e-3, text
+        allowed = tolerance_of_table(shipped.model, twin, ids)
+        assert furthest(entry, log_probabilities(twin, ids), end) < allowed < 5e-3, text
 
 
 def test_a_file_of_8_bits_is_small_and_close(shipped, tmp_path):
@@ -244,11 +253,19 @@ def test_every_family_computes_what_pytorch_computes(tmp_path, family, unequal):
     if unequal:
         scores = gl.score(model, "random")
         model = gl.shrink(model, gl.select(scores, widths=[64, 33]))
-    opened = ship(tmp_path, model, wrapped(byte_level())).opened
-    ids = list(range(5, 45))
-    answer = opened.complete(ids, tokens=1, logprobs=320, ignore_eos=True)
-    found = answer["choices"][0]["logprobs"]["content"][0]
-    assert furthest(found, log_probabilities(model, ids), 2) < tolerance(model, ids) < 1e-3
+    tokenizer = wrapped(byte_level())
+    opened = ship(tmp_path, model, tokenizer).opened
+    told = 0
+    for first in range(3, 40):
+        ids = list(range(first, first + 40))
+        expected = log_probabilities(model, ids)
+        likeliest = int(expected.argmax())
+        # of a token that is a part of a character, or special, the server says no numbers
+        if likeliest > 2 and tokenizer.decode([likeliest]).isascii():
+            (entry,) = answered(opened, ids)
+            assert furthest(entry, expected, 2) < tolerance(model, ids) < 1e-3
+            told += 1
+    assert told >= 3
 
 
 def with_whole_word(whole):
@@ -281,7 +298,7 @@ def test_every_rule_cuts_texts_in_llama_cpp_as_in_python(tmp_path, rule):
     opened = ship(tmp_path, llama(len(tokenizer) + 3), tokenizer).opened
     for text in (*TEXTS, "an unreachable word", "a <think>b  two"):
         assert tokens_of(opened, text) == tokenizer(text).input_ids, text
-    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "12 of 7"}]
+    chat = [{"role": role, "content": f"{role} 12"} for role in ("user", "assistant", "user")]
     expected = tokenizer.apply_chat_template(chat, tokenize=False)
     assert asked(opened, "apply-template", messages=chat)["prompt"] == expected
 

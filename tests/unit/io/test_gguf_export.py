@@ -115,7 +115,8 @@ def test_the_file_holds_the_model_bit_for_bit(tmp_path, kind):
         assert torch.equal(held.pop(name), weight), name
     assert not any(weight.any() for weight in held.values())  # Qwen2's output has no bias: zeros
     torch.testing.assert_close(logits(again), logits(model), rtol=0, atol=1e-5)
-    for text in HARD_TEXTS:
+    assert len(tokenizer) == VOCABULARY
+    for text in (*HARD_TEXTS, "an <|endoftext|> of another vocabulary"):
         assert tokenizer(text).input_ids == TOKENIZER(text).input_ids, text
 
 
@@ -278,6 +279,14 @@ def test_a_tokenizer_that_composes_accents_is_written_with_a_warning(tmp_path):
     backend.normalizer = normalizers.NFC()
     with pytest.warns(UserWarning, match="NFC"):
         gl.export(llama(VOCABULARY), wrapped(backend), tmp_path / "small.gguf")
+
+
+def test_an_added_token_that_transformers_cuts_is_said_when_the_file_is_read(tmp_path):
+    tokenizer = wrapped(byte_level())
+    tokenizer.add_tokens(["two words"])
+    path = gl.export(llama(VOCABULARY + 1), tokenizer, tmp_path / "small.gguf")
+    with pytest.warns(UserWarning, match="1 added token.* 'two words'"):
+        gl.load(path, device="cpu")
 
 
 def test_more_stops_than_a_file_has_room_for_are_said(tmp_path):
