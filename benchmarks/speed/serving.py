@@ -31,6 +31,7 @@ CUTS = {
     "unequal, multiple of 64": {"scope": "global", "multiple_of": 64},
     "unequal, multiple of 256": {"scope": "global", "multiple_of": 256},
 }
+QUICK_CUTS = ("equal widths", "unequal, multiple of 32")
 TOKENS, DECODED = 128, 64
 
 
@@ -46,17 +47,17 @@ def at_hand() -> str:
     return "smollm2-135m"
 
 
-def models_of(base: str, keep: float, examples: int) -> tuple[dict[str, Any], Any]:
-    """The base and what was cut of it, by name; and the tokenizer."""
+def models_of(base: str, keep: float, quick: bool) -> tuple[dict[str, Any], Any]:
+    """The base and what was cut of it, by name; and the tokenizer. In a trial two cuts."""
     import gumlab as gl
 
     dense, tokenizer = gl.load(base, device="cpu")
     task = gl.load_task("restaurants")
-    scores = gl.score(dense, "wanda", tokenizer, task, limit=examples)
+    scores = gl.score(dense, "wanda", tokenizer, task, limit=8 if quick else 128)
     models = {"dense": dense}
-    for name, how in CUTS.items():
+    for name in QUICK_CUTS if quick else CUTS:
         try:
-            models[name] = gl.shrink(dense, gl.select(scores, keep=keep, **how))
+            models[name] = gl.shrink(dense, gl.select(scores, keep=keep, **CUTS[name]))
         except gl.GumlabError as error:  # too few neurons for such multiples
             print(f"{name} is left out: {error}", flush=True)
     return models, tokenizer
@@ -130,10 +131,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", help="(default: 1, and all cores)")
     args = harness.parsed(parser)
     base = args.base or at_hand()
-    models, tokenizer = models_of(base, args.keep, 16 if args.quick else 128)
+    models, tokenizer = models_of(base, args.keep, args.quick)
     args.runs.mkdir(parents=True, exist_ok=True)
     rows = []
-    for dtype in DTYPES:
+    for dtype in DTYPES[-1:] if args.quick else DTYPES:
         with tempfile.TemporaryDirectory(dir=args.runs, prefix="serving-") as folder:
             rows += rows_of(models, tokenizer, dtype, Path(folder), args)
     text = (
