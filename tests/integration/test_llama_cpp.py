@@ -265,7 +265,9 @@ def test_every_family_computes_what_pytorch_computes(tmp_path, family, unequal):
             (entry,) = answered(opened, ids)
             assert furthest(entry, expected, 2) < tolerance(model, ids) < 1e-3
             told += 1
-    assert told >= 3
+        if told == 3:
+            return
+    pytest.fail("the model says too few tokens that the server tells of")
 
 
 def with_whole_word(whole):
