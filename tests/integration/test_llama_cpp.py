@@ -152,25 +152,38 @@ def tolerance_of_table(model: nn.Module, twin: nn.Module, ids: list[int]) -> flo
     return tolerance(model, ids) + float(table) / 2
 
 
+def continued_by_pytorch(shipped: Shipped, prompts: list[str]) -> list[list[int]]:
+    """The tokens after each prompt, up to the end of text."""
+    end = shipped.tokenizer.eos_token_id
+    batch = shipped.tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
+    with torch.no_grad():
+        rows = shipped.model.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=WRITTEN,
+            do_sample=False,
+        )[:, batch.input_ids.shape[1] :].tolist()
+    return [row[: row.index(end) + 1] if end in row else row for row in rows]
+
+
 def test_fifty_prompts_of_a_task_are_continued_as_by_pytorch(shipped):
     """Token by token; where PyTorch's two likeliest are as good as equal, either will do."""
     twin = as_llama_cpp_computes(shipped.model)
+    prompts = [example.prompt for example in gl.load_task("restaurants").test[:50]]
     ties = 0
-    for example in gl.load_task("restaurants").test[:50]:
-        prompt = shipped.tokenizer(example.prompt).input_ids
-        assert tokens_of(shipped.opened, example.prompt) == prompt
+    for text, expected in zip(prompts, continued_by_pytorch(shipped, prompts), strict=True):
+        prompt = shipped.tokenizer(text).input_ids
+        assert tokens_of(shipped.opened, text) == prompt
         answer = shipped.opened.complete(prompt, tokens=WRITTEN, return_tokens=True, verbose=True)
         written = answer["__verbose"]["tokens"]
-        with torch.no_grad():
-            expected = shipped.model.generate(
-                torch.tensor([prompt]), max_new_tokens=WRITTEN, do_sample=False
-            )[0, len(prompt) :].tolist()
         if written != expected:
-            same = next(i for i, (a, b) in enumerate(zip(written, expected)) if a != b)  # noqa: B905
+            same = next(
+                i for i, (a, b) in enumerate(zip(written, expected, strict=False)) if a != b
+            )
             left = prompt + expected[:same]
             likely = log_probabilities(twin, left)
             gap = abs(float(likely[written[same]] - likely[expected[same]]))
-            assert gap < 0.01, example.prompt
+            assert gap < 0.01, text
             ties += 1
     assert ties <= 1
 
