@@ -25,6 +25,7 @@ _HOMES = {
     "prune": "removal",
     "damage_curves": "allocation",
     "save": "io.saving",
+    "export": "io.gguf_export",
     "evaluate": "evaluation",
     "measure": "measurement",
     "Study": "study.runs",

@@ -7,7 +7,7 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,8 +113,8 @@ def compare(
                 speed = {
                     "batch": batch,
                     "tokens": read[0],
-                    **_spread("prefill_ms", prefill),
-                    **_spread("decode_tokens_per_s", decode),
+                    **spread("prefill_ms", prefill),
+                    **spread("decode_tokens_per_s", decode),
                     "peak_bytes": _peak(model, batch, tokens, decoded),
                 }
                 costs[name]["speed"].append(speed)
@@ -190,16 +190,24 @@ def turns(
         {name: rows}, a row a turn: prompt tokens, milliseconds of the prefill, tokens decoded per
         second.
     """
-    timed: dict[str, list[tuple[int, float, float]]] = {name: [] for name in models}
-    order = list(models)
+    return in_turns(models, repeats, lambda name: _turn(models[name], batch, tokens, decoded))
+
+
+def in_turns(names: Iterable[str], repeats: int, run: Callable[[str], Any]) -> dict[str, list[Any]]:
+    """What `run(name)` gives, `repeats` times for each name, in an order drawn anew each time.
+
+    The first turns, which warm up, are not counted.
+    """
+    order = list(names)
+    rows: dict[str, list[Any]] = {name: [] for name in order}
     draw = random.Random(0)
     for turn in range(WARM_UP_TURNS + repeats):
         draw.shuffle(order)
         for name in order:
-            row = _turn(models[name], batch, tokens, decoded)
+            row = run(name)
             if turn >= WARM_UP_TURNS:
-                timed[name].append(row)
-    return timed
+                rows[name].append(row)
+    return rows
 
 
 def why_little(dense: Mapping[str, Any], small: Mapping[str, Any]) -> str | None:
@@ -263,7 +271,8 @@ def _peak(model: nn.Module, *turn: int) -> int:
     return weights + max(itertools.accumulate(taken))
 
 
-def _spread(name: str, values: Sequence[float]) -> dict[str, Any]:
+def spread(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """The median of some values under a name, and their quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return {name: middle, f"{name}_quartiles": [low, high]}
 

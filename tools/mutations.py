@@ -380,7 +380,7 @@ MUTATIONS = (
     Mutation(
         "a save is written where the old one stands",
         "io/saving.py",
-        "fresh = _new_folder_beside(target)",
+        "fresh = new_folder_beside(target)",
         "fresh = target\n    fresh.mkdir(parents=True, exist_ok=True)",
         "unit/io/test_saving.py::test_a_save_that_fails_half_way_changes_nothing[True-RuntimeError]",
     ),
@@ -1027,6 +1027,41 @@ MUTATIONS = (
         " or name == CODE_FILE",
         "",
         "field/test_loading.py::TestTheHub::test_what_gumlab_saved_is_fetched_whole_and_verified",
+    ),
+    Mutation(
+        "rotary rows go out in halves",
+        "io/gguf_export.py",
+        "return halves.transpose(1, 2).reshape(weight.shape)",
+        "return halves.reshape(weight.shape)",
+        "unit/io/test_gguf_export.py::test_the_file_holds_the_model_bit_for_bit",
+    ),
+    Mutation(
+        "a sliding window is overlooked",
+        "io/gguf_export.py",
+        "and window < context:",
+        "and window < 0:",
+        "unit/io/test_gguf_export.py::test_what_llama_cpp_would_not_compute_is_refused_before_the_file",
+    ),
+    Mutation(
+        "an export is written where the old file stands",
+        "io/gguf_export.py",
+        "_write(fresh / target.name, family.name, settings, weights, kinds)",
+        "_write(target, family.name, settings, weights, kinds)",
+        "unit/io/test_gguf_export.py::test_the_file_appears_whole_or_not_at_all",
+    ),
+    Mutation(
+        "every tokenizer passes for GPT-2's",
+        "io/gguf_vocabulary.py",
+        "rule = RULES.get((steps, whole_words))",
+        'rule = "gpt-2"',
+        "unit/io/test_gguf_export.py::test_the_rule_that_splits_words_is_known_by_what_it_does",
+    ),
+    Mutation(
+        "words that are tokens are cut",
+        "io/gguf_loading.py",
+        "ignore_merges = rule in WHOLE_WORDS",
+        "ignore_merges = False",
+        "unit/io/test_gguf_export.py::test_the_rule_that_splits_words_is_known_by_what_it_does",
     ),
 )
 

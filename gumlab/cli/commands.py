@@ -214,14 +214,59 @@ def redundancy(
     show(result, as_json)
 
 
+def export(
+    model: ModelName,
+    path: Annotated[
+        Path, typer.Argument(help="The GGUF file, NAME.gguf; replaced.", metavar="FILE")
+    ],
+    dtype: Annotated[
+        str,
+        typer.Option(help="f32, f16, or q8_0 (8 bits).", callback=choice("f32", "f16", "q8_0")),
+    ] = "f32",
+    as_json: AsJson = False,
+) -> None:
+    """Write a model as a GGUF file, for llama.cpp, Ollama and LM Studio."""
+    from gumlab.io.gguf_export import check_file
+    from gumlab.io.gguf_export import export as write
+    from gumlab.io.gguf_header import describe
+    from gumlab.io.loading import load
+
+    check_file(path)
+    loaded, tokenizer = load(model, device="cpu", dtype="auto")
+    written = describe(write(loaded, tokenizer, path, dtype=dtype))
+    result = {
+        "model": model,
+        "file": str(path),
+        "architecture": written.architecture,
+        "bytes": written.file_bytes,
+        "parameters": written.parameters,
+        "numbers": [f"{kind} {count:,}" for kind, count in written.kinds.items()],
+        "widths": written.widths,
+        "tokenizer": written.tokenizer,
+    }
+    show(result, as_json)
+
+
 def measure(
-    models: Annotated[list[str], typer.Argument(help="One or more.", metavar="MODEL...")],
+    models: Annotated[
+        list[str], typer.Argument(help="One or more; or GGUF files.", metavar="MODEL...")
+    ],
     batches: Annotated[
-        list[int],
+        list[int] | None,
         typer.Option(
-            "--batches", "--batch", help="Batch size; give it again for more.", callback=whole()
+            "--batches",
+            "--batch",
+            help="Batch size; give it again for more; default: 1 and 8.",
+            callback=whole(),
         ),
-    ] = [1, 8],  # noqa: B006 (typer's way to a list)
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Threads of llama.cpp; give it again for more; default: 1 and all cores.",
+            callback=whole(),
+        ),
+    ] = None,
     tokens: Annotated[int, typer.Option(help="Tokens of a prompt.", callback=whole())] = 128,
     decoded: Annotated[int, typer.Option(help="Tokens written after it.", callback=whole())] = 16,
     repeats: Annotated[
@@ -229,32 +274,59 @@ def measure(
     ] = 12,
     as_json: AsJson = False,
 ) -> None:
-    """Parameters, FLOPs, bytes, speed and peak memory of models, taking turns, side by side."""
-    from gumlab.io.loading import load
-    from gumlab.measurement import compare, why_little
+    """Parameters, FLOPs, bytes, speed and peak memory of models, taking turns, side by side.
 
+    GGUF files are timed in llama.cpp, by thread count.
+    """
     twice = sorted({name for name in models if models.count(name) > 1})
     if twice:
         raise GumlabError(f"{', '.join(twice)} is named twice; give each model once.")
-    loaded = {}
-    for name in models:
-        loaded[name], _ = load(name)
-    figures = compare(loaded, batches=batches, tokens=tokens, decoded=decoded, repeats=repeats)
-    result: dict[str, Any] = {"models": []}
-    speeds = []
-    for name, row in figures.items():
-        result["models"].append({"model": name, **row})
-        speeds += [{"model": name, **speed} for speed in row["speed"]]
-    if not as_json:  # a table of sizes, one of speeds
-        for row in result["models"]:
-            del row["speed"]
-        result["speed"] = speeds
-    first = figures[models[0]]
-    for name, row in figures.items():
-        why = why_little(first, row)
-        if why:
-            result[f"why {name}"] = why
+    timing = {"tokens": tokens, "decoded": decoded, "repeats": repeats}
+    if _are_files(models, batches, threads):
+        from gumlab.serving import compare as compare_files
+
+        figures = compare_files(models, threads=threads or None, **timing)
+        result = _measured(figures, as_json)
+    else:
+        from gumlab.io.loading import load
+        from gumlab.measurement import compare, why_little
+
+        loaded = {name: load(name)[0] for name in models}
+        figures = compare(loaded, batches=batches or (1, 8), **timing)
+        result = _measured(figures, as_json)
+        first = figures[models[0]]
+        for name, row in figures.items():
+            why = why_little(first, row)
+            if why:
+                result[f"why {name}"] = why
     show(result, as_json)
+
+
+def _are_files(models: list[str], batches: list[int] | None, threads: list[int] | None) -> bool:
+    """Whether the models are GGUF files; GumlabError for both kinds, and for an idle option."""
+    files = [name for name in models if name.endswith(".gguf")]
+    if files and len(files) < len(models):
+        raise GumlabError(
+            f"{files[0]} is timed in llama.cpp and {next(n for n in models if n not in files)} in "
+            "torch, so the two do not compare. Write the model as a file too: gumlab export MODEL "
+            "FILE."
+        )
+    if files and batches:
+        raise GumlabError("--batches would change nothing: llama.cpp is timed with one prompt.")
+    if threads and not files:
+        raise GumlabError(
+            "--threads would change nothing: it is for GGUF files. torch takes OMP_NUM_THREADS."
+        )
+    return bool(files)
+
+
+def _measured(figures: dict[str, dict[str, Any]], as_json: bool) -> dict[str, Any]:
+    """The costs of models, as one list, or for a person as a table of sizes and one of speeds."""
+    rows = [{"model": name, **row} for name, row in figures.items()]
+    if as_json:
+        return {"models": rows}
+    speeds = [{"model": row["model"], **speed} for row in rows for speed in row.pop("speed")]
+    return {"models": rows, "speed": speeds}
 
 
 def doctor(folder: Annotated[Path, typer.Argument()], as_json: AsJson = False) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,9 @@ AS_GPT2_BY_DIGIT = (
     "exaone",
     "minerva-7b",
 )
+# llama.cpp's names for the rules by which a word that is a token is taken whole, merges or not.
+WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "tekken")
+USER_DEFINED = 4  # the format's number for a token that was added to a vocabulary
 MARKS = ("hf_quantizer", "quantization_method", "is_quantized")  # what a loader leaves on a model
 
 
@@ -118,8 +122,8 @@ def load_gguf(path: Path, dtype: torch.dtype | str = torch.float32) -> tuple[nn.
     dtype = _dtype(header, dtype)
     with _alone(path) as (folder, name), quietly():
         try:
-            if header.architecture == UNEQUAL:
-                model = _build_unequal(header, dtype)
+            if _is_built_here(header):
+                model = _build_llama(header, dtype)
             else:
                 model = _open(header, folder, name, dtype)
             tokenizer = _open_tokenizer(header, folder, name)
@@ -305,8 +309,14 @@ def _numbers(header: Header, name: str) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float32).reshape(tensor.shape)
 
 
-def _build_unequal(header: Header, dtype: torch.dtype) -> nn.Module:
-    """Llama's form with a feed-forward width for each layer."""
+def _is_built_here(header: Header) -> bool:
+    """Whether a model of Llama's form has widths by layer or biases, which transformers leaves."""
+    has_biases = any(f"blk.0.{part}.bias" in header.tensors for part in ("attn_output", "ffn_up"))
+    return header.architecture == UNEQUAL or (header.architecture == "llama" and has_biases)
+
+
+def _build_llama(header: Header, dtype: torch.dtype) -> nn.Module:
+    """Llama's form, with biases where the file has them and a width for each layer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     heads = _one(header, "attention.head_count")
@@ -353,8 +363,8 @@ def _build_unequal(header: Header, dtype: torch.dtype) -> nn.Module:
     if weights.keys() != wanted.keys():
         odd = sorted(weights.keys() ^ wanted.keys())
         raise GumlabError(
-            f"{header.path} has other tensors than Llama's form with unequal widths "
-            f"({_listed(odd)}). Take the model's folder of safetensors instead."
+            f"{header.path} has other tensors than Llama's form ({_listed(odd)}). Take the model's "
+            "folder of safetensors instead."
         )
     model.load_state_dict(weights)
     return model.to(dtype)
@@ -425,6 +435,7 @@ def _open_tokenizer(header: Header, folder: str, name: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=name)
+    _drop_made_up_tokens(tokenizer, len(header.settings["tokenizer.ggml.tokens"]))
     for role, setting in SPECIAL_TOKENS.items():
         number = header.settings.get(f"tokenizer.ggml.{setting}")
         if number is not None:
@@ -433,7 +444,23 @@ def _open_tokenizer(header: Header, folder: str, name: str) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     if header.settings.get("tokenizer.ggml.model") == "gpt2":
         _split_by_rule(tokenizer, header)
+        _say_which_tokens_are_cut(tokenizer, header)
     return tokenizer
+
+
+def _drop_made_up_tokens(tokenizer: Any, count: int) -> None:
+    """Take out what transformers adds to a vocabulary without an <|endoftext|>, beyond its end."""
+    from tokenizers import Tokenizer
+
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    own = [token for token in parts["added_tokens"] if token["id"] < count]
+    if len(own) < len(parts["added_tokens"]):
+        made_up = {token["content"] for token in parts["added_tokens"] if token["id"] >= count}
+        for role in SPECIAL_TOKENS:
+            if getattr(tokenizer, role) in made_up:
+                setattr(tokenizer, role, None)
+        parts["added_tokens"] = own
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(parts))
 
 
 def _split_by_rule(tokenizer: Any, header: Header) -> None:
@@ -441,6 +468,7 @@ def _split_by_rule(tokenizer: Any, header: Header) -> None:
     from tokenizers import pre_tokenizers
 
     rule = header.settings.get("tokenizer.ggml.pre")
+    tokenizer.backend_tokenizer.model.ignore_merges = rule in WHOLE_WORDS
     bytes_and_words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if rule in AS_GPT2:
         tokenizer.backend_tokenizer.pre_tokenizer = bytes_and_words
@@ -454,6 +482,21 @@ def _split_by_rule(tokenizer: Any, header: Header) -> None:
             f"{header.path} splits words by the rule {rule!r}, which neither gumlab nor this "
             "transformers knows: some texts become other tokens than in llama.cpp. Take the "
             "tokenizer of the model's own folder where that matters."
+        )
+
+
+def _say_which_tokens_are_cut(tokenizer: Any, header: Header) -> None:
+    """Warn of added tokens with a space or the like, which transformers does not take whole."""
+    tokens = header.settings["tokenizer.ggml.tokens"]
+    kinds = header.settings.get("tokenizer.ggml.token_type", ())
+    known = tokenizer.get_vocab()
+    added = [token for token, kind in zip(tokens, kinds, strict=False) if kind == USER_DEFINED]
+    cut = [token for token in added if token not in known]
+    if cut:
+        warn_caller(
+            f"{header.path} holds {len(cut)} added token(s) such as {cut[0]!r}, which transformers "
+            "cuts into pieces and llama.cpp does not. Take the tokenizer of the model's own folder "
+            "where that matters."
         )
 
 

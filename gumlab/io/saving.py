@@ -111,13 +111,13 @@ def save(
 
     pad, with_code = check_layout(pad, with_code)
     layers = neurons(model)
-    _check_savable(model, tokenizer, layers)
+    check_savable(model, tokenizer, layers)
     folder, target = _place(folder)
     widths = [layer.width for layer in layers]
     needs_padding = pad and len(set(widths)) > 1
     if needs_padding:
         model = with_neurons(model, [torch.arange(max(widths)) for _ in widths])
-    form = _form(model, with_code)
+    form = form_of(model, with_code)
     if pad and not form.plain:
         raise GumlabError(
             f"The config of {type(model).__name__} has no entry for the feed-forward width, so "
@@ -130,14 +130,14 @@ def save(
         loaders=form.loaders,
         notes={} if notes is None else notes,
     )
-    fresh = _new_folder_beside(target)
+    fresh = new_folder_beside(target)
     try:
         _write(model, tokenizer, form, fresh)
         (fresh / CARD).write_text(card, encoding="utf-8")
         write_record(fresh)
         _make_readable(fresh)
         _put_in_place(fresh, target)
-        _clear_leftovers(target)
+        clear_leftovers(target)
     except (OSError, SafetensorError) as error:
         raise GumlabError(
             f"Could not save to {folder}: {error}. Nothing half-written is left."
@@ -252,7 +252,7 @@ def _others(folder: Path) -> list[str]:
     )
 
 
-def _check_savable(model: nn.Module, tokenizer: Any, layers: Sequence[FeedForward]) -> None:
+def check_savable(model: nn.Module, tokenizer: Any, layers: Sequence[FeedForward]) -> None:
     """Raise GumlabError for a model or a tokenizer of which no file could be made, or a wrong one.
 
     Wrong is one that holds the weights of all neurons where gates remove some.
@@ -310,7 +310,7 @@ class _Form:
     loaders: Loaders
 
 
-def _form(model: nn.Module, with_code: bool) -> _Form:
+def form_of(model: nn.Module, with_code: bool = False) -> _Form:
     """How a model is written; tried, without memory: what its config builds is compared with it.
 
     Raises
@@ -633,7 +633,7 @@ def _record_widths(entries: dict[str, Any], folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _new_folder_beside(target: Path) -> Path:
+def new_folder_beside(target: Path) -> Path:
     """An empty hidden folder on the same disk as the target, for what will be put in its place."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -678,7 +678,7 @@ def _exchange(one: Path, other: Path) -> bool:
     return not failed
 
 
-def _clear_leftovers(target: Path) -> None:
+def clear_leftovers(target: Path) -> None:
     """Clear away what killed saves left beside `target`, once it is surely no running save's."""
     for leftover in target.parent.glob(f".{glob.escape(target.name)}-saving-*"):
         try:

@@ -64,6 +64,13 @@ def byte_level(rule: str = "smollm") -> Tokenizer:
     return tokenizer
 
 
+def wrapped(tokenizer: Tokenizer, **settings: Any) -> transformers.PreTrainedTokenizerFast:
+    """A tokenizer as transformers has it, with its special tokens."""
+    unknown, begin, end = SPECIAL
+    named = {"unk_token": unknown, "bos_token": begin, "eos_token": end, "pad_token": end}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named | settings)
+
+
 def llama(vocabulary: int, width: int = 96, seed: int = 0, **settings: Any) -> nn.Module:
     """A tiny Llama whose rows fit every block of quantised numbers, so that each weight shows."""
     config = transformers.LlamaConfig(

@@ -13,7 +13,7 @@ from helpers.models import random_masks, tiny
 from helpers.texts import word_tokenizer
 
 import gumlab as gl
-from gumlab import measurement, tasks
+from gumlab import measurement, serving, tasks
 from gumlab.cli import commands, main, printing
 from gumlab.pruner import Pruner
 from gumlab.tasks import Task
@@ -249,7 +249,8 @@ def test_options_are_named_as_in_python():
         commands.prune: inside | parameters(gl.prune),
         commands.evaluate: parameters(gl.evaluate),
         commands.redundancy: parameters(gl.redundancy),
-        commands.measure: parameters(measurement.compare),
+        commands.measure: parameters(measurement.compare) | parameters(serving.compare),
+        commands.export: parameters(gl.export),
     }
     for command, names in behind.items():
         assert parameters(command) - only <= names | {"model"}
@@ -289,6 +290,14 @@ def test_json_has_no_nan(capsys):
         (["redundancy", "A", "--data-dir", "x"], "reads no files"),
         (["measure", "A", "tiny-gpt"], "Did you mean 'tiny-gpt2'"),
         (["measure", "A", "--batch", "0"], "batches must be a whole number, 1 or more"),
+        (["measure", "A", "m.gguf"], "so the two do not compare"),
+        (["measure", "m.gguf", "--batch", "1"], "--batches would change nothing"),
+        (["measure", "A", "--threads", "1"], "--threads would change nothing"),
+        (["measure", "m.gguf"], "There is no file m.gguf"),
+        (["export", "A", "m"], "Let it end in .gguf"),
+        (["export", "A", "thesis/chapter1.txt/m.gguf"], "chapter1.txt is a file"),
+        (["export", "A", "m.gguf", "--dtype", "q8"], "Did you mean 'q8_0'"),
+        (["export", "A", "m.gguf"], "is not byte-level BPE"),
         (["doctor", "nowhere"], "cannot be looked into"),
         (["demo", "--keep", "1.2"], "keep must be a fraction in (0, 1]"),
         (["demo", "--task", "restaurant"], "Did you mean 'restaurants'?"),
