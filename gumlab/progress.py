@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-DELAY = 10  # seconds that pass before a bar is shown
+DELAY = 10.0  # seconds that pass before a bar is shown
 
 Item = TypeVar("Item")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from gumlab import progress
 from gumlab.cli import commands
 from gumlab.errors import GumlabError, nearest
 
@@ -53,6 +54,7 @@ app.command()(commands.release)
 def main() -> None:
     """Run the command; a GumlabError becomes one sentence on stderr and exit code 1."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # one sentence, not a page before it
+    progress.DELAY = 1  # who waits at a prompt wants to see that something moves
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

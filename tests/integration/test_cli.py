@@ -216,7 +216,7 @@ def test_a_signal_in_the_middle_of_an_evaluation(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     seen = b""
-    while b"passes" not in seen:  # the bar: it is at work
+    while b"batch" not in seen:  # the bar: it is at work
         more = os.read(running.stderr.fileno(), 1000)
         assert more
         seen += more
@@ -243,7 +243,7 @@ def parameters(function):
 
 def test_options_are_named_as_in_python():
     """Each option of a command is an argument of the function behind it, or of the command only."""
-    only = {"as_json", "data_dir", "out", "pad", "task"}
+    only = {"as_json", "data_dir", "out", "pad", "task", "with_code"}
     inside = parameters(gl.train) | parameters(gl.Pruner) | parameters(gl.evaluate)
     behind = {
         commands.prune: inside | parameters(gl.prune),
