@@ -318,6 +318,8 @@ def main() -> None:
     todo += controls(args, best, table)
     measured(args, "real-model", todo)
     table = measured(args, "real-model", [*todo, *taught(args, best)])
+    only_teaches = (table["method"] == DENSE.label) & (table["lr"] != best[DENSE.label]["lr"])
+    table = table[~only_teaches]
     path = args.out / REAL.name if args.quick else REAL
     table[[column for column in table if column not in UNTOLD]].to_csv(
         path, index=False, float_format="%.6g"

@@ -599,3 +599,45 @@ def test_the_package_holds_the_real_models_cuts(allocation, bench):
     there = allocation.query("base == @bench.REAL")
     assert len(ours) == len(there)
     assert ours["loss"].tolist() == pytest.approx(there["loss"].tolist(), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def real_losses() -> pd.DataFrame:
+    """The real model's losses, not distilled: a row a seed, a column a method."""
+    from gumlab.study import paper
+
+    runs = paper.real_study().query("not distilled")
+    losses = runs.pivot(index="seed", columns="method", values="loss")
+    assert len(losses) == 3
+    assert losses.notna().all(axis=None)
+    return losses
+
+
+def test_random_beats_magnitude_movement_both_and_one_cut_all(real_losses):
+    assert (real_losses["magnitude"] > real_losses["random"]).all()
+    for movement in ("movement, local", "movement, global"):
+        assert (real_losses["random"] > real_losses[movement] + 0.2).all()
+    others = real_losses.drop(columns=["dense", "one shot, then healing"])
+    assert others.gt(real_losses["one shot, then healing"] + 0.5, axis=0).all(axis=None)
+
+
+def test_gum_is_behind_global_movement_on_each_seed_and_its_term_shows_no_effect(real_losses):
+    from gumlab.study import paper
+
+    assert (real_losses["GUM"] > real_losses["movement, global"]).all()
+    runs = paper.real_study().query("not distilled")
+    assert compared(runs, "GUM", "movement, global")["verdict"] == "no difference shown"
+    assert compared(runs, "GUM", "GUM, lambda_gum = 0")["verdict"] == "no difference shown"
+    assert compared(runs, "random at GUM's widths", "GUM")["verdict"] == "no difference shown"
+    assert real_losses.std().drop("random at GUM's widths").max() < real_losses.std().max()
+
+
+def test_at_the_smaller_rate_gum_was_ahead_at_the_larger_behind():
+    trials = stored("real_model_tuning")
+    of = {
+        name: trials[trials["method"].str.startswith(f"{name} {{")].groupby("lr")["loss"].min()
+        for name in ("GUM", "movement, global")
+    }
+    smaller, larger = sorted(of["GUM"].index)
+    assert of["GUM"][smaller] < of["movement, global"][smaller]
+    assert of["GUM"][larger] > of["movement, global"][larger]
