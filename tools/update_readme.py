@@ -178,11 +178,11 @@ def real_findings(root: Path) -> list[list[str]]:
         [
             "And the paper's methods there?",
             "On each of three seeds random beats magnitude, movement both, and GUM, the tiny "
-            "models' best, is behind movement. Half of the neurons, pruned in 40 steps, perplexity: magnitude "
-            f"{trained['magnitude']:.0f}, random {trained['random']:.0f}, GUM "
-            f"{trained['GUM']:.0f} ({trained['GUM, lambda_gum = 0']:.0f} without its uniqueness "
-            f"term), movement over all layers {trained['movement, global']:.0f}; cut once, with as "
-            f"many steps after it, {trained['one shot, then healing']:.0f}.",
+            "models' best, is behind movement. Half of the neurons, pruned in 40 steps, "
+            f"perplexity: magnitude {trained['magnitude']:.0f}, random {trained['random']:.0f}, "
+            f"GUM {trained['GUM']:.0f} ({trained['GUM, lambda_gum = 0']:.0f} without its "
+            f"uniqueness term), movement over all layers {trained['movement, global']:.0f}; cut "
+            f"once, with as many steps after it, {trained['one shot, then healing']:.0f}.",
             "[real](results/README.md#a-real-language-model)",
         ],
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import math
 import re
 
 import pandas as pd
@@ -383,11 +384,20 @@ def test_the_filter_and_the_term_show_no_gain_over_plain_l1(task):
     assert not runs.higher("plain L1", "GUM")
 
 
-def test_the_figures_of_readmes_five_rows_are_these_runs():
+def findings() -> list[str]:
+    """The rows of README's table of what we found."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (rows,) = re.findall(r"<!-- findings -->\n(.*?)<!-- end -->", text, re.DOTALL)
-    shown = [float(figure) for figure in re.findall(r"\d+\.\d+|\d+(?=%)", rows)]
-    assert len(rows.splitlines()) == 2 + 5
+    head, line, *findings = rows.splitlines()
+    assert head.startswith("| question |")
+    assert set(line) == set("|-")
+    return findings
+
+
+def test_the_figures_of_readmes_first_five_rows_are_these_runs():
+    rows = findings()
+    assert len(rows) == 7
+    shown = [float(figure) for figure in re.findall(r"\d+\.\d+|\d+(?=%)", "\n".join(rows[:5]))]
 
     tables = {task: stored(f"methods_{task}").query("~distilled") for task in TASKS}
     here, real = (Results(tables[task]) for task in TASKS)
@@ -641,3 +651,20 @@ def test_at_the_smaller_rate_gum_was_ahead_at_the_larger_behind():
     smaller, larger = sorted(of["GUM"].index)
     assert of["GUM"][smaller] < of["movement, global"][smaller]
     assert of["GUM"][larger] > of["movement, global"][larger]
+
+
+def test_the_figures_of_readmes_last_two_rows_are_the_real_models(allocation, bench, real_losses):
+    at_half, trained = findings()[5:]
+    ours = allocation.query("base == @bench.REAL")
+    whole = math.exp(ours.query("score == 'dense'")["loss"].item())
+    half = ours.query("score == 'greedy_obs' and keep == 0.5 and refit == 'refit'")
+    mean = half["loss"].map(math.exp).groupby(half["allocation"]).mean()
+    shown = [float(figure) for figure in re.findall(r"\d+\.\d", at_half)]
+    expected = [whole, mean["equal"], mean["output"], mean["loss_scalar"]]
+    assert shown == [round(value, 1) for value in expected]
+
+    perplexity = real_losses.map(math.exp).mean()
+    order = ["magnitude", "random", "GUM", "GUM, lambda_gum = 0", "movement, global"]
+    figures = re.findall(r"\d+", trained.partition("perplexity:")[2].partition("[real]")[0])
+    expected = [*perplexity[order], perplexity["one shot, then healing"]]
+    assert [int(figure) for figure in figures] == [round(value) for value in expected]
