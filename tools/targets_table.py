@@ -12,6 +12,7 @@ refused, ImportError where its package is not here, and fails as a test does.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -33,6 +34,7 @@ import gumlab as gl
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from helpers import ROOT
+from helpers.gguf_files import byte_level, wrapped
 from helpers.models import ARCHITECTURES, EXPERTS, random_masks, tiny
 from helpers.texts import make_examples, one_batch, word_tokenizer
 
@@ -41,7 +43,7 @@ SCRIPT = ROOT / "tests" / "helpers" / "plain_transformers.py"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ROWS = (*ARCHITECTURES, "phi", "bloom", *EXPERTS)
 IDS = list(range(4, 16))
-NOT_YET = ("GGUF f32", "GGUF f16", "GGUF q8_0")  # columns that are still without a check
+WRITTEN = 8  # tokens after a prompt
 RUNS, REFUSED, NO_PACKAGE, FAILED, EMPTY = "runs", "refused", "not tried", "FAILED", "–"
 
 
@@ -60,6 +62,39 @@ class Case:
     def pruned(self, equal: bool = False) -> nn.Module:
         """A smaller copy; GumlabError where gumlab prunes none of its kind."""
         return gl.shrink(self.dense, random_masks(self.dense, equal))
+
+
+def in_llama_cpp(case: Case, dtype: str) -> None:
+    """Written as GGUF and opened by llama.cpp, which continues a prompt."""
+    importlib.import_module("xllamacpp")  # before the file: where it is missing nothing is tried
+    from gumlab.serving import LlamaCpp
+
+    tokenizer = wrapped(byte_level())
+    dense = tiny(case.name, vocab_size=len(tokenizer))
+    model = gl.shrink(dense, random_masks(dense, equal=False))
+    path = gl.export(model, tokenizer, case.folder / f"{dtype}.gguf", dtype=dtype)
+    request = {"return_tokens": True, "verbose": True, "ignore_eos": True}
+    answer = LlamaCpp(path, exact=True).complete(IDS, tokens=WRITTEN, **request)
+    tokens = answer["__verbose"]["tokens"]
+    assert len(tokens) == WRITTEN, tokens
+    if dtype == "f32":
+        expected = written(model, bad_words_ids=[[tokenizer.eos_token_id]])[len(IDS) :]
+        assert tokens == expected, (tokens, expected)
+
+
+def gguf_f32(case: Case) -> None:
+    """Written as one GGUF file; llama.cpp opens it and writes the same tokens."""
+    in_llama_cpp(case, "f32")
+
+
+def gguf_f16(case: Case) -> None:
+    """The same in float16; llama.cpp opens it and writes."""
+    in_llama_cpp(case, "f16")
+
+
+def gguf_q8_0(case: Case) -> None:
+    """The same in 8 bits where the rows allow it; llama.cpp opens it and writes."""
+    in_llama_cpp(case, "q8_0")
 
 
 def peft(case: Case) -> None:
@@ -128,8 +163,15 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "with code": {"with_code": True},
 }
 # column -> a check in this process
-TARGETS: dict[str, Callable[[Case], None]] = {"PEFT": peft, "Trainer": trainer, "harness": harness}
-COLUMNS = (*FOLDERS, *NOT_YET, *TARGETS)
+TARGETS: dict[str, Callable[[Case], None]] = {
+    "GGUF f32": gguf_f32,
+    "GGUF f16": gguf_f16,
+    "GGUF q8_0": gguf_q8_0,
+    "PEFT": peft,
+    "Trainer": trainer,
+    "harness": harness,
+}
+COLUMNS = (*FOLDERS, *TARGETS)
 
 
 def main() -> None:
@@ -269,9 +311,9 @@ def step(model: nn.Module) -> None:
     optimizer.step()
 
 
-def written(model: nn.Module) -> list[int]:
+def written(model: nn.Module, **options: Any) -> list[int]:
     ids = torch.tensor([IDS])
-    return model.generate(ids, max_new_tokens=8, do_sample=False)[0].tolist()
+    return model.generate(ids, max_new_tokens=WRITTEN, do_sample=False, **options)[0].tolist()
 
 
 if __name__ == "__main__":
