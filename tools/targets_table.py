@@ -64,14 +64,14 @@ class Case:
         return gl.shrink(self.dense, random_masks(self.dense, equal))
 
 
-def in_llama_cpp(case: Case, dtype: str) -> None:
+def in_llama_cpp(case: Case, dtype: str, equal: bool = False) -> None:
     """Written as GGUF and opened by llama.cpp, which continues a prompt."""
     importlib.import_module("xllamacpp")  # before the file: where it is missing nothing is tried
     from gumlab.serving import LlamaCpp
 
     tokenizer = wrapped(byte_level())
     dense = tiny(case.name, vocab_size=len(tokenizer))
-    model = gl.shrink(dense, random_masks(dense, equal=False))
+    model = gl.shrink(dense, random_masks(dense, equal))
     path = gl.export(model, tokenizer, case.folder / f"{dtype}.gguf", dtype=dtype)
     request = {"return_tokens": True, "verbose": True, "ignore_eos": True}
     answer = LlamaCpp(path, exact=True).complete(IDS, tokens=WRITTEN, **request)
@@ -80,6 +80,11 @@ def in_llama_cpp(case: Case, dtype: str) -> None:
     if dtype == "f32":
         expected = written(model, bad_words_ids=[[tokenizer.eos_token_id]])[len(IDS) :]
         assert tokens == expected, (tokens, expected)
+
+
+def gguf_equal(case: Case) -> None:
+    """Layers of equal widths, written as one GGUF file; llama.cpp writes the same tokens."""
+    in_llama_cpp(case, "f32", equal=True)
 
 
 def gguf_f32(case: Case) -> None:
@@ -164,6 +169,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
 }
 # column -> a check in this process
 TARGETS: dict[str, Callable[[Case], None]] = {
+    "GGUF, equal widths": gguf_equal,
     "GGUF f32": gguf_f32,
     "GGUF f16": gguf_f16,
     "GGUF q8_0": gguf_q8_0,

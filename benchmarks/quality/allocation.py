@@ -112,7 +112,7 @@ def orders(base: str, task: str, draws: range) -> list[Order]:
     if real:
         found += [  # sorted below: with the recipes' cuts
             Order(base, task, draw, peer, "equal", "cut", keep)
-            for keep, draw, peer in itertools.product(KEEPS, draws, peers_at_hand())
+            for keep, draw, peer in itertools.product(KEEPS, draws, PEERS)
             if PEERS[peer] or draw == draws[0]
         ]
     dense = Order(base, task, draws[0], DENSE, "equal", "cut", 1.0)
@@ -380,9 +380,10 @@ def measured(args: Any, todo: list[Order]) -> pd.DataFrame:
         for order in todo
         if order.name not in reported and not (folder / f"{order.name}.json").exists()
     ]
-    if args.report:
-        todo = [order for order in todo if order not in missing]
-        missing = []
+    at_hand = peers_at_hand()
+    left_out = [o for o in missing if args.report or (o.score in PEERS and o.score not in at_hand)]
+    todo = [order for order in todo if order not in left_out]
+    missing = [order for order in missing if order not in left_out]
     draw, of = None, None
     for number, order in enumerate(missing):
         if of != (order.base, order.task, order.draw):
@@ -520,7 +521,7 @@ def draw_figure(table: pd.DataFrame) -> Any:
     """Left: the real model's perplexity by what is kept. Right: every base beside equal shares."""
     from gumlab.course.plots.figure import STYLES, new_figure
 
-    figure, (left, right) = new_figure(2, width=10.0, height=3.8)
+    figure, (left, right) = new_figure(2, width=10.5, height=3.8)
     beside = against_equal(table)
     shown = [name for name in SHOWN if name in set(beside["allocation"])]
     for allocation, style in zip(shown, STYLES, strict=False):
@@ -551,7 +552,7 @@ def draw_figure(table: pd.DataFrame) -> Any:
             ms=4, lw=1,
         )  # fmt: skip
     right.axvline(0, color="grey", lw=0.8, ls="--")
-    right.set_yticks(range(len(names)), names, fontsize=8)
+    right.set_yticks(range(len(names)), names, fontsize=7)
     right.set_xscale("symlog", linthresh=0.01)
     right.set(xlabel="loss less that of equal shares, 50 % kept")
     return figure
