@@ -16,7 +16,10 @@ from gumlab.course.addresses import ON_COLAB, badges, links, write_badges, write
 from gumlab.errors import GumlabError
 
 ADDRESS = "https://github.com/somebody/gumlab-2"
-COPIED = ("pyproject.toml", "CITATION.cff", "README.md", "results", "notebooks")
+COPIED = (
+    *("pyproject.toml", "CITATION.cff", "README.md", "results", "notebooks"),
+    *("gumlab/assets/real_one_shot.csv", "gumlab/assets/real_study.csv"),
+)
 
 
 def set_address(folder: Path, address: str | None) -> None:
@@ -37,6 +40,7 @@ def house(tmp_path) -> Path:
     """A copy of the files that the command reads and writes; its address is unset."""
     for name in COPIED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / name, tmp_path / name)
     set_address(tmp_path, None)
     assert addresses.main([], tmp_path) == 0
