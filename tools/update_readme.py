@@ -178,7 +178,7 @@ def real_findings(root: Path) -> list[list[str]]:
         [
             "And the paper's methods there?",
             "On each of three seeds random beats magnitude, movement both, and GUM, the tiny "
-            "models' best, is behind movement. Half of the neurons, pruned in 40 steps, "
+            "models' best, is behind global movement. Half of the neurons, pruned in 40 steps, "
             f"perplexity: magnitude {trained['magnitude']:.0f}, random {trained['random']:.0f}, "
             f"GUM {trained['GUM']:.0f} ({trained['GUM, lambda_gum = 0']:.0f} without its "
             f"uniqueness term), movement over all layers {trained['movement, global']:.0f}; cut "

@@ -187,7 +187,8 @@ class Draw:
         path = self.cache / f"{name}.pt"
         if name not in self._found:
             if path.exists():
-                self._found[name] = torch.load(path, weights_only=False)
+                with torch.serialization.safe_globals([Statistics, DamageCurves]):
+                    self._found[name] = torch.load(path, weights_only=True)
             else:
                 self._found[name] = measure()
                 if self.running:
@@ -375,6 +376,7 @@ def measured(args: Any, todo: list[Order]) -> pd.DataFrame:
     folder = args.runs / "allocation"
     folder.mkdir(parents=True, exist_ok=True)
     reported = reported_rows(args.out / "allocation.csv")
+    asked = {order.name for order in todo}
     missing = [
         order
         for order in todo
@@ -403,7 +405,8 @@ def measured(args: Any, todo: list[Order]) -> pd.DataFrame:
         rows.append(
             json.loads(path.read_text(encoding="utf-8")) if path.exists() else reported[order.name]
         )
-    return pd.DataFrame(rows)
+    others = [row for name, row in reported.items() if name not in asked]  # of other settings
+    return pd.DataFrame([*rows, *others])
 
 
 def reported_rows(path: Path) -> dict[str, dict[str, Any]]:

@@ -320,7 +320,8 @@ def main() -> None:
     table = measured(args, "real-model", [*todo, *taught(args, best)])
     only_teaches = (table["method"] == DENSE.label) & (table["lr"] != best[DENSE.label]["lr"])
     table = table[~only_teaches]
-    path = args.out / REAL.name if args.quick else REAL
+    is_real = args.base == BASE and not args.quick
+    path = REAL if is_real else args.out / REAL.name
     table[[column for column in table if column not in UNTOLD]].to_csv(
         path, index=False, float_format="%.6g"
     )

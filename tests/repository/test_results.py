@@ -602,6 +602,14 @@ def test_one_raw_budget_harms_a_real_model_and_a_priced_one_helps(allocation, be
     assert priced["difference"] < -priced["half"]
 
 
+def test_on_tiny_bases_a_priced_budget_helps_everywhere_and_a_raw_one_mostly(allocation, bench):
+    beside = bench.against_equal(allocation).query("base != @bench.REAL and draws == 3")
+    priced, raw = (beside.query("allocation == @a") for a in ("loss_scalar", "output"))
+    assert set(priced["base"]) == {"tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins"}
+    assert (priced["difference"] < -priced["half"]).all()
+    assert (raw["difference"] < -raw["half"]).mean() > 0.5
+
+
 def test_the_package_holds_the_real_models_cuts(allocation, bench):
     from gumlab.study import paper
 
