@@ -204,14 +204,15 @@ def controls(
 
 def text_folder(args: Any) -> Path:
     """WikiText as the study takes it: so many blocks of validation and test that a run is short."""
-    folder = args.runs / "real-model-text"
+    folder = args.runs / f"text-of-{Path(args.base).name}"  # cut by the base's own tokens
     if folder.exists():
         return folder
     _, tokenizer = gl.load(args.base, device="cpu")
     task = gl.load_task("wikitext", args.data_dir)
     train, test = wikitext_parts(task)
     between = task.validation[len(train) : -len(test)] if not task.train else task.validation
-    folder.mkdir(parents=True)
+    unfinished = folder.with_suffix(".part")
+    unfinished.mkdir(parents=True, exist_ok=True)
     for name, passages, blocks in (
         ("train", train, None),
         ("valid", between, VALIDATION_BLOCKS),
@@ -220,8 +221,8 @@ def text_folder(args: Any) -> Path:
         text = "".join(passage.target for passage in passages)
         if blocks is not None:
             text = tokenizer.decode(token_stream(tokenizer, passages)[: CONTEXT * blocks])
-        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
-    return folder
+        (unfinished / f"{name}.txt").write_text(text, encoding="utf-8")
+    return unfinished.rename(folder)
 
 
 def measured(args: Any, name: str, todo: list[dict[str, Any]]) -> pd.DataFrame:
@@ -283,12 +284,12 @@ def differences(table: pd.DataFrame) -> str:
     return harness.markdown(rows)
 
 
-def report(command: str, table: pd.DataFrame, best: dict[str, dict[str, Any]]) -> str:
+def report(base: str, command: str, table: pd.DataFrame, best: dict[str, dict[str, Any]]) -> str:
     """results/real_model.md."""
     chosen = [{"method": label, "chosen": json.dumps(one)} for label, one in best.items()]
     return (
         f"# Pruning a real language model while it trains: {STEPS} steps of {BATCH} x {BLOCK} "
-        f"tokens\n\nBase `{BASE}`, WikiText-2; loss per token of {TEST_BLOCKS} blocks of test "
+        f"tokens\n\nBase `{base}`, WikiText-2; loss per token of {TEST_BLOCKS} blocks of test "
         f"text. {harness.made_by(command, table)} +- is the standard deviation over the seeds.\n\n"
         f"{summary(table)}\n## Differences of the loss, paired by seed, with 95 % t intervals\n\n"
         f"{differences(table)}\n## Settings chosen on seed {TUNING_SEED}\n\n"
@@ -326,7 +327,7 @@ def main() -> None:
         path, index=False, float_format="%.6g"
     )
     command = f"{args.command} --data-dir FOLDER"
-    harness.write(args, "real_model.md", report(command, table, best))
+    harness.write(args, "real_model.md", report(args.base, command, table, best))
 
 
 if __name__ == "__main__":

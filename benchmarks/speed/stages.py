@@ -171,7 +171,7 @@ BARE: dict[str, dict[str, float]] = {
 PIECES = sorted({piece for needs in BARE.values() for piece in needs})
 MEANING = {
     "load": "load, checksums included",
-    "loss": "the loss of the dense model on the test text",
+    "loss": "the loss of the dense model on a text",
     "currency": "what an error costs, a layer (forward and backward)",
     "scores": "statistics and greedy OBS",
     "select": "who stays",
@@ -229,8 +229,8 @@ def main() -> None:
     text = (
         f"# The one-shot job by stage: {args.base}\n\n"
         f"{harness.made_by(args.command + ' --data-dir FOLDER')} {harness.machine()}. "
-        f"{args.tokens:,} tokens of calibration, {args.test_tokens:,} of test; {args.rounds} "
-        f"round(s), medians. {whole:.0f} s without the training.\n\n"
+        f"{args.tokens:,} tokens of calibration, {args.test_tokens:,} of a text to judge; "
+        f"{args.rounds} round(s), medians. {whole:.0f} s without the training.\n\n"
         f"{harness.markdown(table(rounds))}"
     )
     harness.write(args, "stages.md", text)

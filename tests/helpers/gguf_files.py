@@ -64,6 +64,31 @@ def byte_level(rule: str = "smollm") -> Tokenizer:
     return tokenizer
 
 
+def with_whole_word(whole: bool, rule: str = "llama-bpe") -> Tokenizer:
+    """A tokenizer with a word that no merges lead to, taken whole or not."""
+    parts = json.loads(byte_level(rule).to_str())
+    parts["model"]["vocab"]["Ġunreachable"] = len(parts["model"]["vocab"])
+    parts["model"]["ignore_merges"] = whole
+    return Tokenizer.from_str(json.dumps(parts))
+
+
+def by_digit() -> Tokenizer:
+    """Llama 3's rule, but for numbers, which are cut into digits: Qwen2's."""
+    backend = byte_level("llama-bpe")
+    text = backend.to_str().replace(r"\\p{N}{1,3}", r"\\p{N}")
+    return Tokenizer.from_str(text)
+
+
+# by llama.cpp's name of a rule, a tokenizer that follows it
+RULES = {
+    "gpt-2": lambda: byte_level("gpt-2"),
+    "smollm": byte_level,
+    "llama-bpe": lambda: with_whole_word(True),
+    "dbrx": lambda: with_whole_word(False),
+    "qwen2": by_digit,
+}
+
+
 def wrapped(tokenizer: Tokenizer, **settings: Any) -> transformers.PreTrainedTokenizerFast:
     """A tokenizer as transformers has it, with its special tokens."""
     unknown, begin, end = SPECIAL

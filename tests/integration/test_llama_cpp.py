@@ -18,6 +18,7 @@ from helpers.gguf_files import (
     HARD_TEXTS,
     HEADS,
     LAYERS,
+    RULES,
     TEMPLATE,
     D,
     byte_level,
@@ -25,7 +26,6 @@ from helpers.gguf_files import (
     with_noise,
     wrapped,
 )
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -283,32 +283,9 @@ def test_every_family_computes_what_pytorch_computes(tmp_path, family, unequal):
     pytest.fail("the model says too few tokens that the server tells of")
 
 
-def with_whole_word(whole):
-    """A tokenizer with a word that no merges lead to, taken whole or not."""
-    parts = json.loads(byte_level("llama-bpe").to_str())
-    parts["model"]["vocab"]["Ġunreachable"] = len(parts["model"]["vocab"])
-    parts["model"]["ignore_merges"] = whole
-    return Tokenizer.from_str(json.dumps(parts))
-
-
-def by_digit():
-    backend = byte_level("llama-bpe")
-    text = backend.to_str().replace(r"\\p{N}{1,3}", r"\\p{N}")
-    return Tokenizer.from_str(text)
-
-
-TOKENIZERS = {
-    "gpt-2": lambda: byte_level("gpt-2"),
-    "smollm": byte_level,
-    "llama-bpe": lambda: with_whole_word(True),
-    "dbrx": lambda: with_whole_word(False),
-    "qwen2": by_digit,
-}
-
-
-@pytest.mark.parametrize("rule", TOKENIZERS)
+@pytest.mark.parametrize("rule", RULES)
 def test_every_rule_cuts_texts_in_llama_cpp_as_in_python(tmp_path, rule):
-    tokenizer = wrapped(TOKENIZERS[rule](), chat_template=TEMPLATE)
+    tokenizer = wrapped(RULES[rule](), chat_template=TEMPLATE)
     tokenizer.add_tokens(["<think>", "  two"])
     opened = ship(tmp_path, llama(len(tokenizer) + 3), tokenizer).opened
     for text in (*TEXTS, "an unreachable word", "a <think>b  two"):

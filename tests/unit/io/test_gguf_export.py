@@ -16,12 +16,14 @@ from helpers.gguf_files import (
     HARD_TEXTS,
     HEADS,
     LAYERS,
+    RULES,
     TEMPLATE,
     D,
     as_stored,
     byte_level,
     llama,
     with_noise,
+    with_whole_word,
     wrapped,
 )
 from helpers.models import tiny
@@ -242,29 +244,6 @@ def test_what_begins_and_ends_every_text_travels(tmp_path, single):
         assert again(text).input_ids == tokenizer(text).input_ids
 
 
-def with_whole_word(rule="llama-bpe", whole=True):
-    """A tokenizer with a word that no merges lead to, taken whole or not."""
-    parts = json.loads(byte_level(rule).to_str())
-    parts["model"]["vocab"]["Ġunreachable"] = len(parts["model"]["vocab"])
-    parts["model"]["ignore_merges"] = whole
-    return Tokenizer.from_str(json.dumps(parts))
-
-
-def qwen2():
-    backend = byte_level("llama-bpe")
-    text = backend.to_str().replace(r"\\p{N}{1,3}", r"\\p{N}")
-    return Tokenizer.from_str(text)
-
-
-RULES = {
-    "gpt-2": lambda: byte_level("gpt-2"),
-    "smollm": byte_level,
-    "llama-bpe": with_whole_word,
-    "dbrx": lambda: with_whole_word(whole=False),
-    "qwen2": qwen2,
-}
-
-
 @pytest.mark.parametrize("rule", RULES)
 def test_the_rule_that_splits_words_is_known_by_what_it_does(tmp_path, rule):
     tokenizer = wrapped(RULES[rule]())
@@ -436,7 +415,7 @@ TOKENIZERS = {
     "a space before every text": (lambda: changed(_prefix_space), "splits words by a rule"),
     "an unknown expression": (lambda: changed(_other_rule), r"rule .*\\w\+.*Known: gpt-2, smollm"),
     "whole words by another rule": (
-        lambda: wrapped(with_whole_word("gpt-2")),
+        lambda: wrapped(with_whole_word(True, "gpt-2")),
         "words that are tokens taken whole",
     ),
     "another normalisation": (lambda: changed(_lowercase), "changes texts .*Lowercase"),
