@@ -88,7 +88,7 @@ def rows_of(
     for name, model in models.items():
         path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.gguf"
         files[name] = gl.export(model, tokenizer, path, dtype=dtype)
-    tokens, decoded = (16, 8) if args.quick else (TOKENS, DECODED)
+    tokens, decoded = args.tokens, args.decoded
     found = compare(
         list(files.values()),
         threads=args.threads,
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.5, help="of the neurons (default: 0.5)")
     parser.add_argument("--threads", type=int, nargs="+", help="(default: 1, and all cores)")
     args = harness.parsed(parser)
+    args.tokens, args.decoded = (16, 8) if args.quick else (TOKENS, DECODED)
     base = args.base or at_hand()
     models, tokenizer = models_of(base, args.keep, args.quick)
     args.runs.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,7 @@ def main() -> None:
         f"{harness.made_by(f'{args.command} --base {base} --keep {args.keep:g}')} llama.cpp as in "
         f"xllamacpp {_version()}, {harness.machine()}; {max(args.rounds, 2)} turns of each file. "
         "Tokens a second: median, and quartiles in brackets; read: of a prompt of "
-        f"{TOKENS} tokens, write: one token at a time. The first of a file's numbers is the type "
+        f"{args.tokens} tokens, write: one token at a time. The first of a file's numbers is the type "
         "of most of its weights: in q8_0, rows that are no multiple of 32 stay in float16.\n\n"
         f"{harness.markdown(rows)}"
     )
