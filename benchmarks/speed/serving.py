@@ -143,8 +143,8 @@ def main() -> None:
         f"{harness.made_by(f'{args.command} --base {base} --keep {args.keep:g}')} llama.cpp as in "
         f"xllamacpp {_version()}, {harness.machine()}; {max(args.rounds, 2)} turns of each file. "
         "Tokens a second: median, and quartiles in brackets; read: of a prompt of "
-        f"{args.tokens} tokens, write: one token at a time. The first of a file's numbers is the type "
-        "of most of its weights: in q8_0, rows that are no multiple of 32 stay in float16.\n\n"
+        f"{args.tokens} tokens, write: one token at a time. The first of a file's numbers is the "
+        "type of most of its weights: in q8_0, rows that are no multiple of 32 stay in float16.\n\n"
         f"{harness.markdown(rows)}"
     )
     harness.write(args, "serving.md", text)
