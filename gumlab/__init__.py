@@ -31,6 +31,7 @@ _HOMES = {
     "Study": "study.runs",
     "start": "course.session",
     "environment": "course.session",
+    "workbench": "course.workbench",
 }
 _MODULES = {
     "check": "course.check",

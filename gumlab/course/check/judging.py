@@ -178,21 +178,16 @@ def exercise(cases: Sequence[tuple], hints: Sequence[Hint]) -> Callable[[Callabl
 def claims(verdicts: Mapping[str, bool]) -> None:
     """Print a notebook's checked claims, a line each.
 
+    They were measured with the notebook's own settings. With others one may no longer hold; then
+    its line says so, which is worth a thought and no mistake.
+
     Parameters
     ----------
     verdicts : mapping of str to bool
         For each sentence whether it holds.
-
-    Raises
-    ------
-    AssertionError
-        If one does not hold; all are printed before.
     """
     for sentence, holds in verdicts.items():
-        print(f"{'holds' if holds else 'DOES NOT HOLD'}: {sentence}")
-    failed = [sentence for sentence, holds in verdicts.items() if not holds]
-    if failed:
-        raise AssertionError("; ".join(failed))
+        print(f"{'holds' if holds else 'no longer holds with your settings'}: {sentence}")
 
 
 def not_attempted(answers: Sequence[Any]) -> bool:

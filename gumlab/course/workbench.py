@@ -1,0 +1,394 @@
+"""`workbench` holds a base model and its task, and makes the runs that the notebooks compare."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gumlab.course.plots.figure import Plot
+from gumlab.course.plots.runs import keep_curves, seed_dots
+from gumlab.errors import GumlabError
+from gumlab.evaluation import evaluate
+from gumlab.feedforward import FeedForward, neurons
+from gumlab.io.loading import load
+from gumlab.pruner import Pruner
+from gumlab.removal import shrink
+from gumlab.rules import Moment, Rule
+from gumlab.scoring import score as scores_by_name
+from gumlab.selection import schedule, select
+from gumlab.study.intervals import half_interval, verdict
+from gumlab.tasks import Example, Task, load_task
+from gumlab.tasks.batches import shuffled
+from gumlab.training import History, train
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEEPS = (0.75, 0.5, 0.25, 0.1)
+# what a run passes on to `gumlab.train`; all else is the pruner's
+TRAINING = (
+    *("lr", "teacher", "ce_weight", "kd_weight", "temperature", "batch_size", "record"),
+    "progress",
+)
+
+
+@dataclass
+class Own(Rule):
+    """A training-time method made of your own functions; what you leave out is gumlab's.
+
+    Parameters
+    ----------
+    score : callable
+        `score(layer)` gives the score of each of a layer's neurons, (N,), high = keep. It is asked
+        after every backward pass, so the weights have their gradients.
+    mask : callable, optional
+        `mask(scores, keep)` gives the neurons that stay, (N,) bool, from one layer's scores.
+    schedule : callable, optional
+        `schedule(step, steps, keep)` gives the fraction that is left at a step.
+    """
+
+    score: Callable[[FeedForward], Tensor]
+    mask: Callable[[Tensor, float], Tensor] | None = None
+    schedule: Callable[[int, int, float], float] | None = None
+
+    def __post_init__(self) -> None:
+        self.selects = self.mask is not None or self.schedule is not None
+        self._left = 1.0
+
+    def scores(self, now: Moment) -> list[Tensor]:
+        """Your scores, layer by layer."""
+        fraction = self.schedule or schedule
+        self._left = fraction(now.step, now.steps, now.keep)
+        return [self.score(layer).detach().float() for layer in now.layers]
+
+    def masks(self, scores: Sequence[Tensor], kept_now: float, keep: float) -> list[Tensor]:
+        """Your masks, at the fraction of your schedule."""
+        if self.mask is None:
+            return select(scores, self._left)
+        return [self.mask(one, self._left) for one in scores]
+
+
+@dataclass
+class Run:
+    """A finished run: the smaller model, its test loss, and how it came there.
+
+    Attributes
+    ----------
+    loss : float
+        Mean nats per target token of the test split.
+    model : torch.nn.Module
+        The model after the cut.
+    masks, scores : list of Tensor
+        Who stayed, (N,) bool by layer, and the last scores; empty for a run that pruned nothing.
+    history : History
+        What `gumlab.train` wrote down.
+    """
+
+    loss: float
+    model: nn.Module
+    masks: list[Tensor]
+    scores: list[Tensor]
+    history: History
+
+    @property
+    def widths(self) -> list[int]:
+        """The neurons left in each layer."""
+        return [layer.width for layer in neurons(self.model)]
+
+
+@dataclass
+class Race:
+    """The runs of several ways, seed by seed; a table and a figure of them, and who is ahead.
+
+    Attributes
+    ----------
+    runs : dict
+        For each way its `Run`s, in the order of the seeds.
+    seeds : tuple of int
+    """
+
+    runs: dict[str, list[Run]]
+    seeds: tuple[int, ...]
+
+    @property
+    def losses(self) -> dict[str, list[float]]:
+        """The test losses of each way, by seed."""
+        return {way: [run.loss for run in runs] for way, runs in self.runs.items()}
+
+    def mean(self, way: str) -> float:
+        """The mean test loss of a way."""
+        losses = self.losses[way]
+        return sum(losses) / len(losses)
+
+    def table(self) -> pd.DataFrame:
+        """A row for each way: the loss by seed, the mean, and the widths of the first seed."""
+        import pandas as pd
+
+        rows = {
+            way: {f"seed {seed}": loss for seed, loss in zip(self.seeds, losses, strict=False)}
+            for way, losses in self.losses.items()
+        }
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        table["mean"] = table.mean(axis=1)
+        return table.round(3)
+
+    def plot(self, label: str = "test loss") -> Plot:
+        """A dot for each run."""
+        return seed_dots(self.losses, label)
+
+    def compare(self, way: str, other: str) -> tuple[float, float, str]:
+        """The mean of loss(way) - loss(other) by seed, half its 95 % t interval, and a verdict.
+
+        The verdict is "lower", "higher" or "no difference shown".
+        """
+        import pandas as pd
+
+        pairs = zip(self.losses[way], self.losses[other], strict=True)
+        differences = pd.Series([a - b for a, b in pairs])
+        return float(differences.mean()), half_interval(differences), verdict(differences)
+
+    def always_lower(self, way: str, other: str) -> bool:
+        """Whether every run of a way ends below every run of the other."""
+        return max(self.losses[way]) < min(self.losses[other])
+
+
+@dataclass
+class Workbench:
+    """A base model, its task, and the settings that all runs share; `workbench` makes one.
+
+    Attributes
+    ----------
+    model, tokenizer, task
+        The base, which no run changes, and the data.
+    keep : float
+    steps : int
+    batch_size : int
+    examples : int
+        How many test examples a loss is the mean of.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    task: Task
+    keep: float
+    steps: int
+    batch_size: int
+    examples: int
+    _runs: dict[Any, Run] = field(default_factory=dict, repr=False)
+
+    @property
+    def layers(self) -> list[FeedForward]:
+        """The base's feed-forward layers."""
+        return neurons(self.model)
+
+    @property
+    def lessons(self) -> Sequence[Example]:
+        """The training examples: no more than a thousand, so that a short run begins at once."""
+        return self.task.train[:1000]
+
+    def loss(self, model: nn.Module | None = None, split: str = "test") -> float:
+        """The mean nats per target token of a model, by default of the base."""
+        model = self.model if model is None else model
+        found = evaluate(model, self.tokenizer, self.task, split, limit=self.examples, generated=0)
+        return float(found["loss"])
+
+    def batches(self, steps: int | None = None, seed: int = 0) -> Iterator[dict[str, Tensor]]:
+        """The batches that a run of this seed is trained on, in their order."""
+        steps = self.steps if steps is None else steps
+        return shuffled(self.model, self.tokenizer, self.lessons, self.batch_size, steps, seed=seed)
+
+    def scores(self, score: str | Sequence[Tensor], seed: int = 0) -> list[Tensor]:
+        """The base's scores by a score's name; tensors come back as they are."""
+        if not isinstance(score, str):
+            return list(score)
+        if score in ("random", "magnitude"):
+            return scores_by_name(self.model, score, seed=seed)
+        return scores_by_name(self.model, score, self.tokenizer, self.task)
+
+    def cut(
+        self,
+        score: str | Sequence[Tensor],
+        keep: float | None = None,
+        scope: str = "layer",
+        seed: int = 0,
+        refit: bool = False,
+    ) -> nn.Module:
+        """A copy without the neurons of the lowest scores, not trained.
+
+        Parameters
+        ----------
+        score : str or sequence of Tensor
+            A score's name, or the scores themselves, (N,) by layer.
+        keep : float, optional
+            The fraction that stays; by default the workbench's.
+        scope : {"layer", "global"}
+            Equal shares, or one queue for all layers.
+        seed : int
+            Of a random score.
+        refit : bool
+            Whether those that stay take over what they can of the removed ones' work.
+        """
+        keep = self.keep if keep is None else keep
+        masks = select(self.scores(score, seed), keep, scope)
+        if refit:
+            return shrink(self.model, masks, self.tokenizer, self.task, refit=True)
+        return shrink(self.model, masks)
+
+    def curve(
+        self,
+        score: str | Sequence[Tensor],
+        keeps: Sequence[float] = KEEPS,
+        scope: str = "layer",
+        seed: int = 0,
+        refit: bool = False,
+    ) -> dict[float, float]:
+        """The loss by the fraction kept, without training; 1.0 is the whole base."""
+        scores = self.scores(score, seed)
+        losses = {keep: self.loss(self.cut(scores, keep, scope, seed, refit)) for keep in keeps}
+        return {1.0: self.loss(), **losses}
+
+    def plot_curves(self, curves: Mapping[str, Mapping[float, float]]) -> Plot:
+        """Loss against the fraction kept, a line for each curve; the whole base is dashed."""
+        return keep_curves(curves, self.loss())
+
+    def run(
+        self,
+        method: str | Rule | None,
+        seed: int = 0,
+        start: nn.Module | None = None,
+        **options: Any,
+    ) -> Run:
+        """Train a copy of the base while it is pruned, cut it, and measure it.
+
+        A run that was made before, with the same settings, is not made again.
+
+        Parameters
+        ----------
+        method : str, Rule or None
+            A training-time method or a rule of your own; None trains without pruning.
+        seed : int
+            Of the order of the data and of whatever the method draws.
+        start : torch.nn.Module, optional
+            Another model to start from, such as one that was cut.
+        **options
+            `keep`, `steps`, and whatever `gumlab.Pruner` takes; of `gumlab.train` what `TRAINING`
+            lists, `teacher` and `record` among them.
+        """
+        of_training = {name: options.pop(name) for name in TRAINING if name in options}
+        key = None
+        if start is None and (method is None or isinstance(method, str)) and not of_training:
+            key = (method, seed, repr(sorted(options.items())))
+            if key in self._runs:
+                return self._runs[key]
+        run = self._made(method, seed, start, options, of_training)
+        if key is not None:
+            self._runs[key] = run
+        return run
+
+    def _made(
+        self,
+        method: str | Rule | None,
+        seed: int,
+        start: nn.Module | None,
+        options: dict[str, Any],
+        of_training: dict[str, Any],
+    ) -> Run:
+        steps = options.pop("steps", self.steps)
+        keep = options.pop("keep", self.keep)
+        model = copy.deepcopy(self.model if start is None else start)
+        pruner = None
+        if method is not None:
+            pruner = Pruner(model, copy.deepcopy(method), keep, steps, seed=seed, **options)
+        elif options:
+            raise GumlabError(
+                f"A run that prunes nothing takes no {', '.join(options)}. Name a method."
+            )
+        history = train(
+            model,
+            self.tokenizer,
+            self.lessons,
+            pruner=pruner,
+            **{
+                "steps": steps,
+                "batch_size": self.batch_size,
+                "seed": seed,
+                "progress": False,
+                **of_training,
+            },
+        )
+        masks: list[Tensor] = []
+        scores: list[Tensor] = []
+        if pruner is not None:
+            masks = [mask.clone() for mask in pruner.original_masks]
+            scores = [score.clone() for score in pruner.original_scores]
+            in_force = pruner.masks
+            pruner.remove()
+            model = shrink(model, in_force)
+        return Run(self.loss(model), model, masks, scores, history)
+
+    def race(
+        self,
+        ways: Sequence[str] | Mapping[str, str | Rule | tuple | None],
+        seeds: Sequence[int] = (0, 1, 2),
+    ) -> Race:
+        """Run several ways with the same seeds, steps, batches and optimiser.
+
+        Parameters
+        ----------
+        ways : sequence of str, or mapping
+            Names of methods; or for each label a method, or a method with its options,
+            `("gum", {"lambda_gum": 0})`. None, or the name "dense", prunes nothing.
+        seeds : sequence of int
+        """
+        if not isinstance(ways, Mapping):
+            ways = {way: way for way in ways}
+        runs = {}
+        for label, way in ways.items():
+            method, options = way if isinstance(way, tuple) else (way, {})
+            if method == "dense":
+                method = None
+            runs[label] = [self.run(method, seed, **options) for seed in seeds]
+        return Race(runs, tuple(seeds))
+
+    @torch.no_grad()
+    def writes(self, model: nn.Module, example: Any, tokens: int = 40) -> str:
+        """What a model writes after an example's prompt, greedily."""
+        ids = self.tokenizer(example.prompt, return_tensors="pt").input_ids
+        ended = self.tokenizer.eos_token_id
+        written = model.generate(ids, max_new_tokens=tokens, do_sample=False, pad_token_id=ended)
+        return self.tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+def workbench(
+    model: str = "tiny-gpt2",
+    task: str = "restaurants",
+    *,
+    keep: float = 0.25,
+    steps: int = 60,
+    batch_size: int = 8,
+    examples: int = 100,
+) -> Workbench:
+    """Load a base and a task, and fix what all runs of a notebook have in common.
+
+    Parameters
+    ----------
+    model, task : str
+        What `gumlab.load` and `gumlab.load_task` take.
+    keep : float, default 0.25
+        The fraction of neurons that runs and cuts keep.
+    steps, batch_size : int
+        Of the training.
+    examples : int, default 100
+        Test examples of a loss.
+
+    Returns
+    -------
+    Workbench
+    """
+    base, tokenizer = load(model, device="cpu")
+    return Workbench(base, tokenizer, load_task(task), keep, steps, batch_size, examples)

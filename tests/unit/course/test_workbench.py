@@ -1,0 +1,79 @@
+"""`gl.workbench`: the runs that the notebooks compare."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gumlab as gl
+from gumlab.course.workbench import Own
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return gl.workbench("tiny-gpt2", "restaurants", keep=0.25, steps=4, examples=8)
+
+
+def outgoing(layer):
+    return layer.outgoing().norm(dim=1)
+
+
+def mask_of(scores, keep):
+    return scores >= scores.sort().values[-round(keep * len(scores))]
+
+
+def test_a_run_cuts_a_copy_and_is_made_once(bench):
+    before = [layer.width for layer in bench.layers]
+    run = bench.run("magnitude", seed=1)
+    assert [layer.width for layer in bench.layers] == before
+    assert run.widths == [round(0.25 * width) for width in before]
+    assert [int(mask.sum()) for mask in run.masks] == run.widths
+    assert bench.run("magnitude", seed=1) is run
+    assert bench.run("magnitude", seed=2) is not run
+
+
+def test_a_rule_of_your_own_is_asked_and_your_mask_and_schedule_count(bench):
+    plain = bench.run(Own(outgoing))
+    with_mask = bench.run(Own(outgoing, mask=mask_of))
+    assert all(torch.equal(a, b) for a, b in zip(plain.masks, with_mask.masks, strict=True))
+    asked = []
+
+    def nothing_goes(step, steps, keep):
+        asked.append((step, steps, keep))
+        return 1.0
+
+    with pytest.warns(UserWarning, match="keeps 100.0%"):
+        kept = bench.run(Own(outgoing, schedule=nothing_goes))
+    assert all(mask.all() for mask in kept.masks)
+    assert asked[0] == (1, 4, 0.25)
+
+
+def test_a_race_has_a_table_a_figure_and_verdicts(bench):
+    race = bench.race({"dense": None, "short": ("random", {"steps": 2})}, seeds=(0, 1))
+    assert list(race.losses) == ["dense", "short"]
+    assert list(race.table().columns) == ["seed 0", "seed 1", "mean"]
+    mean, half, said = race.compare("short", "dense")
+    assert mean == pytest.approx(race.mean("short") - race.mean("dense"))
+    assert half > 0
+    assert said in ("lower", "higher", "no difference shown")
+    assert race.always_lower("dense", "short") == (
+        max(race.losses["dense"]) < min(race.losses["short"])
+    )
+    assert "dense" in race.plot().sentence
+
+
+def test_cuts_and_curves_take_a_name_or_scores(bench):
+    by_name = bench.cut("random", 0.5, seed=3)
+    by_scores = bench.cut(gl.score(bench.model, "random", seed=3), 0.5)
+    assert bench.loss(by_name) == bench.loss(by_scores)
+    curve = bench.curve("magnitude", keeps=(0.5,))
+    assert list(curve) == [1.0, 0.5]
+    assert curve[1.0] == bench.loss()
+    assert bench.loss(bench.cut("magnitude", 0.25, refit=True)) < bench.loss(
+        bench.cut("magnitude", 0.25)
+    )
+
+
+def test_a_run_that_prunes_nothing_takes_no_option_of_a_pruner(bench):
+    with pytest.raises(gl.GumlabError, match="takes no floor"):
+        bench.run(None, floor=2)
