@@ -130,8 +130,7 @@ def main() -> None:
         models[f"{name}, healed"] = made(work / f"healed-{keep}", heal)
 
     files, rows = {}, []
-    asked = [example.prompt for example in test][:: len(FORMS) + 1][:SHOWN]  # topics and forms
-    shown = [message[0]["content"] for message in asked]
+    shown = questions(TESTED)[:: len(FORMS) + 1][:SHOWN]  # another topic and form each
     for name, model in models.items():
         files[name] = work / f"{name.replace(', ', '-').replace(' ', '-')}-q8_0.gguf"
         gl.export(model, tokenizer, files[name], dtype="q8_0")
