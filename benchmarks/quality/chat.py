@@ -24,7 +24,7 @@ import harness
 
 import gumlab as gl
 from gumlab.serving import LlamaCpp, compare
-from gumlab.tasks import Example
+from gumlab.tasks import Example, Task
 
 BASE = "smollm2-135m"
 KEEPS = (0.75, 0.5)
@@ -130,11 +130,12 @@ def main() -> None:
         models[f"{name}, healed"] = made(work / f"healed-{keep}", heal)
 
     files, rows = {}, []
+    judged = Task("chat", "rouge", test=test)
     shown = questions(TESTED)[:: len(FORMS) + 1][:SHOWN]  # another topic and form each
     for name, model in models.items():
         files[name] = work / f"{name.replace(', ', '-').replace(' ', '-')}-q8_0.gguf"
         gl.export(model, tokenizer, files[name], dtype="q8_0")
-        loss = gl.evaluate(model, tokenizer, test, generated=0)["loss"]
+        loss = gl.evaluate(model, tokenizer, judged, generated=0)["loss"]
         said = answers(LlamaCpp(files[name], threads=1, context=512), tokenizer, shown)
         rows.append({"model": name, "loss": loss, "answers": said})
         print(f"{name}: perplexity {math.exp(loss):.2f}\n  {said[0]}", flush=True)
