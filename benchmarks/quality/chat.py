@@ -142,7 +142,6 @@ def main() -> None:
     speeds = compare(list(files.values()), tokens=128, decoded=64, repeats=max(args.rounds, 2))
     for row in rows:
         row.update(speeds[str(files[row["model"]])])
-        row["memory"] = row.pop("file_bytes")
     stored = {
         "made_by": harness.made_by(args.command).strip(),
         "machine": harness.machine(),
@@ -163,7 +162,7 @@ def report(args: Any, stored: dict[str, Any]) -> str:
         line = {
             "model": row["model"],
             "parameters": f"{row['parameters']:,}",
-            "file, MB": f"{row['memory'] / 1e6:.1f}",
+            "file, MB": f"{row['file_bytes'] / 1e6:.1f}",
             "perplexity": f"{math.exp(row['loss']):.2f}",
         }
         for speed, before in zip(row["speed"], dense["speed"], strict=True):
