@@ -6,7 +6,8 @@
 A setting is a base and a task; a draw takes the calibration data by its seed (256 examples, or of
 running text 14 blocks of 1,024 tokens), and everything is measured on the same test data (200
 examples, or 8 blocks). Nothing is trained. Every row is a file in runs/allocation: stopped, it goes
-on where it was. What a draw measures once (statistics, currencies, scores) serves all of its rows.
+on where it was. What a draw measures once (statistics, currencies, scores) serves all of its rows;
+a `gumlab.Study` would measure it anew for each of them, so this is none.
 
 Allocations: equal shares; one budget over all layers with the score as it is ("output"),
 standardised, with a floor of a tenth of each layer; the same with the error counted in what it
