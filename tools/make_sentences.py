@@ -19,6 +19,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "quality"))
+import allocation
 import torch
 import transformers
 
@@ -27,9 +29,6 @@ from gumlab.course.explore.writing import continued
 from gumlab.io.loading import ASSETS
 
 ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT / "benchmarks" / "quality")]
-import allocation
-
 OUT = ASSETS / "real_sentences.json"
 PROMPTS = (
     "The capital of France is",

@@ -12,8 +12,8 @@ from torch import nn
 from gumlab.course.explore.cuts import removal, tradeoff
 from gumlab.course.explore.models import activations, budget, texts
 from gumlab.course.explore.runs import replay
-from gumlab.course.explore.writing import real_sentence, sentence
 from gumlab.course.explore.uniqueness import deletion, twins, worth
+from gumlab.course.explore.writing import real_sentence, sentence
 from gumlab.errors import GumlabError, check_whole
 from gumlab.io.loading import load
 from gumlab.pruner import Pruner
@@ -138,8 +138,8 @@ def page(model: str = "tiny-gpt2", task: str = "restaurants", steps: int = 60) -
             "activations": Tab(
                 lambda: activations(base, tokenizer, text),
                 "When does a neuron fire?",
-                "Each row is a neuron, each column a token; the dot is where the neuron fires most. "
-                "Look for a row that is dark at one kind of word only.",
+                "A row is a neuron, a column a token; the dot is where the neuron fires most. Look "
+                "for a row that is dark at one kind of word only.",
             ),
             "trade-off": Tab(
                 lambda: tradeoff(base, tokenizer, data),

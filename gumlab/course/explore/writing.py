@@ -229,9 +229,7 @@ class Sentence(Sentences):
         to_collect = state["refit"] and "_statistics" not in vars(self)
         return 1.0 if to_score or to_collect else self._last_seconds
 
-    def compute(
-        self, prompt: str, method: str, scope: str, keep: float, refit: bool
-    ) -> Written:
+    def compute(self, prompt: str, method: str, scope: str, keep: float, refit: bool) -> Written:
         """Cut, measure the loss, and let both models write."""
         room = self._room(prompt)
         question = self._starts[prompt].prompt if prompt in self._starts else prompt
@@ -378,9 +376,7 @@ class RealSentence(Sentences):
         """The scope, where only one is stored."""
         return ("scope",) if len(self._scopes[state["method"]]) == 1 else ()
 
-    def compute(
-        self, prompt: int, method: str, scope: str, keep: float, refit: bool
-    ) -> Written:
+    def compute(self, prompt: int, method: str, scope: str, keep: float, refit: bool) -> Written:
         """Look the texts up."""
         return Written(
             self.stored["prompts"][prompt],
@@ -438,9 +434,7 @@ def real_sentence() -> RealSentence:
 
 
 @torch.no_grad()
-def continued(
-    model: nn.Module, tokenizer: Any, prompts: Sequence[str], tokens: int
-) -> list[str]:
+def continued(model: nn.Module, tokenizer: Any, prompts: Sequence[str], tokens: int) -> list[str]:
     """What a model writes after each prompt: always the likeliest token, `tokens` at most.
 
     Unlike those of `gumlab.evaluation.generate` the texts keep the space they begin with, and
