@@ -2,10 +2,10 @@
 
     python tools/make_sentences.py --data-dir FOLDER    # of WikiText-2
 
-The cuts are those of benchmarks/quality/allocation.py, by its first draw: what that has measured
-(the sums over the calibration data, the scores, in runs/allocation) is used, and what it has not is
-measured now, ten minutes on one core. The file is written after each cut: stopped, the command goes
-on where it was. Nothing of the texts of the data is in it.
+The cuts are those of benchmarks/quality/allocation.py, by its first draw, and take some minutes on
+one core. What that benchmark has measured (the sums over the calibration data and the scores, in
+runs/allocation) is used; what it has not is measured now, which takes longer. The file is written
+after each cut: stopped, the command goes on where it was. Nothing of the data's text is in it.
 """
 
 from __future__ import annotations
@@ -47,10 +47,7 @@ WAYS = (  # method, scope, and what allocation.py calls them
     ("recommended", "global", "greedy_obs", "loss_scalar"),
     ("magnitude", "layer", "magnitude", "equal"),
     ("random", "layer", "random", "equal"),
-    ("magnitude", "global", "magnitude", "output"),
-    ("recommended", "layer", "greedy_obs", "equal"),
 )
-FIRST = 3  # of the ways, at every keep, before the others
 
 
 def made_with() -> dict[str, Any]:
@@ -103,9 +100,7 @@ def main() -> None:
         found["dense"] = continued(draw.model, draw.tokenizer, PROMPTS, TOKENS)
         write(found)
     cuts = [
-        (*way, keep, refit)
-        for ways in (WAYS[:FIRST], WAYS[FIRST:])
-        for keep, way, refit in itertools.product(KEEPS, ways, (True, False))
+        (*way, keep, refit) for keep, way, refit in itertools.product(KEEPS, WAYS, (True, False))
     ]
     for number, (method, scope, score, share, keep, refit) in enumerate(cuts):
         named = {"method": method, "scope": scope, "keep": keep, "refit": refit}

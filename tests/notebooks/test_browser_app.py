@@ -14,7 +14,7 @@ TABS = (
     "sentence", "a real language model", "remove", "activations", "trade-off", "used x unique",
     "twins", "delete one", "texts", "replay", "budget",
 )  # fmt: skip
-PATIENCE = 120_000  # milliseconds; a kernel has to start
+PATIENCE = 240_000  # milliseconds; a kernel has to start
 TAB = ".lm-TabBar-tab"
 CURRENT = f"{TAB}.lm-mod-current"
 OPEN = ".widget-tab-contents > :not(.lm-mod-hidden)"

@@ -21,6 +21,10 @@ from gumlab.removal import prune
 from gumlab.tasks import Task, load_task
 from gumlab.training import History, train
 
+STYLE = """<style>
+.gumlab-page > .lm-TabBar .lm-TabBar-content { flex-wrap: wrap; }
+.gumlab-page > .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto; }
+</style>"""  # titles in full, in several rows on a narrow screen
 ROOM = "44em"  # for picture and sentence, so that the page keeps its height while one is exchanged
 
 
@@ -59,6 +63,7 @@ class Page(widgets.Tab):
         super().__init__([_unopened(tab) for tab in tabs.values()])
         for index, title in enumerate(tabs):
             self.set_title(index, title)
+        self.add_class("gumlab-page")
         self.selected_index = 0
         self.observe(lambda change: self._open(change["new"]), "selected_index")
         self._open(0)
@@ -84,7 +89,7 @@ class Page(widgets.Tab):
 def _unopened(tab: Tab) -> widgets.VBox:
     """A tab's question, and below it the place for what it holds."""
     heading = widgets.HTML(
-        f'<p style="font-size: 1.25em; font-weight: bold; margin: 0.3em 0">'
+        f'{STYLE}<p style="font-size: 1.25em; font-weight: bold; margin: 0.3em 0">'
         f"{html.escape(tab.question)}</p><p>{html.escape(tab.look)}</p>"
     )
     waiting = widgets.HTML('<p role="status" aria-live="polite">computing ...</p>')
@@ -126,8 +131,9 @@ def page(model: str = "tiny-gpt2", task: str = "restaurants", steps: int = 60) -
             "a real language model": Tab(
                 real_sentence,
                 "What does a real language model lose first: its facts, or its grammar?",
-                "SmolLM2-135M, with 135 million parameters, wrote these texts beforehand. Keep 75% "
-                "and compare random with magnitude; then recommended, with the refit and without.",
+                "SmolLM2-135M, with 135 million parameters, wrote these texts beforehand. Move "
+                "neurons kept to the left: does it still know Paris, does it still write English? "
+                "Then compare the scores, with the refit and without.",
             ),
             "remove": Tab(
                 lambda: removal(base, tokenizer, data),

@@ -193,6 +193,7 @@ class Sentence(Sentences):
             options=[(OWN, ""), *((_short(text), text) for text in self._starts)],
             value=first,
         )
+        self.start.layout.max_width = "98%"
         self.start.observe(self._take_start, "value")
         prompt.observe(self._name_start, "value")
         super().__init__(
@@ -324,14 +325,12 @@ class RealSentence(Sentences):
         rows = self.stored["rows"]
         self.losses = {}
         self._rows = {}
-        self._scopes: dict[str, list[str]] = {}  # that are stored of each method
+        self._scope: dict[str, str] = {}  # of each method
         for row in rows:
             cut = (row["method"], row["scope"], row["refit"])
             self._rows[row["prompt"], *cut, row["keep"]] = row["text"]
             self.losses.setdefault(cut, {1.0: self.stored["dense_loss"]})[row["keep"]] = row["loss"]
-            scopes = self._scopes.setdefault(row["method"], [])
-            if row["scope"] not in scopes:
-                scopes.append(row["scope"])
+            self._scope[row["method"]] = row["scope"]
         keeps = sorted({row["keep"] for row in rows})
         prompt = labelled(
             widgets.Dropdown,
@@ -348,16 +347,15 @@ class RealSentence(Sentences):
                     widgets.Dropdown,
                     "score",
                     "Who stays",
-                    options=sorted(self._scopes),
-                    value="magnitude",
+                    options=("random", "magnitude", "recommended"),
+                    value="recommended",
                 ),
-                "scope": _scopes(),
                 "keep": labelled(
                     widgets.SelectionSlider,
                     "neurons kept",
                     "How many of all feed-forward neurons stay",
                     options=[(f"{keep:.0%}", keep) for keep in keeps],
-                    value=0.75,
+                    value=keeps[-1],
                     continuous_update=False,
                 ),
                 "refit": _refit(),
@@ -365,16 +363,9 @@ class RealSentence(Sentences):
         )
 
     def state(self) -> dict[str, Any]:
-        """What the controls say; a scope that is not stored gives way to the one that is."""
+        """What the controls say, and the scope that is stored of the method."""
         state = super().state()
-        scopes = self._scopes[state["method"]]
-        if state["scope"] not in scopes:
-            (state["scope"],) = scopes
-        return state
-
-    def idle(self, *args: Any, **state: Any) -> Collection[str]:
-        """The scope, where only one is stored."""
-        return ("scope",) if len(self._scopes[state["method"]]) == 1 else ()
+        return state | {"scope": self._scope[state["method"]]}
 
     def compute(self, prompt: int, method: str, scope: str, keep: float, refit: bool) -> Written:
         """Look the texts up."""
@@ -425,10 +416,11 @@ def real_sentence() -> RealSentence:
     Returns
     -------
     RealSentence
-        The explorer. Controls: those of `sentence`, of eight prompts and four shares of neurons.
-        The loss is in nats per token of WikiText-2, on which scores and refit were measured too.
-        It shows at once, without the model; with it at hand, `sentence` is the same, live:
-        gumlab.explore.sentence(*gumlab.load("smollm2-135m"), task, examples=2).
+        The explorer. Controls: `prompt`, one of eight; `method`, the score; `keep`, one of four
+        shares of neurons; `refit`. The recommended score ranks all layers together, the others cut
+        every layer alike. The loss is in nats per token of WikiText-2, on which scores and refit
+        were measured too. It shows at once, without the model; with it at hand, `sentence` is the
+        same, live: gumlab.explore.sentence(*gumlab.load("smollm2-135m"), task, examples=2).
     """
     return RealSentence()
 
@@ -509,7 +501,8 @@ def _mark(tag: str, text: str) -> str:
 
 def _columns(written: Written, keep: float) -> list[tuple[str, str]]:
     """Heading and text of the two columns, as HTML."""
-    dense, pruned, _ = marked(written.dense, written.pruned)
+    texts = [re.sub(r"\n\s*\n", "\n", text) for text in (written.dense, written.pruned)]
+    dense, pruned, _ = marked(*texts)
     prompt = f'<span style="opacity: 0.7">{html.escape(written.prompt)}</span>'
     nothing = " <em>(nothing)</em>"
     return [
