@@ -54,6 +54,13 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
         yield node.operand
     if isinstance(node, ast.Constant):
         yield from other_constants(node.value)
+    if isinstance(node, ast.Call):
+        yield from other_calls(node)
+    yield from other_order(node)
+
+
+def other_order(node: ast.AST) -> Iterator[ast.AST]:
+    """Dimensions or results in the other order, an index that is forgotten, a call not made."""
     if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
         yield node.value
         if isinstance(node.slice, ast.Tuple):
@@ -63,8 +70,6 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.Return(ast.Tuple(node.value.elts[::-1], ast.Load()))
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         yield ast.Pass()
-    if isinstance(node, ast.Call):
-        yield from other_calls(node)
 
 
 def other_constants(value: object) -> Iterator[ast.AST]:
