@@ -71,7 +71,7 @@ class Exercise:
 
         @functools.wraps(reference, updated=())
         def noticing(*arguments: Any, **named: Any) -> Any:
-            self._memory["called"] = True
+            self._memory["calls"] = self._memory.get("calls", 0) + 1
             return reference(*arguments, **named)
 
         return noticing
@@ -190,9 +190,9 @@ class Exercise:
 
     def _judged(self, attempt: Callable) -> str | None:
         """What is wrong with a function, whatever it does: its answers, or how it got them."""
-        self._memory["called"] = False
+        calls_before = self._memory.get("calls", 0)
         trials = self._tried(attempt)
-        called = self._memory["called"]
+        calls_reference = self._memory.get("calls", 0) > calls_before
         try:
             verdict = self.verdict([trial.answer for trial in trials])
         except Exception as error:  # the answer's own methods are the learner's code, too
@@ -201,7 +201,7 @@ class Exercise:
         change = self._changed_input(trials)
         if verdict is None and change:
             return f"not yet. The values are right, but y{change[1:]} {self._going_on()}"
-        if verdict is None and called:
+        if verdict is None and calls_reference:
             return f"not yet. {CALLS_REFERENCE} {REFERENCE}"
         return f"{verdict} {change}" if verdict and change else verdict
 
@@ -261,7 +261,8 @@ class Exercise:
             where = f" in line {got.line} of the cell" if got.line else ""
             error = f"{got.kind.__name__}: {got.text}" if got.text else got.kind.__name__
             return f"Your code stopped{where}: {error}. {_due(call, wanted)}"
-        if got is None:
+        may_be_none = "None" in str(inspect.signature(self.reference).return_annotation)
+        if got is None and not may_be_none:
             return f"Your function returned None; does it end with `return`? {_due(call, wanted)}"
         if sentence := right_but(got, wanted):
             return f"{sentence}. It was called as {call}; it {contrast(got, wanted)}."

@@ -48,7 +48,7 @@ def test_a_stub_is_not_attempted(name, capsys):
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (lambda *args: None, "returned None; does it end with `return`?"),
+        (lambda *args: None, "None"),
         (lambda *args: {}["missing"], "KeyError: 'missing'."),
         (lambda: 1, "TypeError:"),
         (lambda *args: "text", "yours gives 'text'"),
@@ -60,6 +60,13 @@ def test_any_other_failure_is_one_line_and_goes_on(name, attempt, said, capsys):
     out = capsys.readouterr().out
     assert said in out
     assert out.count("\n") == 1
+
+
+def test_none_asks_for_return_unless_it_may_be_an_answer(capsys):
+    check.kept_count(lambda keep, widths: None)
+    assert "returned None; does it end with `return`? kept_count(" in capsys.readouterr().out
+    check.block_kind(lambda d, shapes: None)
+    assert "should give 'plain', yours gives None" in capsys.readouterr().out
 
 
 def test_a_crash_names_the_line(capsys):
