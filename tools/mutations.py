@@ -42,7 +42,7 @@ MUTATIONS = (
     Mutation(
         "the refit has no ridge",
         "gram.py",
-        "raised.diagonal().add_(ridge * mean_energy)",
+        "raised.diagonal().add_(ridge * mean_energy + rounding * own)",
         "raised.diagonal().add_(0 * ridge * mean_energy)",
         "unit/test_gram.py::test_the_ridge_is_of_the_neurons_that_fire",
     ),
