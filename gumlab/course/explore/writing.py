@@ -169,7 +169,7 @@ class Sentence(Sentences):
         self.examples = first_examples(task, "validation", examples)
         self.judged_on = task.name
         self.losses = {}
-        self._layers = neurons(model)
+        neurons(model)  # raises where there are none
         self._starts = _starts(task)
         self._dense_loss = mean_target_loss(model, tokenizer, self.examples)
         self._dense: dict[str, str] = {}  # what the dense model writes, by prompt
