@@ -129,3 +129,6 @@ def test_a_prompt_of_your_own_is_answered_and_one_that_cannot_be_says_so(app):
     app.locator(f"{OPEN} p[role=alert]").wait_for(timeout=PATIENCE)
     assert "The prompt is empty" in app.locator(f"{OPEN} p[role=alert]").inner_text()
     pictured(app, "app-empty-prompt")
+    box.fill("name[Blue Boat] ->")
+    app.keyboard.press("Enter")
+    app.locator(STATUS).wait_for(timeout=PATIENCE)
