@@ -97,7 +97,8 @@ def test_a_tab_asks_and_its_explorer_answers_without_a_jump(app, tab):
     slider.evaluate(FOCUS)
     app.evaluate(TO_THE_END)
     app.wait_for_timeout(300)
-    changes(app, lambda: app.keyboard.press("ArrowRight"))
+    key = "ArrowLeft" if tab == TABS[1] else "ArrowRight"  # its slider starts at the right end
+    changes(app, lambda: app.keyboard.press(key))
     assert slider.evaluate("e => e === document.activeElement")  # the next key goes on
     app.set_viewport_size({"width": 1280, "height": 900})
     pictured(app, f"app-{tab}-1280")
@@ -128,3 +129,6 @@ def test_a_prompt_of_your_own_is_answered_and_one_that_cannot_be_says_so(app):
     app.locator(f"{OPEN} p[role=alert]").wait_for(timeout=PATIENCE)
     assert "The prompt is empty" in app.locator(f"{OPEN} p[role=alert]").inner_text()
     pictured(app, "app-empty-prompt")
+    box.fill("name[Blue Boat] ->")
+    app.keyboard.press("Enter")
+    app.locator(STATUS).wait_for(timeout=PATIENCE)

@@ -23,7 +23,7 @@ from gumlab.training import History, train
 
 STYLE = """<style>
 .gumlab-page > .lm-TabBar .lm-TabBar-content { flex-wrap: wrap; }
-.gumlab-page > .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto; }
+.gumlab-page > .lm-TabBar .lm-TabBar-tab { flex: 0 0 auto !important; }
 </style>"""  # titles in full, in several rows on a narrow screen
 ROOM = "44em"  # for picture and sentence, so that the page keeps its height while one is exchanged
 

@@ -26,7 +26,6 @@ from gumlab.collecting import Statistics, collect
 from gumlab.course import plots
 from gumlab.course.explore.base import (
     Answer,
-    Drawing,
     Explorer,
     first_examples,
     keep_slider,
@@ -114,20 +113,20 @@ class Sentences(Explorer):
             f"loss on {self.judged_on} {answer.dense_loss:.2f} -> {answer.loss:.2f}."
         )
 
-    def _draw(self, state: dict[str, Any], answer: Answer) -> Drawing:
-        """Only the sentence: the words are the picture."""
-        return Drawing("", self.told(answer.value, **state))
+    def _draw(self, state: dict[str, Any], answer: Answer) -> Any:
+        """Nothing: what is shown are the words themselves."""
+        return answer.value
 
-    def _show(self, drawing: Drawing, notes: Sequence[str]) -> None:
+    def _show(self, drawing: Any, notes: Sequence[str]) -> None:
+        written: Written = drawing
         state = self.state()
-        written = self._answers[tuple(state.items())].value
         present = (state["method"], state["scope"], state["refit"])
         others = [curve for key, curve in self.losses.items() if key != present]
         curves = [self.losses[present] | {1.0: written.dense_loss}, *others]
         self._picture.value = _side_by_side(written, state["keep"]) + _tiny_curve(
             curves, state["keep"]
         )
-        self._say(" ".join([drawing.sentence, *notes]))
+        self._say(" ".join([self.told(written, **state), *notes]))
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(**options)
@@ -170,7 +169,7 @@ class Sentence(Sentences):
         self.examples = first_examples(task, "validation", examples)
         self.judged_on = task.name
         self.losses = {}
-        self._layers = neurons(model)
+        neurons(model)  # raises where there are none
         self._starts = _starts(task)
         self._dense_loss = mean_target_loss(model, tokenizer, self.examples)
         self._dense: dict[str, str] = {}  # what the dense model writes, by prompt
