@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from gumlab.course.plots.figure import BLUE, GREEN, GREY, ORANGE, RED
@@ -49,6 +50,16 @@ class Drawing:
 
     svg: str
     sentence: str
+
+    def save(self, path: str | Path) -> None:
+        """Write the graphic to a file, for a slide or a sheet of paper.
+
+        Parameters
+        ----------
+        path : str or Path
+            Where to; a name that ends in .svg.
+        """
+        Path(path).write_text(self.svg + "\n", encoding="utf-8")
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"image/svg+xml": self.svg, "text/plain": self.sentence}, {}
