@@ -108,7 +108,7 @@ class Race:
     Attributes
     ----------
     runs : dict
-        For each way its `Run`s, in the order of the seeds.
+        For each way its runs, in the order of the seeds.
     seeds : tuple of int
     """
 
