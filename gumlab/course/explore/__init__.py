@@ -5,6 +5,7 @@ from gumlab.course.explore.cuts import Removal, Tradeoff, removal, tradeoff
 from gumlab.course.explore.models import Activations, Budget, Texts, activations, budget, texts
 from gumlab.course.explore.runs import Replay, replay
 from gumlab.course.explore.tabs import Page, page
+from gumlab.course.explore.touching import Touched, touch
 from gumlab.course.explore.uniqueness import Deletion, Twins, Worth, deletion, twins, worth
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Removal",
     "Replay",
     "Texts",
+    "Touched",
     "Tradeoff",
     "Twins",
     "Worth",
@@ -28,6 +30,7 @@ __all__ = [
     "removal",
     "replay",
     "texts",
+    "touch",
     "tradeoff",
     "twins",
     "worth",
