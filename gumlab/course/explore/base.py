@@ -9,10 +9,12 @@ anywidget is there: a click selects a neuron, and the sentence then tells of it.
 from __future__ import annotations
 
 import base64
+import contextlib
+import gc
 import html
 import time
 import warnings
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from gumlab.course import plots
 from gumlab.course.explore.portraits import Portraits
-from gumlab.course.plots.places import Cells, Dots, text_of
+from gumlab.course.plots.places import text_of
 from gumlab.errors import GumlabError, check_whole
 from gumlab.evaluation import mean_target_loss
 from gumlab.gating import gate
@@ -42,7 +44,6 @@ class Drawing(NamedTuple):
 
     image: str
     sentence: str
-    places: Sequence[Dots | Cells]
     placed: list[dict[str, Any]]
 
 
@@ -260,10 +261,14 @@ class Explorer(widgets.VBox):
         """The drawing of an answer, made if it is not kept."""
         key = (tuple(state.items()), self.drawn_with())
         if key not in self._drawn:
-            plot = self.draw(answer.value, **state)
-            image = base64.b64encode(plot.png(compress=1)).decode()
-            self._drawn[key] = Drawing(image, plot.sentence, plot.places, plot.placed())
+            with _collecting_young():
+                self._drawn[key] = self._drawing(state, answer)
         return self._drawn[key]
+
+    def _drawing(self, state: dict[str, Any], answer: Answer) -> Drawing:
+        plot = self.draw(answer.value, **state)
+        image = base64.b64encode(plot.png(compress=1)).decode()
+        return Drawing(image, plot.sentence, plot.placed())
 
     def _show(self, drawing: Drawing, notes: Sequence[str]) -> None:
         self._image = drawing.image
@@ -289,7 +294,7 @@ class Explorer(widgets.VBox):
     def _told(self, drawing: Drawing, layer: int | None, neuron: int) -> str:
         """What is to be said of the selected neuron."""
         name = f"neuron {neuron}" if layer is None else f"layer {layer}, neuron {neuron}"
-        text = text_of(drawing.places, layer, neuron)
+        text = text_of(drawing.placed, layer, neuron)
         selected = f"Selected: {name}: {text}." if text else f"Selected: {name}."
         if self.portraits is None or layer is None:
             return selected
@@ -333,6 +338,23 @@ class Explorer(widgets.VBox):
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={control.value!r}" for name, control in self.controls.items())
         return f"{type(self).__name__}({settings}: {self.sentence})"
+
+
+@contextlib.contextmanager
+def _collecting_young() -> Iterator[None]:
+    """Keep the garbage collector off while a figure is drawn, and let it take that figure then.
+
+    All of the figure is young then, so this takes a moment. Figures that grow old would make the
+    collector walk all of torch every few pictures, which takes half a second.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+            gc.collect(0)
 
 
 def _new_pointer() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -114,18 +114,29 @@ class Cells:
         }
 
 
-def text_of(places: Iterable[Dots | Cells], layer: int | None, neuron: int) -> str:
-    """What is to be said of a neuron, as the first of its places has it; "" where it has none."""
-    for group in places:
-        if isinstance(group, Dots):
-            named = zip(group.layers, group.neurons, group.texts, strict=True)
+def text_of(placed: Iterable[Mapping[str, Any]], layer: int | None, neuron: int) -> str:
+    """What is to be said of a neuron, as the first of its places has it; "" where it has none.
+
+    Parameters
+    ----------
+    placed : iterable of mapping
+        As `Plot.placed` gives it.
+    layer, neuron : int
+        Which one.
+    """
+    for group in placed:
+        if "blocks" in group:
+            blocks = [block for block in group["blocks"] if block["layer"] == layer]
+            named = [pair for block in blocks for pair in _pairs(block)]
         else:
-            named = (
-                (block.layer, number, text)
-                for block in group.blocks
-                for number, text in zip(block.neurons, block.texts, strict=True)
-            )
-        for its_layer, number, text in named:
-            if (its_layer, number) == (layer, neuron):
+            layers = zip(group["layers"], _pairs(group), strict=True)
+            named = [pair for its_layer, pair in layers if its_layer == layer]
+        for number, text in named:
+            if number == neuron:
                 return text
     return ""
+
+
+def _pairs(group: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """The numbers of some neurons, each with its text."""
+    return list(zip(group["neurons"], group["texts"], strict=True))
