@@ -155,7 +155,8 @@ function render({ model, el }) {
 
   el.addEventListener("pointermove", (event) => go(under(event)));
   el.addEventListener("pointerleave", () => go(null));
-  el.addEventListener("click", (event) => { go(under(event)); select(); });
+  el.addEventListener("pointerdown", (event) => go(under(event)));
+  el.addEventListener("click", select); // what is named; a click's own place is in whole pixels
   el.addEventListener("keydown", typed);
   el.addEventListener("blur", () => go(null));
   const resized = new ResizeObserver(show);

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 
 import ipywidgets as widgets
-import numpy as np
 import pytest
 import torch
 from helpers.models import hooks_of, tiny
 from helpers.texts import make_examples, word_tokenizer
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from test_explore import shown
 
 import gumlab as gl
+from gumlab.collecting import collect
 from gumlab.course import explore, plots
 from gumlab.course.explore.portraits import AROUND, Portraits
 from gumlab.gram import cosine
 from gumlab.tasks import Task
+from gumlab.tasks.batches import encode
 
 TASK = Task("words", "bleu", train=make_examples(10), validation=make_examples(6, 1))
 MASKS = [torch.tensor([True, False, True]), torch.tensor([False] * 5)]
@@ -159,20 +162,18 @@ def test_in_a_narrow_layer_the_last_neuron_is_selected():
 
 def test_twin_and_texts_are_those_of_the_model():
     model, tokenizer = tiny("gpt2"), word_tokenizer()
-    examples = TASK.train
+    layer = gl.neurons(model)[1]
     taken = []
-    hook = gl.neurons(model)[1].proj.register_forward_pre_hook(lambda _, x: taken.append(x[0]))
+    hook = layer.proj.register_forward_pre_hook(lambda _, x: taken.append(x[0][0, :, 3]))
     with torch.no_grad():
-        for example in examples:
-            model(tokenizer(f"{example.prompt} {example.target}", return_tensors="pt").input_ids)
+        for ids, _ in encode(tokenizer, TASK.train, 64):
+            model(torch.tensor([ids]))
     hook.remove()
-    by_text = [h[0, :, 3] for h in taken]  # neuron 3 at every token
-    portraits = Portraits(model, tokenizer, examples)
-    strongest = sorted((float(h.abs().max()) for h in by_text), reverse=True)[:3]
-    told = portraits.texts(1, 3)
-    assert len(told) == 3
-    assert np.abs([h for h, _ in told])[0] >= strongest[0] - 1e-5  # the end of a text counts too
-    (statistics,) = gl.collecting.collect(model, tokenizer, examples, layers=[gl.neurons(model)[1]])
+    strongest = sorted((float(h[h.abs().argmax()]) for h in taken), key=abs, reverse=True)
+    portraits = Portraits(model, tokenizer, TASK.train)
+    told = [h for h, _ in portraits.texts(1, 3)]
+    assert told == pytest.approx(strongest[:3], abs=1e-5)
+    (statistics,) = collect(model, tokenizer, TASK.train, layers=[layer])
     row = cosine(statistics.gram)[3]
     row[3] = 0
     twin, its_cosine = portraits.twin(1, 3)
@@ -213,6 +214,15 @@ def test_without_anywidget_an_explorer_answers_as_before(monkeypatch):
     explorer.select(1, 2)
     assert "Selected: layer 1, neuron 2: " in explorer.sentence
     assert "image/png" in explorer._repr_mimebundle_()
+
+
+def test_a_figure_is_gone_when_its_picture_is_there():
+    explorer = explorer_of("removal")
+    gc.collect()
+    before = sum(isinstance(one, Figure) for one in gc.get_objects())
+    for keep in (25, 75):
+        explorer.controls["keep"].value = keep
+    assert sum(isinstance(one, Figure) for one in gc.get_objects()) == before
 
 
 def test_an_explorer_without_neurons_has_no_places():
