@@ -91,7 +91,7 @@ def served(folder, *command, **environment):
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
+        server.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def touched(page, name):
     assert words.inner_text().count("Selected: ") == 1  # Enter alone selects
     page.keyboard.press("Enter")
     page.get_by_text(f"Selected: {beside}. Its twin is neuron").last.wait_for(timeout=60_000)
-    assert "[" in words.inner_text().splitlines()[-1]
+    assert "«" in words.inner_text().splitlines()[-1]
     page.keyboard.press("Escape")
     label.wait_for(state="hidden", timeout=10_000)
     page.set_viewport_size({"width": 400, "height": 900})
@@ -265,6 +265,7 @@ def test_a_neuron_is_touched_in_jupyterlab(browser, lab, lab_folder):
         "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel != null",
         timeout=600_000,
     )
+    page.evaluate("() => window.jupyterapp.shell.collapseLeft()")  # room for the picture
     page.evaluate(RUN_ALL)
     touched(page, "touch-lab")
     assert page.evaluate(STATE)["errors"] == []

@@ -89,7 +89,7 @@ class Portraits:
         -------
         list of (float, str)
             The strongest first: h where |h| is largest, and the words around, with the token where
-            it is in [brackets]. Texts on which the neuron does not fire are left out.
+            it is in «marks». Texts on which the neuron does not fire are left out.
         """
         self.check(layer, neuron)
         if not self._peaks:
@@ -112,7 +112,7 @@ class Portraits:
             return f"{sentence} It fires on none of {count} texts."
         lines = [f"h {h:+.2f}: {excerpt}" for h, excerpt in texts]
         return "\n".join(
-            [f"{sentence} Of {count} texts it fires most on these, at the [brackets]:", *lines]
+            [f"{sentence} Of {count} texts it fires most on these, at the «marked» token:", *lines]
         )
 
     def _measured_cosines(self, layer: int) -> Tensor:
@@ -150,7 +150,7 @@ class Portraits:
         ]
 
     def _excerpt(self, ids: Sequence[int], place: int) -> str:
-        """The words around a token, and the token in [brackets]."""
+        """The words around a token, and the token in «marks»."""
         start = max(0, place - AROUND)
         end = place + 1 + AROUND
         before = self.tokenizer.decode(ids[start:place])
@@ -158,7 +158,7 @@ class Portraits:
         whole = self.tokenizer.decode(ids[start:end])
         token = until[len(before) :]
         space = token[: len(token) - len(token.lstrip())]
-        marked = f"{before}{space}[{token.strip()}]{whole[len(until) :]}"
+        marked = f"{before}{space}«{token.strip()}»{whole[len(until) :]}"
         left = "... " if start else ""
         right = " ..." if end < len(ids) else ""
         return left + " ".join(marked.split()) + right

@@ -104,7 +104,7 @@ def test_every_explorer_of_neurons_can_be_touched(name, capfd):
     assert f" Its twin is neuron {twin}, cosine {its_cosine:+.2f}. " in line
     assert explorer._pointer.twin == [1, twin]
     assert len(texts) == 3
-    assert all("[" in text for text in texts)
+    assert all("«" in text for text in texts)
     assert "white-space: pre-line" in shown(explorer)[1]
     assert hooks_of(explorer.portraits.model) == hooks == 0
     assert capfd.readouterr().out == ""
@@ -187,13 +187,13 @@ def test_an_excerpt_marks_the_token_and_what_is_left_out():
     words = [f"w{i}" for i in range(4, 40)]
     ids = tokenizer(" ".join(words)).input_ids
     told = portraits._excerpt(ids, 20)
-    assert f"[{words[20]}]" in told
+    assert f"«{words[20]}»" in told
     assert told.split()[1:-1] == [
-        *words[20 - AROUND : 20], f"[{words[20]}]", *words[21 : 21 + AROUND]
+        *words[20 - AROUND : 20], f"«{words[20]}»", *words[21 : 21 + AROUND]
     ]  # fmt: skip
     assert told.startswith("... ")
     assert told.endswith(" ...")
-    assert portraits._excerpt(ids[:3], 0) == "[w4] w5 w6"
+    assert portraits._excerpt(ids[:3], 0) == "«w4» w5 w6"
 
 
 def test_a_neuron_that_never_fires_says_so():
