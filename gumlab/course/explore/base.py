@@ -289,7 +289,8 @@ class Explorer(widgets.VBox):
         if self._pointer is not None:
             self._pointer.places = placed
             self._pointer.selected = list(self.selected or ())
-            self._pointer.twin = []
+            if self.selected is None:
+                self._pointer.twin = []
 
     def _told(self, drawing: Drawing, layer: int | None, neuron: int) -> str:
         """What is to be said of the selected neuron."""
@@ -300,7 +301,9 @@ class Explorer(widgets.VBox):
             return selected
         if not self.portraits.known(layer):
             self._say(f"{selected} computing ...")
-        told = self.portraits.tell(layer, neuron)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that long texts are cut, say
+            told = self.portraits.tell(layer, neuron)
         if self._pointer is not None:
             twin, _ = self.portraits.twin(layer, neuron)
             self._pointer.twin = [layer, twin]
