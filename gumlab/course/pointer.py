@@ -7,6 +7,7 @@ it stays where the browser cannot show this one.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anywidget
 from traitlets import List
@@ -29,9 +30,9 @@ class Pointer(anywidget.AnyWidget):
 
     _esm = HERE / "pointer.js"
     _css = HERE / "pointer.css"
-    places = List().tag(sync=True)
-    selected = List().tag(sync=True)
-    twin = List().tag(sync=True)
+    places: Any = List().tag(sync=True)
+    selected: Any = List().tag(sync=True)
+    twin: Any = List().tag(sync=True)
 
     def __init__(self) -> None:
         super().__init__()

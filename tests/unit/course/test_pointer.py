@@ -219,10 +219,10 @@ def test_without_anywidget_an_explorer_answers_as_before(monkeypatch):
 def test_a_figure_is_gone_when_its_picture_is_there():
     explorer = explorer_of("removal")
     gc.collect()
-    before = sum(isinstance(one, Figure) for one in gc.get_objects())
+    before = sum(type(one) is Figure for one in gc.get_objects())
     for keep in (25, 75):
         explorer.controls["keep"].value = keep
-    assert sum(isinstance(one, Figure) for one in gc.get_objects()) == before
+    assert sum(type(one) is Figure for one in gc.get_objects()) == before
 
 
 def test_an_explorer_without_neurons_has_no_places():
