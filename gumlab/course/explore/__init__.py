@@ -5,6 +5,7 @@ from gumlab.course.explore.cuts import Removal, Tradeoff, removal, tradeoff
 from gumlab.course.explore.models import Activations, Budget, Texts, activations, budget, texts
 from gumlab.course.explore.runs import Replay, replay
 from gumlab.course.explore.tabs import Page, Tab, page
+from gumlab.course.explore.touching import Touched, touch
 from gumlab.course.explore.uniqueness import Deletion, Twins, Worth, deletion, twins, worth
 from gumlab.course.explore.writing import RealSentence, Sentence, real_sentence, sentence
 
@@ -20,6 +21,7 @@ __all__ = [
     "Sentence",
     "Tab",
     "Texts",
+    "Touched",
     "Tradeoff",
     "Twins",
     "Worth",
@@ -34,6 +36,7 @@ __all__ = [
     "replay",
     "sentence",
     "texts",
+    "touch",
     "tradeoff",
     "twins",
     "worth",
