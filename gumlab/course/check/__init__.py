@@ -45,7 +45,14 @@ from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, simil
 from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
 from gumlab.course.check.notebook_11 import damage_avoided, explained, told
-from gumlab.course.check.notebook_12 import block_kind, largest_speedup, pad_fused
+from gumlab.course.check.notebook_12 import (
+    block_kind,
+    flip_bit,
+    gguf_bytes,
+    largest_speedup,
+    pad_fused,
+    pad_plain,
+)
 from gumlab.course.check.notebook_13 import duel, my_score, paired_interval
 
 __all__ = [
@@ -61,9 +68,11 @@ __all__ = [
     "distillation_loss",
     "duel",
     "explained",
+    "flip_bit",
     "flops_per_token",
     "fraction_of_parameters",
     "gated_activation",
+    "gguf_bytes",
     "global_top_v",
     "gum_gradient",
     "honest_report",
@@ -79,6 +88,7 @@ __all__ = [
     "new_bias",
     "one_favourite",
     "pad_fused",
+    "pad_plain",
     "paired_interval",
     "pruning_loop",
     "random_scores",
