@@ -1,4 +1,4 @@
-"""What only a browser can show: a notebook run in JupyterLab, and every explorer on its page.
+"""What only a browser can show: a notebook run in JupyterLab (the app: test_browser_app.py).
 
 That the other notebooks run, and that their explorers answer, nbval sees without one.
 
@@ -25,10 +25,6 @@ import pytest
 from helpers import ROOT
 
 NOTEBOOK = "00_start_here.ipynb"
-TABS = (
-    "remove", "activations", "trade-off", "used x unique", "twins", "delete one", "texts",
-    "replay", "budget",
-)  # fmt: skip
 CHROMIUM = shutil.which("chromium")
 MISSING = [
     name for name, found in (("chromium", CHROMIUM), ("playwright", find_spec("playwright")))
@@ -192,16 +188,3 @@ def test_a_notebook_runs_and_its_explorer_answers_and_fits_a_narrow_screen(brows
     assert picture["x"] + picture["width"] <= room["x"] + room["width"] + 1
     page.evaluate(SHUT_DOWN)
     page.close()
-
-
-def test_every_explorer_answers_on_the_page_under_voila(browser, tmp_path):
-    with served(tmp_path, "voila", str(ROOT / "notebooks/app/explorers.ipynb")) as address:
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.goto(address, timeout=120_000)
-        for tab in TABS:
-            page.get_by_text(tab, exact=True).click(timeout=120_000)
-            moved(page, page.locator(".widget-tab-contents > :not(.lm-mod-hidden)").last)
-            pictured(page, f"voila-{tab}")
-        titles = page.locator(".lm-TabBar-tabLabel").all_inner_texts()
-        assert tuple(titles) == TABS
-        page.close()

@@ -4,8 +4,9 @@ from gumlab.course.explore.base import Explorer, labelled, one_shot_loss
 from gumlab.course.explore.cuts import Removal, Tradeoff, removal, tradeoff
 from gumlab.course.explore.models import Activations, Budget, Texts, activations, budget, texts
 from gumlab.course.explore.runs import Replay, replay
-from gumlab.course.explore.tabs import Page, page
+from gumlab.course.explore.tabs import Page, Tab, page
 from gumlab.course.explore.uniqueness import Deletion, Twins, Worth, deletion, twins, worth
+from gumlab.course.explore.writing import RealSentence, Sentence, real_sentence, sentence
 
 __all__ = [
     "Activations",
@@ -13,8 +14,11 @@ __all__ = [
     "Deletion",
     "Explorer",
     "Page",
+    "RealSentence",
     "Removal",
     "Replay",
+    "Sentence",
+    "Tab",
     "Texts",
     "Tradeoff",
     "Twins",
@@ -25,8 +29,10 @@ __all__ = [
     "labelled",
     "one_shot_loss",
     "page",
+    "real_sentence",
     "removal",
     "replay",
+    "sentence",
     "texts",
     "tradeoff",
     "twins",
