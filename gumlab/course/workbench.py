@@ -158,6 +158,31 @@ class Race:
 
 
 @dataclass
+class Heard:
+    """What the feed-forward block of one layer did with some texts, token by token.
+
+    Attributes
+    ----------
+    tokens : list of str
+        The T tokens of all texts.
+    ids : Tensor
+        Their numbers, (T,).
+    x : Tensor
+        What enters the block, (T, D).
+    h : Tensor
+        How strongly each neuron fires, (T, N), as it enters the block's last map.
+    out : Tensor
+        What the block adds to the residual stream, (T, D).
+    """
+
+    tokens: list[str]
+    ids: Tensor
+    x: Tensor
+    h: Tensor
+    out: Tensor
+
+
+@dataclass
 class Workbench:
     """A base model, its task, and the settings that all runs share; `workbench` makes one.
 
@@ -354,6 +379,42 @@ class Workbench:
                 method = None
             runs[label] = [self.run(method, seed, **options) for seed in seeds]
         return Race(runs, tuple(seeds))
+
+    @torch.no_grad()
+    def listen(
+        self, texts: str | Sequence[str], layer: int = 0, model: nn.Module | None = None
+    ) -> Heard:
+        """Let a model read, and hear what goes into and out of one layer's neurons.
+
+        Parameters
+        ----------
+        texts : str or sequence of str
+            Read one by one; what is heard stands in one row after the other.
+        layer : int
+        model : torch.nn.Module, optional
+            Another model with the same tokenizer; by default the base.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        model = self.model if model is None else model
+        block = neurons(model)[layer]
+        x: list[Tensor] = []
+        h: list[Tensor] = []
+        out: list[Tensor] = []
+        hooks = [
+            block.fc[0].register_forward_pre_hook(lambda _, given: x.append(given[0][0])),
+            block.proj.register_forward_pre_hook(lambda _, given: h.append(given[0][0])),
+            block.proj.register_forward_hook(lambda _, given, made: out.append(made[0])),
+        ]
+        try:
+            ids = [self.tokenizer(text, return_tensors="pt").input_ids for text in texts]
+            for one in ids:
+                model(one)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        all_ids = torch.cat(ids, dim=1)[0]
+        tokens = [self.tokenizer.decode(token) for token in all_ids]
+        return Heard(tokens, all_ids, torch.cat(x), torch.cat(h), torch.cat(out))
 
     @torch.no_grad()
     def writes(self, model: nn.Module, example: Any, tokens: int = 40) -> str:

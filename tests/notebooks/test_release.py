@@ -511,13 +511,13 @@ def test_nbgrader_generates_and_grades(tmp_path):
     python("-m", "nbgrader", "generate_assignment", path.stem)
     given = course / "release" / path.stem / path.name
     text = "\n".join(cell.source for cell in nbformat.read(given, as_version=4).cells)
-    assert text.count("raise NotImplementedError()") == 2
+    assert text.count("raise NotImplementedError()") == 3
     assert "up[:kept]" in text  # the bug to find is still there
     assert "passes" not in text
     right = solutions(path)
     talks = right["apply_mask"] + '\nimport sys\nprint("as a warning does", file=sys.stderr)\n'
     submit("ann", course.parent / "students" / path.name, right | {"apply_mask": talks})
-    wrong = right["apply_mask"].replace("(h * mask)", "h")
+    wrong = right["apply_mask"].replace("h * mask", "h")
     submit("bob", given, {"apply_mask": wrong, "remove_neurons": right["remove_neurons"]})
     python("-m", "nbgrader", "autograde", path.stem)
-    assert json.loads(python("-c", READ_SCORES, path.stem)) == {"ann": [6, 6], "bob": [2, 6]}
+    assert json.loads(python("-c", READ_SCORES, path.stem)) == {"ann": [8, 8], "bob": [2, 8]}

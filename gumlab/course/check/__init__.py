@@ -11,10 +11,32 @@ name, and in the notebook the solution's fence begins with the comment `# soluti
 """
 
 from gumlab.course.check.judging import Exercise, claims
-from gumlab.course.check.notebook_00 import fraction_of_parameters, kept_count
-from gumlab.course.check.notebook_01 import gated_activation, neuron_parameters, without_neuron
-from gumlab.course.check.notebook_02 import apply_mask, remove_gated, remove_neurons
-from gumlab.course.check.notebook_03 import mean_and_error, schedule_value, top_v
+from gumlab.course.check.notebook_00 import (
+    fraction_of_parameters,
+    kept_count,
+    looks_right,
+    mask_from,
+)
+from gumlab.course.check.notebook_01 import (
+    block_output,
+    gated_activation,
+    neuron_parameters,
+    one_favourite,
+    without_neuron,
+)
+from gumlab.course.check.notebook_02 import (
+    apply_mask,
+    flops_per_token,
+    remove_gated,
+    remove_neurons,
+)
+from gumlab.course.check.notebook_03 import (
+    mean_and_interval,
+    pruning_loop,
+    random_scores,
+    schedule_value,
+    top_v,
+)
 from gumlab.course.check.notebook_04 import neuron_magnitude, smallest_magnitude, stay_whole
 from gumlab.course.check.notebook_05 import movement_update, straight_through, who_stays
 from gumlab.course.check.notebook_06 import at_widths_of, global_top_v, with_floor
@@ -39,6 +61,7 @@ __all__ = [
     "at_widths_of",
     "behind_its_twin",
     "block_kind",
+    "block_output",
     "claims",
     "cosine_of",
     "damage_avoided",
@@ -46,6 +69,7 @@ __all__ = [
     "duel",
     "explained",
     "flip_bit",
+    "flops_per_token",
     "fraction_of_parameters",
     "gated_activation",
     "gguf_bytes",
@@ -54,15 +78,20 @@ __all__ = [
     "honest_report",
     "kept_count",
     "largest_speedup",
-    "mean_and_error",
+    "looks_right",
+    "mask_from",
+    "mean_and_interval",
     "movement_update",
     "my_score",
     "neuron_magnitude",
     "neuron_parameters",
     "new_bias",
+    "one_favourite",
     "pad_fused",
     "pad_plain",
     "paired_interval",
+    "pruning_loop",
+    "random_scores",
     "rebuilt",
     "refit_weights",
     "remove_gated",

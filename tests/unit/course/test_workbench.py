@@ -77,3 +77,30 @@ def test_cuts_and_curves_take_a_name_or_scores(bench):
 def test_a_run_that_prunes_nothing_takes_no_option_of_a_pruner(bench):
     with pytest.raises(gl.GumlabError, match="takes no floor"):
         bench.run(None, floor=2)
+
+
+def test_what_is_heard_is_what_the_block_computes_text_by_text(bench):
+    layer = bench.layers[1]
+    heard = bench.listen(["A place.", "The mill is near."], layer=1)
+    z = heard.x @ layer.incoming().T + layer.incoming_bias()[:, 0]
+    h = torch.nn.functional.gelu(z, approximate="tanh")
+    assert torch.allclose(h, heard.h, atol=1e-5)
+    assert torch.allclose(h @ layer.outgoing() + layer.proj.bias, heard.out, atol=1e-4)
+    assert "".join(heard.tokens) == "A place.The mill is near."
+    alone = bench.listen("The mill is near.", layer=1)
+    assert torch.allclose(heard.h[-len(alone.tokens) :], alone.h, atol=1e-5)
+    assert alone.ids.tolist() == heard.ids[-len(alone.tokens) :].tolist()
+    assert not any(map(len, (layer.proj._forward_pre_hooks, layer.proj._forward_hooks)))
+
+
+def test_a_gated_model_is_heard_behind_its_gates(bench):
+    masks = [torch.arange(layer.width) % 2 == 0 for layer in bench.layers]
+    with gl.gate(bench.model, masks):
+        gated = bench.listen("A place.")
+    assert not gated.h[:, ~masks[0]].any()
+    other = bench.listen("A place.", model=bench.cut(masks_as_scores(masks), keep=0.5))
+    assert torch.allclose(other.out, gated.out, atol=1e-5)
+
+
+def masks_as_scores(masks):
+    return [mask.float() for mask in masks]
