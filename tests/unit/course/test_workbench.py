@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 import gumlab as gl
-from gumlab.course.workbench import Own
+from gumlab.course.workbench import Own, OwnGate
+from gumlab.gating import Gate
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,21 @@ def test_cuts_and_curves_take_a_name_or_scores(bench):
 def test_a_run_that_prunes_nothing_takes_no_option_of_a_pruner(bench):
     with pytest.raises(gl.GumlabError, match="takes no floor"):
         bench.run(None, floor=2)
+
+
+def test_a_gate_with_your_own_way_back_hears_what_gumlabs_gate_hears(bench):
+    def straight_through(h, mask, grad):
+        return grad * mask, (h * grad).sum((0, 1))
+
+    heard = []
+    for yours in (True, False):
+        model = copy.deepcopy(bench.model).train()
+        layer = gl.neurons(model)[1]
+        score = torch.zeros(layer.width, requires_grad=True)
+        gate = OwnGate(layer, straight_through) if yours else Gate(layer, score)
+        gate.mask = torch.arange(layer.width) % 2 == 0
+        model(**next(bench.batches())).loss.backward()
+        heard.append((gate.score.grad, layer.incoming(grad=True)))
+    for mine, gumlabs in zip(*heard, strict=True):
+        torch.testing.assert_close(mine, gumlabs)
+    assert heard[0][0].abs().min() > 0
