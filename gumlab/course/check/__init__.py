@@ -43,7 +43,14 @@ from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, simil
 from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
 from gumlab.course.check.notebook_11 import damage_avoided, explained, told
-from gumlab.course.check.notebook_12 import block_kind, largest_speedup, pad_fused
+from gumlab.course.check.notebook_12 import (
+    block_kind,
+    flip_bit,
+    gguf_bytes,
+    largest_speedup,
+    pad_fused,
+    pad_plain,
+)
 from gumlab.course.check.notebook_13 import duel, my_score, paired_interval
 
 __all__ = [
@@ -59,8 +66,10 @@ __all__ = [
     "distillation_loss",
     "duel",
     "explained",
+    "flip_bit",
     "fraction_of_parameters",
     "gated_activation",
+    "gguf_bytes",
     "global_top_v",
     "gum_gradient",
     "honest_report",
@@ -74,6 +83,7 @@ __all__ = [
     "neuron_parameters",
     "new_bias",
     "pad_fused",
+    "pad_plain",
     "paired_interval",
     "rebuilt",
     "refit_weights",
