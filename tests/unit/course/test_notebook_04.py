@@ -19,10 +19,10 @@ def test_one_queue_by_magnitude_gives_layer_0_more_than_half_and_lowers_the_loss
     assert bench.loss(bench.cut(scores, scope="global")) < bench.loss(bench.cut(scores))
 
 
-def test_on_tiny_models_magnitude_is_better_in_half_of_the_settings_and_worse_in_none():
+def test_on_tiny_models_magnitude_is_better_in_about_half_of_the_settings_and_worse_in_none():
     verdicts = gl.paper.side_by_side("magnitude", "random")["verdict"]
     tiny = verdicts.drop("smollm2-135m")
-    assert (tiny == "lower").sum() == len(tiny) / 2
+    assert 0.4 < (tiny == "lower").mean() < 0.6
     assert "higher" not in set(tiny)
     assert verdicts["smollm2-135m"].item() == "no difference shown"
 
