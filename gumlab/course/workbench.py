@@ -73,6 +73,51 @@ class Own(Rule):
         return [self.mask(one, self._left) for one in scores]
 
 
+class _OwnWayBack(torch.autograd.Function):
+    """h' = m h, and on the way back a function of the gate's own."""
+
+    @staticmethod
+    def forward(ctx, h: Tensor, score: Tensor, gate: OwnGate) -> Tensor:
+        ctx.save_for_backward(h, gate.mask)
+        ctx.way_back = gate.way_back
+        return h * gate.mask
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        h, mask = ctx.saved_tensors
+        to_h, to_score = ctx.way_back(h, mask, grad)
+        return to_h, to_score, None
+
+
+class OwnGate:
+    """A gate on a layer's neurons, h' = m h, whose way back is your own function.
+
+    Parameters
+    ----------
+    layer : FeedForward
+        The layer; the gate stays on it.
+    way_back : callable
+        `way_back(h, mask, grad)` gives two gradients from dL/dh': to h, (B, T, N), and to the
+        score, (N,).
+
+    Attributes
+    ----------
+    score : Tensor
+        S, (N,), 0 at first; after a backward pass its `grad` is what the gate heard.
+    mask : Tensor
+        m, (N,) bool, all True at first.
+    """
+
+    def __init__(self, layer: FeedForward, way_back: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        self.score = torch.zeros(layer.width, requires_grad=True)
+        self.mask = torch.ones(layer.width, dtype=torch.bool)
+        self.way_back = way_back
+        layer.proj.register_forward_pre_hook(self)
+
+    def __call__(self, proj: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (_OwnWayBack.apply(inputs[0], self.score, self),)
+
+
 @dataclass
 class Run:
     """A finished run: the smaller model, its test loss, and how it came there.

@@ -31,15 +31,38 @@ from gumlab.course.check.notebook_02 import (
     remove_neurons,
 )
 from gumlab.course.check.notebook_03 import (
+    mean_and_error,
     mean_and_interval,
     pruning_loop,
     random_scores,
     schedule_value,
     top_v,
 )
-from gumlab.course.check.notebook_04 import neuron_magnitude, smallest_magnitude, stay_whole
-from gumlab.course.check.notebook_05 import movement_update, straight_through, who_stays
-from gumlab.course.check.notebook_06 import at_widths_of, global_top_v, with_floor
+from gumlab.course.check.notebook_04 import (
+    neuron_magnitude,
+    rescale,
+    shared,
+    smallest_magnitude,
+    stay_whole,
+    which_stay,
+)
+from gumlab.course.check.notebook_05 import (
+    adam_step,
+    movement_step,
+    movement_update,
+    score_gradient,
+    soft_mask,
+    straight_through,
+    who_stays,
+)
+from gumlab.course.check.notebook_06 import (
+    at_widths_of,
+    global_top_v,
+    kept_by_layer,
+    share_of_widths,
+    standardised,
+    with_floor,
+)
 from gumlab.course.check.notebook_07 import cosine_of, rebuilt, share_unique
 from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
 from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
@@ -57,6 +80,7 @@ from gumlab.course.check.notebook_13 import duel, my_score, paired_interval
 
 __all__ = [
     "Exercise",
+    "adam_step",
     "apply_mask",
     "at_widths_of",
     "behind_its_twin",
@@ -76,11 +100,14 @@ __all__ = [
     "global_top_v",
     "gum_gradient",
     "honest_report",
+    "kept_by_layer",
     "kept_count",
     "largest_speedup",
     "looks_right",
     "mask_from",
+    "mean_and_error",
     "mean_and_interval",
+    "movement_step",
     "movement_update",
     "my_score",
     "neuron_magnitude",
@@ -96,17 +123,23 @@ __all__ = [
     "refit_weights",
     "remove_gated",
     "remove_neurons",
+    "rescale",
     "schedule_value",
+    "score_gradient",
     "share_healed",
+    "share_of_widths",
     "share_unique",
+    "shared",
     "similarity_to_kept",
     "smallest_magnitude",
+    "soft_mask",
+    "standardised",
     "stay_whole",
     "straight_through",
     "taught",
     "told",
     "top_v",
-    "who_stays",
+    "which_stay",
     "with_floor",
     "without_neuron",
 ]

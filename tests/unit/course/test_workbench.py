@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 import gumlab as gl
-from gumlab.course.workbench import Own
+from gumlab.course.workbench import Own, OwnGate
+from gumlab.gating import Gate
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +107,19 @@ def test_a_gated_model_is_heard_behind_its_gates(bench):
 
 def masks_as_scores(masks):
     return [mask.float() for mask in masks]
+def test_a_gate_with_your_own_way_back_hears_what_gumlabs_gate_hears(bench):
+    def straight_through(h, mask, grad):
+        return grad * mask, (h * grad).sum((0, 1))
+
+    heard = []
+    for yours in (True, False):
+        model = copy.deepcopy(bench.model).train()
+        layer = gl.neurons(model)[1]
+        score = torch.zeros(layer.width, requires_grad=True)
+        gate = OwnGate(layer, straight_through) if yours else Gate(layer, score)
+        gate.mask = torch.arange(layer.width) % 2 == 0
+        model(**next(bench.batches())).loss.backward()
+        heard.append((gate.score.grad, layer.incoming(grad=True)))
+    for mine, gumlabs in zip(*heard, strict=True):
+        torch.testing.assert_close(mine, gumlabs)
+    assert heard[0][0].abs().min() > 0
