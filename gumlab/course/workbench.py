@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gumlab.collecting import Statistics, collect
 from gumlab.course.plots.figure import Plot
 from gumlab.course.plots.runs import keep_curves, seed_dots
 from gumlab.errors import GumlabError
@@ -19,6 +21,7 @@ from gumlab.io.loading import load
 from gumlab.pruner import Pruner
 from gumlab.removal import shrink
 from gumlab.rules import Moment, Rule
+from gumlab.scoring import DATA_SCORES, Criterion
 from gumlab.scoring import score as scores_by_name
 from gumlab.selection import schedule, select
 from gumlab.study.intervals import half_interval, verdict
@@ -71,6 +74,26 @@ class Own(Rule):
         if self.mask is None:
             return select(scores, self._left)
         return [self.mask(one, self._left) for one in scores]
+
+
+@dataclass(frozen=True)
+class CutFirst:
+    """A cut before the training, by a score; what is left is refitted, then trained.
+
+    Parameters
+    ----------
+    score : str or callable
+        A score's name, or your own: `score(layer, found)` gives (N,), high = keep, from a layer
+        and what a look at the training texts found (`gumlab.collecting.Statistics`).
+    scope : {"layer", "global"}
+        Equal shares, or one queue for all layers.
+    refit : bool
+        Whether those that stay take over what they can of the removed ones' work.
+    """
+
+    score: str | Criterion
+    scope: str = "global"
+    refit: bool = True
 
 
 @dataclass
@@ -180,6 +203,7 @@ class Workbench:
     batch_size: int
     examples: int
     _runs: dict[Any, Run] = field(default_factory=dict, repr=False)
+    _looks: dict[int, list[Statistics]] = field(default_factory=dict, repr=False)
 
     @property
     def layers(self) -> list[FeedForward]:
@@ -209,6 +233,41 @@ class Workbench:
         if score in ("random", "magnitude"):
             return scores_by_name(self.model, score, seed=seed)
         return scores_by_name(self.model, score, self.tokenizer, self.task)
+
+    def texts(self, seed: int = 0) -> list[Example]:
+        """64 training examples (or all, where there are fewer), drawn by a seed."""
+        lessons = list(self.lessons)
+        return random.Random(seed).sample(lessons, min(64, len(lessons)))
+
+    def look(self, seed: int = 0) -> list[Statistics]:
+        """What one pass over `texts` finds in each layer of the base, gradients included."""
+        if seed not in self._looks:
+            self._looks[seed] = collect(
+                self.model, self.tokenizer, self.texts(seed), gradients=True
+            )
+        return self._looks[seed]
+
+    def cut_first(self, way: CutFirst, seed: int = 0, keep: float | None = None) -> nn.Module:
+        """A copy cut as a `CutFirst` says, not trained; score and refit see the same texts.
+
+        Parameters
+        ----------
+        way : CutFirst
+        seed : int
+            Of the texts, and of a random score.
+        keep : float, optional
+            The fraction that stays; by default the workbench's.
+        """
+        score = DATA_SCORES.get(way.score, way.score) if isinstance(way.score, str) else way.score
+        if isinstance(score, str):
+            scores = self.scores(score, seed)
+        else:
+            pairs = zip(self.layers, self.look(seed), strict=True)
+            scores = [score(layer, found).detach().float() for layer, found in pairs]
+        masks = select(scores, self.keep if keep is None else keep, way.scope)
+        if not way.refit:
+            return shrink(self.model, masks)
+        return shrink(self.model, masks, self.tokenizer, self.texts(seed), refit=True)
 
     def cut(
         self,
@@ -258,7 +317,7 @@ class Workbench:
 
     def run(
         self,
-        method: str | Rule | None,
+        method: str | Rule | CutFirst | None,
         seed: int = 0,
         start: nn.Module | None = None,
         **options: Any,
@@ -269,8 +328,9 @@ class Workbench:
 
         Parameters
         ----------
-        method : str, Rule or None
-            A training-time method or a rule of your own; None trains without pruning.
+        method : str, Rule, CutFirst or None
+            A training-time method or a rule of your own; a cut before the training; None trains
+            without pruning.
         seed : int
             Of the order of the data and of whatever the method draws.
         start : torch.nn.Module, optional
@@ -281,10 +341,14 @@ class Workbench:
         """
         of_training = {name: options.pop(name) for name in TRAINING if name in options}
         key = None
-        if start is None and (method is None or isinstance(method, str)) and not of_training:
+        may_be_kept = method is None or isinstance(method, str | CutFirst)
+        if start is None and may_be_kept and not of_training:
             key = (method, seed, repr(sorted(options.items())))
             if key in self._runs:
                 return self._runs[key]
+        if isinstance(method, CutFirst):
+            start = self.cut_first(method, seed, options.pop("keep", None))
+            method = None
         run = self._made(method, seed, start, options, of_training)
         if key is not None:
             self._runs[key] = run
@@ -333,7 +397,7 @@ class Workbench:
 
     def race(
         self,
-        ways: Sequence[str] | Mapping[str, str | Rule | tuple | None],
+        ways: Sequence[str] | Mapping[str, str | Rule | CutFirst | tuple | None],
         seeds: Sequence[int] = (0, 1, 2),
     ) -> Race:
         """Run several ways with the same seeds, steps, batches and optimiser.

@@ -18,7 +18,14 @@ from gumlab.course.check.notebook_03 import mean_and_error, schedule_value, top_
 from gumlab.course.check.notebook_04 import neuron_magnitude, smallest_magnitude, stay_whole
 from gumlab.course.check.notebook_05 import movement_update, straight_through, who_stays
 from gumlab.course.check.notebook_06 import at_widths_of, global_top_v, with_floor
-from gumlab.course.check.notebook_07 import cosine_of, rebuilt, share_unique
+from gumlab.course.check.notebook_07 import (
+    cosine_table,
+    fate,
+    rebuilt_by_all,
+    sensitivity_of,
+    share_unique,
+    take_over,
+)
 from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
 from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
@@ -33,11 +40,12 @@ __all__ = [
     "behind_its_twin",
     "block_kind",
     "claims",
-    "cosine_of",
+    "cosine_table",
     "damage_avoided",
     "distillation_loss",
     "duel",
     "explained",
+    "fate",
     "fraction_of_parameters",
     "gated_activation",
     "global_top_v",
@@ -53,17 +61,19 @@ __all__ = [
     "new_bias",
     "pad_fused",
     "paired_interval",
-    "rebuilt",
+    "rebuilt_by_all",
     "refit_weights",
     "remove_gated",
     "remove_neurons",
     "schedule_value",
+    "sensitivity_of",
     "share_healed",
     "share_unique",
     "similarity_to_kept",
     "smallest_magnitude",
     "stay_whole",
     "straight_through",
+    "take_over",
     "taught",
     "told",
     "top_v",
