@@ -26,7 +26,14 @@ from gumlab.course.check.notebook_07 import (
     share_unique,
     take_over,
 )
-from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
+from gumlab.course.check.notebook_08 import (
+    as_hard,
+    behind_its_twin,
+    gum_gradient,
+    gum_slopes,
+    similarity_to_kept,
+    whole_by_chance,
+)
 from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
 from gumlab.course.check.notebook_11 import damage_avoided, explained, told
@@ -36,6 +43,7 @@ from gumlab.course.check.notebook_13 import duel, my_score, paired_interval
 __all__ = [
     "Exercise",
     "apply_mask",
+    "as_hard",
     "at_widths_of",
     "behind_its_twin",
     "block_kind",
@@ -50,6 +58,7 @@ __all__ = [
     "gated_activation",
     "global_top_v",
     "gum_gradient",
+    "gum_slopes",
     "honest_report",
     "kept_count",
     "largest_speedup",
@@ -78,6 +87,7 @@ __all__ = [
     "told",
     "top_v",
     "who_stays",
+    "whole_by_chance",
     "with_floor",
     "without_neuron",
 ]
