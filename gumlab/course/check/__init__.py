@@ -38,7 +38,13 @@ from gumlab.course.check.notebook_09 import distillation_loss, share_healed, tau
 from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
 from gumlab.course.check.notebook_11 import damage_avoided, explained, told
 from gumlab.course.check.notebook_12 import block_kind, largest_speedup, pad_fused
-from gumlab.course.check.notebook_13 import duel, my_score, paired_interval
+from gumlab.course.check.notebook_13 import (
+    duel,
+    leaderboard,
+    my_score,
+    my_variant,
+    paired_interval,
+)
 
 __all__ = [
     "Exercise",
@@ -62,9 +68,11 @@ __all__ = [
     "honest_report",
     "kept_count",
     "largest_speedup",
+    "leaderboard",
     "mean_and_error",
     "movement_update",
     "my_score",
+    "my_variant",
     "neuron_magnitude",
     "neuron_parameters",
     "new_bias",
