@@ -37,7 +37,14 @@ from gumlab.course.check.notebook_08 import (
 from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
 from gumlab.course.check.notebook_11 import damage_avoided, explained, told
-from gumlab.course.check.notebook_12 import block_kind, largest_speedup, pad_fused
+from gumlab.course.check.notebook_12 import (
+    block_kind,
+    flip_bit,
+    gguf_bytes,
+    largest_speedup,
+    pad_fused,
+    pad_plain,
+)
 from gumlab.course.check.notebook_13 import (
     duel,
     leaderboard,
@@ -60,8 +67,10 @@ __all__ = [
     "duel",
     "explained",
     "fate",
+    "flip_bit",
     "fraction_of_parameters",
     "gated_activation",
+    "gguf_bytes",
     "global_top_v",
     "gum_gradient",
     "gum_slopes",
@@ -77,6 +86,7 @@ __all__ = [
     "neuron_parameters",
     "new_bias",
     "pad_fused",
+    "pad_plain",
     "paired_interval",
     "rebuilt_by_all",
     "refit_weights",
