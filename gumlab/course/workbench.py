@@ -343,7 +343,8 @@ class Workbench:
         key = None
         may_be_kept = method is None or isinstance(method, str | CutFirst)
         if start is None and may_be_kept and not of_training:
-            key = (method, seed, repr(sorted(options.items())))
+            settings = {"keep": self.keep, "steps": self.steps, **options}
+            key = (method, seed, repr(sorted(settings.items())))
             if key in self._runs:
                 return self._runs[key]
         if isinstance(method, CutFirst):

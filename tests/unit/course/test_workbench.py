@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gumlab as gl
-from gumlab.course.workbench import Own
+from gumlab.course.workbench import CutFirst, Own
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +77,27 @@ def test_cuts_and_curves_take_a_name_or_scores(bench):
 def test_a_run_that_prunes_nothing_takes_no_option_of_a_pruner(bench):
     with pytest.raises(gl.GumlabError, match="takes no floor"):
         bench.run(None, floor=2)
+
+
+def test_a_cut_comes_first_and_sees_the_seeds_texts(bench):
+    seen = []
+
+    def loud(layer, found):
+        seen.append(found.tokens)
+        return found.energy
+
+    run = bench.run(CutFirst(loud), seed=1)
+    assert sum(run.widths) == round(0.25 * sum(layer.width for layer in bench.layers))
+    assert seen == [bench.look(1)[0].tokens] * len(bench.layers)
+    assert bench.look(1)[0].tokens != bench.look(2)[0].tokens
+    assert bench.run(CutFirst(loud), seed=1) is run
+    assert bench.run(CutFirst(loud), seed=1, steps=4, keep=0.25) is run  # the workbench's own
+
+
+@pytest.mark.parametrize("name", ["random", "magnitude", "obs"])
+def test_a_name_is_a_score_of_a_cut_too_and_a_refit_lowers_its_loss(name, bench):
+    cut = bench.cut_first(CutFirst(name, refit=False), seed=1)
+    refitted = bench.cut_first(CutFirst(name), seed=1)
+    widths = [[layer.width for layer in gl.neurons(model)] for model in (cut, refitted)]
+    assert widths[0] == widths[1]
+    assert bench.loss(refitted) < bench.loss(cut)
