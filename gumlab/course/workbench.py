@@ -20,7 +20,7 @@ from gumlab.feedforward import FeedForward, neurons
 from gumlab.io.loading import load
 from gumlab.pruner import Pruner
 from gumlab.removal import shrink
-from gumlab.rules import Moment, Rule
+from gumlab.rules import WARM_UP, Moment, Rule
 from gumlab.scoring import DATA_SCORES, Criterion
 from gumlab.scoring import score as scores_by_name
 from gumlab.selection import schedule, select
@@ -74,6 +74,47 @@ class Own(Rule):
         if self.mask is None:
             return select(scores, self._left)
         return [self.mask(one, self._left) for one in scores]
+
+
+class Learned(Rule):
+    """A score that is learned: write `scores`, and let `follow` take a step along your slopes.
+
+    Attributes
+    ----------
+    learned : list of Tensor
+        S by layer, (N,), 0 at first.
+    u : list of Tensor
+        Room for what you note of each neuron, (N,) by layer, 0 at first.
+    """
+
+    scope = "global"
+    needs_grams = True
+
+    def begin(self, layers: Sequence[FeedForward], steps: int, seed: int) -> list[Tensor]:
+        """S = 0 for every neuron."""
+        self.learned = [torch.zeros(layer.width, requires_grad=True) for layer in layers]
+        self.u = [torch.zeros(layer.width) for layer in layers]
+        self._adam = torch.optim.Adam(self.learned)
+        return self.learned
+
+    def follow(self, slopes: Sequence[Tensor], now: Moment) -> list[Tensor]:
+        """S after one step of Adam down these slopes, at gumlab's rate for learned scores.
+
+        Parameters
+        ----------
+        slopes : sequence of Tensor
+            (N,) by layer.
+        now : gumlab.rules.Moment
+            Where the run stands.
+        """
+        for score, slope in zip(self.learned, slopes, strict=True):
+            score.grad = slope
+        rise = max(1, round(WARM_UP * now.steps))
+        fall = max(1, now.steps - rise)
+        rate = min(now.step / rise, (now.steps - now.step) / fall)
+        self._adam.param_groups[0]["lr"] = 0.01 * rate
+        self._adam.step()
+        return self.learned
 
 
 @dataclass(frozen=True)

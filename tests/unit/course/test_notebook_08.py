@@ -9,7 +9,7 @@ from helpers import ROOT
 
 import gumlab as gl
 from gumlab.course import check
-from gumlab.rules import Rule
+from gumlab.course.workbench import Learned
 from gumlab.scoring import neuron_gradient
 
 EXERCISES = ("similarity_to_kept", "gum_gradient", "gum_slopes")
@@ -18,12 +18,11 @@ EXERCISES = ("similarity_to_kept", "gum_gradient", "gum_slopes")
 @pytest.fixture(scope="module")
 def notebooks_class():
     cells = nbformat.read(ROOT / "notebooks/08_gum.ipynb", as_version=4).cells
-    parts = [c.source for c in cells if c.cell_type == "code" and "YourGUM" in c.source][:2]
+    (part,) = [c.source for c in cells if "class YourGUM" in c.source]
     scope = {name: vars(check)[name].reference for name in EXERCISES}
-    scope |= {"torch": torch, "Rule": Rule, "neuron_gradient": neuron_gradient, "gl": gl}
+    scope |= {"Learned": Learned, "neuron_gradient": neuron_gradient}
     scope |= {"LAMBDA_GUM": 4.0, "PENALTY": 0.3}
-    for part in parts:
-        exec(part, scope)
+    exec(part, scope)
     return scope["YourGUM"]
 
 
