@@ -234,6 +234,8 @@ class Workbench:
     batch_size : int
     examples : int
         How many test examples a loss is the mean of.
+    look_at : int
+        How many training examples a `look` sees.
     """
 
     model: nn.Module
@@ -243,6 +245,7 @@ class Workbench:
     steps: int
     batch_size: int
     examples: int
+    look_at: int = 64
     _runs: dict[Any, Run] = field(default_factory=dict, repr=False)
     _looks: dict[int, list[Statistics]] = field(default_factory=dict, repr=False)
 
@@ -276,9 +279,9 @@ class Workbench:
         return scores_by_name(self.model, score, self.tokenizer, self.task)
 
     def texts(self, seed: int = 0) -> list[Example]:
-        """64 training examples (or all, where there are fewer), drawn by a seed."""
+        """`look_at` training examples (or all, where there are fewer), drawn by a seed."""
         lessons = list(self.lessons)
-        return random.Random(seed).sample(lessons, min(64, len(lessons)))
+        return random.Random(seed).sample(lessons, min(self.look_at, len(lessons)))
 
     def look(self, seed: int = 0) -> list[Statistics]:
         """What one pass over `texts` finds in each layer of the base, gradients included."""
@@ -478,6 +481,7 @@ def workbench(
     steps: int = 60,
     batch_size: int = 8,
     examples: int = 100,
+    look_at: int = 64,
 ) -> Workbench:
     """Load a base and a task, and fix what all runs of a notebook have in common.
 
@@ -491,10 +495,13 @@ def workbench(
         Of the training.
     examples : int, default 100
         Test examples of a loss.
+    look_at : int, default 64
+        Training examples that a score with a look at data sees (`CutFirst`).
 
     Returns
     -------
     Workbench
     """
     base, tokenizer = load(model, device="cpu")
-    return Workbench(base, tokenizer, load_task(task), keep, steps, batch_size, examples)
+    data = load_task(task)
+    return Workbench(base, tokenizer, data, keep, steps, batch_size, examples, look_at)

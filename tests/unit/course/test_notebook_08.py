@@ -20,7 +20,7 @@ def notebooks_class():
     cells = nbformat.read(ROOT / "notebooks/08_gum.ipynb", as_version=4).cells
     (part,) = [c.source for c in cells if "class YourGUM" in c.source]
     scope = {name: vars(check)[name].reference for name in EXERCISES}
-    scope |= {"Learned": Learned, "neuron_gradient": neuron_gradient}
+    scope |= {"gl": gl, "Learned": Learned, "neuron_gradient": neuron_gradient}
     scope |= {"LAMBDA_GUM": 4.0, "PENALTY": 0.3}
     exec(part, scope)
     return scope["YourGUM"]
