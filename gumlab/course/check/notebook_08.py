@@ -79,6 +79,7 @@ def gum_gradient(score: Tensor, u: Tensor, lambda_gum: float, layers: int) -> Te
 
 (_H,) = random_tensors((20, 5))
 _GRAM = _H.T @ _H
+_WITH_DEAD = torch.tensor([[4.0, -3.0, 0.0], [-3.0, 9.0, 0.0], [0.0, 0.0, 0.0]])
 
 
 @exercise(
@@ -86,6 +87,7 @@ _GRAM = _H.T @ _H
         (_GRAM, torch.tensor([True, False, True, True, False])),
         (_GRAM, torch.tensor([True, True, True, True, True])),
         (_GRAM[1:, 1:], torch.tensor([True, False, False, True])),
+        (_WITH_DEAD, torch.tensor([True, True, True])),
     ],
     hints=[
         (
