@@ -65,6 +65,29 @@ from gumlab.course.check.notebook_06 import (
 )
 from gumlab.course.check.notebook_07 import cosine_of, rebuilt, share_unique
 from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
+from gumlab.course.check.notebook_00 import fraction_of_parameters, kept_count
+from gumlab.course.check.notebook_01 import gated_activation, neuron_parameters, without_neuron
+from gumlab.course.check.notebook_02 import apply_mask, remove_gated, remove_neurons
+from gumlab.course.check.notebook_03 import mean_and_error, schedule_value, top_v
+from gumlab.course.check.notebook_04 import neuron_magnitude, smallest_magnitude, stay_whole
+from gumlab.course.check.notebook_05 import movement_update, straight_through, who_stays
+from gumlab.course.check.notebook_06 import at_widths_of, global_top_v, with_floor
+from gumlab.course.check.notebook_07 import (
+    cosine_table,
+    fate,
+    rebuilt_by_all,
+    sensitivity_of,
+    share_unique,
+    take_over,
+)
+from gumlab.course.check.notebook_08 import (
+    as_hard,
+    behind_its_twin,
+    gum_gradient,
+    gum_slopes,
+    similarity_to_kept,
+    whole_by_chance,
+)
 from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
 from gumlab.course.check.notebook_11 import damage_avoided, explained, told
@@ -76,22 +99,30 @@ from gumlab.course.check.notebook_12 import (
     pad_fused,
     pad_plain,
 )
-from gumlab.course.check.notebook_13 import duel, my_score, paired_interval
+from gumlab.course.check.notebook_13 import (
+    duel,
+    leaderboard,
+    my_score,
+    my_variant,
+    paired_interval,
+)
 
 __all__ = [
     "Exercise",
     "adam_step",
     "apply_mask",
+    "as_hard",
     "at_widths_of",
     "behind_its_twin",
     "block_kind",
     "block_output",
     "claims",
-    "cosine_of",
+    "cosine_table",
     "damage_avoided",
     "distillation_loss",
     "duel",
     "explained",
+    "fate",
     "flip_bit",
     "flops_per_token",
     "fraction_of_parameters",
@@ -99,17 +130,20 @@ __all__ = [
     "gguf_bytes",
     "global_top_v",
     "gum_gradient",
+    "gum_slopes",
     "honest_report",
     "kept_by_layer",
     "kept_count",
     "largest_speedup",
     "looks_right",
     "mask_from",
+    "leaderboard",
     "mean_and_error",
     "mean_and_interval",
     "movement_step",
     "movement_update",
     "my_score",
+    "my_variant",
     "neuron_magnitude",
     "neuron_parameters",
     "new_bias",
@@ -120,12 +154,14 @@ __all__ = [
     "pruning_loop",
     "random_scores",
     "rebuilt",
+    "rebuilt_by_all",
     "refit_weights",
     "remove_gated",
     "remove_neurons",
     "rescale",
     "schedule_value",
     "score_gradient",
+    "sensitivity_of",
     "share_healed",
     "share_of_widths",
     "share_unique",
@@ -136,10 +172,13 @@ __all__ = [
     "standardised",
     "stay_whole",
     "straight_through",
+    "take_over",
     "taught",
     "told",
     "top_v",
     "which_stay",
+    "who_stays",
+    "whole_by_chance",
     "with_floor",
     "without_neuron",
 ]

@@ -10,6 +10,7 @@ import torch
 import gumlab as gl
 from gumlab.course.workbench import Own, OwnGate
 from gumlab.gating import Gate
+from gumlab.course.workbench import CutFirst, Own
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,8 @@ def test_a_gated_model_is_heard_behind_its_gates(bench):
 
 def masks_as_scores(masks):
     return [mask.float() for mask in masks]
+
+
 def test_a_gate_with_your_own_way_back_hears_what_gumlabs_gate_hears(bench):
     def straight_through(h, mask, grad):
         return grad * mask, (h * grad).sum((0, 1))
@@ -123,3 +126,27 @@ def test_a_gate_with_your_own_way_back_hears_what_gumlabs_gate_hears(bench):
     for mine, gumlabs in zip(*heard, strict=True):
         torch.testing.assert_close(mine, gumlabs)
     assert heard[0][0].abs().min() > 0
+
+
+def test_a_cut_comes_first_and_sees_the_seeds_texts(bench):
+    seen = []
+
+    def loud(layer, found):
+        seen.append(found.tokens)
+        return found.energy
+
+    run = bench.run(CutFirst(loud), seed=1)
+    assert sum(run.widths) == round(0.25 * sum(layer.width for layer in bench.layers))
+    assert seen == [bench.look(1)[0].tokens] * len(bench.layers)
+    assert bench.look(1)[0].tokens != bench.look(2)[0].tokens
+    assert bench.run(CutFirst(loud), seed=1) is run
+    assert bench.run(CutFirst(loud), seed=1, steps=4, keep=0.25) is run  # the workbench's own
+
+
+@pytest.mark.parametrize("name", ["random", "magnitude", "obs"])
+def test_a_name_is_a_score_of_a_cut_too_and_a_refit_lowers_its_loss(name, bench):
+    cut = bench.cut_first(CutFirst(name, refit=False), seed=1)
+    refitted = bench.cut_first(CutFirst(name), seed=1)
+    widths = [[layer.width for layer in gl.neurons(model)] for model in (cut, refitted)]
+    assert widths[0] == widths[1]
+    assert bench.loss(refitted) < bench.loss(cut)
