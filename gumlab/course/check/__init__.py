@@ -20,14 +20,36 @@ from gumlab.course.check.notebook_05 import movement_update, straight_through, w
 from gumlab.course.check.notebook_06 import at_widths_of, global_top_v, with_floor
 from gumlab.course.check.notebook_07 import cosine_of, rebuilt, share_unique
 from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
-from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
-from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
-from gumlab.course.check.notebook_11 import damage_avoided, explained, told
+from gumlab.course.check.notebook_09 import (
+    distillation_loss,
+    heal,
+    share_healed,
+    target_rows,
+    taught,
+    taught_lesson,
+)
+from gumlab.course.check.notebook_10 import (
+    activation_scores,
+    greedy_scores,
+    honest_report,
+    obs_scores,
+    refit_weights,
+)
+from gumlab.course.check.notebook_11 import (
+    adjusted,
+    damage_avoided,
+    explained,
+    paired_difference,
+    ruling,
+    says,
+)
 from gumlab.course.check.notebook_12 import block_kind, largest_speedup, pad_fused
 from gumlab.course.check.notebook_13 import duel, my_score, paired_interval
 
 __all__ = [
     "Exercise",
+    "activation_scores",
+    "adjusted",
     "apply_mask",
     "at_widths_of",
     "behind_its_twin",
@@ -41,7 +63,9 @@ __all__ = [
     "fraction_of_parameters",
     "gated_activation",
     "global_top_v",
+    "greedy_scores",
     "gum_gradient",
+    "heal",
     "honest_report",
     "kept_count",
     "largest_speedup",
@@ -50,13 +74,16 @@ __all__ = [
     "my_score",
     "neuron_magnitude",
     "neuron_parameters",
-    "new_bias",
+    "obs_scores",
     "pad_fused",
+    "paired_difference",
     "paired_interval",
     "rebuilt",
     "refit_weights",
     "remove_gated",
     "remove_neurons",
+    "ruling",
+    "says",
     "schedule_value",
     "share_healed",
     "share_unique",
@@ -64,8 +91,9 @@ __all__ = [
     "smallest_magnitude",
     "stay_whole",
     "straight_through",
+    "target_rows",
     "taught",
-    "told",
+    "taught_lesson",
     "top_v",
     "who_stays",
     "with_floor",

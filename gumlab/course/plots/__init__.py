@@ -2,6 +2,7 @@
 
 from gumlab.course.plots.cuts import folded_map, neuron_map, refit_gain, removal, tradeoff
 from gumlab.course.plots.figure import Plot, new_figure
+from gumlab.course.plots.healing import healing
 from gumlab.course.plots.models import activations, parameter_shares, relative_costs, texts
 from gumlab.course.plots.runs import (
     keep_curves,
@@ -23,6 +24,7 @@ __all__ = [
     "folded_map",
     "forest",
     "gaps",
+    "healing",
     "keep_curves",
     "layer_widths",
     "method_bars",
