@@ -394,12 +394,12 @@ def _taught(
     swapped: bool = False,
 ) -> Tensor:
     """Half the labels' loss and half the teacher's; each switch is one known mistake."""
-    given = batch["input_ids"], batch["attention_mask"]
-    logits = model(*given).logits
+    given = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    logits = model(**given).logits
     if by_itself:
         teacher.eval()
     with asked():
-        wanted = teacher(*given).logits
+        wanted = teacher(**given).logits
     pair = (wanted, logits) if swapped else (logits, wanted)
     of_labels = labels_loss(logits, batch["labels"])
     return shares[0] * of_labels + shares[1] * teacher_loss(*pair, batch["labels"])
