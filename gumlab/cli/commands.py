@@ -191,6 +191,14 @@ def redundancy(
     split: Split = "train",
     limit: Annotated[int, typer.Option(help="First examples used.", callback=whole())] = 256,
     batch_size: BatchSize = 16,
+    robust: Annotated[
+        str | None,
+        typer.Option(
+            help="Against layers that rest on a few neurons or tokens: centred, without_first "
+            "(token) or winsorised.",
+            callback=choice("centred", "without_first", "winsorised"),
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """How sensitive and how unique the neurons are, layer by layer."""
@@ -200,15 +208,17 @@ def redundancy(
     data = _load_task(task, data_dir)
     loaded, tokenizer = load(model)
     report = run_redundancy(
-        loaded, tokenizer, data, split=split, limit=limit, batch_size=batch_size
+        loaded, tokenizer, data, split=split, limit=limit, batch_size=batch_size, robust=robust
     )
     result = {
         "model": model,
         "task": task,
         "split": split,
+        "robust": robust,
         "tokens": report.tokens,
         "uniqueness": report.uniqueness,
         "mean_sensitivity": report.mean_sensitivity,
+        "concentrated": report.concentrated,
         "layers": report.table().to_dict("records"),
     }
     show(result, as_json)

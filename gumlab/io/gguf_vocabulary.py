@@ -100,21 +100,7 @@ def _parts(tokenizer: Any) -> dict[str, Any]:
             f"The tokenizer's BPE has a setting ({', '.join(odd)}) that llama.cpp does not know, "
             f"and would cut texts into other tokens there. {CONVERTER}"
         )
-    missing = _alphabet() - parts["model"]["vocab"].keys()
-    if missing:
-        raise GumlabError(
-            f"The tokenizer has no token for {len(missing)} of the 256 bytes, and llama.cpp stops "
-            "at a text with one of them. Train it with the whole alphabet: "
-            "initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet()."
-        )
     return parts
-
-
-def _alphabet() -> set[str]:
-    """The characters that stand for the 256 bytes."""
-    from tokenizers import pre_tokenizers
-
-    return set(pre_tokenizers.ByteLevel.alphabet())
 
 
 def _rule(parts: Mapping[str, Any]) -> str:

@@ -13,7 +13,10 @@ Models?", arXiv 2302.03773 (2023).
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +28,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 STUDY = ASSETS / "study.csv"
 REAL = ASSETS / "real_study.csv"
 REAL_ONE_SHOT = ASSETS / "real_one_shot.csv"
+CHAT = ASSETS / "real_chat.json"
 
 NO_RUNS = "no runs to tell from"
 
@@ -91,6 +95,54 @@ def real_one_shot() -> pd.DataFrame:
         dense model's score is "dense".
     """
     return pd.read_csv(REAL_ONE_SHOT)
+
+
+def real_chat() -> pd.DataFrame:
+    """A real language model in llama.cpp: whole, cut, and healed.
+
+    benchmarks/quality/chat.py made the rows: SmolLM2-135M, files of type q8_0, one thread.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By model: parameters, "file, MB", perplexity (of the whole model's own answers), "read/s"
+        and "write/s" (tokens a second), and both as factors of the whole model's.
+    """
+    rows = []
+    for row in _chat()["rows"]:
+        speed = row["speed"][0]
+        rows.append(
+            {
+                "model": row["model"],
+                "parameters": row["parameters"],
+                "file, MB": row["file_bytes"] / 1e6,
+                "perplexity": math.exp(row["loss"]),
+                "read/s": speed["prefill_tokens_per_s"],
+                "write/s": speed["decode_tokens_per_s"],
+            }
+        )
+    table = pd.DataFrame(rows).set_index("model")
+    for what in ("read", "write"):
+        table[f"{what}, x dense"] = table[f"{what}/s"] / table.loc["dense", f"{what}/s"]
+    return table
+
+
+def real_answers() -> pd.DataFrame:
+    """What the models of `real_chat` answered, greedily.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each question, a column for each model.
+    """
+    stored = _chat()
+    return pd.DataFrame(
+        {row["model"]: row["answers"] for row in stored["rows"]}, index=stored["questions"]
+    )
+
+
+def _chat() -> dict[str, Any]:
+    return json.loads(CHAT.read_text(encoding="utf-8"))
 
 
 def _stored(path: Path) -> pd.DataFrame:

@@ -155,6 +155,11 @@ def test_evaluate_and_redundancy_give_what_python_gives(gumlab, folders, small_t
     assert code == 0
     assert row["uniqueness"] == pytest.approx(expected.uniqueness)
     assert [layer["neurons"] for layer in row["layers"]] == [7, 11]
+    assert (row["robust"], row["concentrated"]) == (None, expected.concentrated)
+    code, text, _ = gumlab("redundancy", folders[1], *options, "--robust", "centred")
+    centred = gl.redundancy(model, tokenizer, small_task, limit=20, batch_size=10, robust="centred")
+    assert json.loads(text)["uniqueness"] == pytest.approx(centred.uniqueness)
+    assert centred.uniqueness != expected.uniqueness
     code, text, _ = gumlab("redundancy", folders[1], *options[:-1])
     assert text.splitlines()[-3].split()[:3] == ["layer", "neurons", "uniqueness"]
 

@@ -26,6 +26,7 @@ from helpers.gguf_files import (
     with_noise,
     wrapped,
 )
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -197,6 +198,24 @@ def test_hard_texts_are_cut_into_the_same_tokens_and_judged_alike(shipped):
         (entry,) = answered(shipped.opened, ids)
         allowed = tolerance_of_table(shipped.model, twin, ids)
         assert furthest(entry, log_probabilities(twin, ids), end) < allowed < 5e-3, text
+
+
+def test_bytes_without_a_token_are_left_out_as_they_are_by_transformers(tmp_path):
+    """A real vocabulary lacks some: bytes that no text has, and control characters."""
+    parts = json.loads(byte_level().to_str())
+    vocabulary = parts["model"]["vocab"]
+    places = {"Ĥ": 4, "Ċ": 10, "Ã": 0xC3, "©": 0xA9, "ÿ": 0xFF}  # how byte-level BPE writes them
+    for number, name in enumerate(places):
+        vocabulary[f"Ġx{number}"] = vocabulary.pop(name)
+    parts["model"]["merges"] = [
+        pair for pair in parts["model"]["merges"] if not set(places) & set("".join(pair))
+    ]
+    tokenizer = wrapped(Tokenizer.from_str(json.dumps(parts)))
+    made = ship(tmp_path, llama(len(tokenizer)).eval(), tokenizer)
+    for text in ("a\x04b", "one\ntwo", "café", "é", "naïve", "plain"):
+        ids = tokenizer(text).input_ids
+        assert tokens_of(made.opened, text) == ids, text
+        assert made.opened.complete(text, tokens=2)["usage"]["prompt_tokens"] == len(ids)
 
 
 def test_a_file_of_8_bits_is_small_and_close(shipped, tmp_path):

@@ -650,6 +650,29 @@ def test_gum_is_behind_global_movement_on_each_seed_and_its_term_shows_no_effect
     assert real_losses.std().drop("random at GUM's widths").max() < real_losses.std().max()
 
 
+def test_a_teacher_helps_the_healed_cut_and_no_other_surely():
+    from gumlab.study import paper
+
+    runs = paper.real_study()
+    taught = runs[runs["distilled"]]
+    assert taught.groupby("method").size().to_dict() == dict.fromkeys(
+        ("random", "GUM", "one shot, then healing"), 3
+    )
+    named = runs.assign(method=runs["method"] + runs["distilled"].map({True: "+", False: ""}))
+    gained = {method: compared(named, f"{method}+", method) for method in taught["method"].unique()}
+    assert {method: row["verdict"] for method, row in gained.items()} == {
+        "random": "no difference shown",
+        "GUM": "no difference shown",
+        "one shot, then healing": "lower",
+    }
+    healed = runs.query("method == 'one shot, then healing' and not distilled")["loss"]
+    others = taught.query("method != 'one shot, then healing'")
+    assert others["loss"].min() > healed.max() + 0.5
+    means = runs.groupby(["method", "distilled"])["loss"].mean().unstack().dropna()
+    falls = means[False] - means[True]
+    assert falls["one shot, then healing"] < falls.drop("one shot, then healing").min()
+
+
 def test_at_the_smaller_rate_gum_was_ahead_at_the_larger_behind():
     trials = stored("real_model_tuning")
     of = {

@@ -43,7 +43,14 @@ from gumlab.course.check.notebook_11 import (
     ruling,
     says,
 )
-from gumlab.course.check.notebook_12 import block_kind, largest_speedup, pad_fused
+from gumlab.course.check.notebook_12 import (
+    block_kind,
+    flip_bit,
+    gguf_bytes,
+    largest_speedup,
+    pad_fused,
+    pad_plain,
+)
 from gumlab.course.check.notebook_13 import duel, my_score, paired_interval
 
 __all__ = [
@@ -60,8 +67,10 @@ __all__ = [
     "distillation_loss",
     "duel",
     "explained",
+    "flip_bit",
     "fraction_of_parameters",
     "gated_activation",
+    "gguf_bytes",
     "global_top_v",
     "greedy_scores",
     "gum_gradient",
@@ -76,6 +85,7 @@ __all__ = [
     "neuron_parameters",
     "obs_scores",
     "pad_fused",
+    "pad_plain",
     "paired_difference",
     "paired_interval",
     "rebuilt",

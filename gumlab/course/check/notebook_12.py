@@ -7,6 +7,62 @@ from torch import Tensor
 
 from gumlab.course.check.judging import exercise, random_tensors
 
+_BYTES = {"f32": 4, "f16": 2, "q8_0": 34 / 32}
+
+
+def _file_bytes(
+    matrix: int, other: int, dtype: str, of_others: float = 4, eight_bits: float = 34 / 32
+) -> float:
+    """Bytes by type, of all but the matrices, and of a number in 8 bits."""
+    of_matrices = eight_bits if dtype == "q8_0" else _BYTES[dtype]
+    return matrix * of_matrices + other * of_others
+
+
+@exercise(
+    cases=[(3200, 100, "f32"), (3200, 100, "f16"), (3200, 100, "q8_0"), (64, 0, "q8_0")],
+    hints=[
+        (
+            "What is no matrix keeps 4 bytes a number, whatever the type.",
+            lambda matrix, other, dtype: (matrix + other) * _BYTES[dtype],
+        ),
+        (
+            "In q8_0 each 32 numbers have a scale too, of 2 bytes.",
+            lambda matrix, other, dtype: _file_bytes(matrix, other, dtype, eight_bits=1),
+        ),
+        (
+            "The scale of q8_0 belongs to 32 numbers together, not to each of them.",
+            lambda matrix, other, dtype: _file_bytes(matrix, other, dtype, eight_bits=3),
+        ),
+        (
+            "The scale of q8_0 has 2 bytes, not 4.",
+            lambda matrix, other, dtype: _file_bytes(matrix, other, dtype, eight_bits=36 / 32),
+        ),
+        (
+            "That is in bits; a byte has 8 of them.",
+            lambda matrix, other, dtype: 8 * _file_bytes(matrix, other, dtype),
+        ),
+        (
+            "The numbers outside the matrices take room too: add other * 4.",
+            lambda matrix, other, dtype: _file_bytes(matrix, other, dtype, of_others=0),
+        ),
+    ],
+)
+def gguf_bytes(matrix: int, other: int, dtype: str) -> float:
+    """Count the bytes that a model's numbers take in a GGUF file.
+
+    Parameters
+    ----------
+    matrix, other : int
+        The numbers in matrices, a multiple of 32, and the others.
+    dtype : {"f32", "f16", "q8_0"}
+
+    Returns
+    -------
+    float
+        Bytes.
+    """
+    return _file_bytes(matrix, other, dtype)
+
 
 @exercise(
     cases=[(0.5, 0.25), (0.8, 0.5), (0.3, 0.1), (0.6, 1.0)],
@@ -123,6 +179,84 @@ def block_kind(d: int, shapes: Shapes) -> str | None:
     return _kind(d, shapes)
 
 
+def _rows_below(weight: Tensor, width: int) -> Tensor:
+    """A tensor with a row for each neuron, and rows of zeros below up to `width`."""
+    return torch.cat([weight, weight.new_zeros(width - len(weight), *weight.shape[1:])])
+
+
+_PLAIN = random_tensors((3, 4), (3,), (3, 5))
+_WIDE = random_tensors((2, 3), (2,), (2, 3))
+
+
+@exercise(
+    cases=[(*_PLAIN, 5), (*_WIDE, 3), (*_WIDE, 2)],
+    hints=[
+        (
+            "You add `width` rows; `width` is how many there are to be in the end.",
+            lambda incoming, bias, outgoing, width: tuple(
+                _rows_below(part, len(part) + width) for part in (incoming, bias, outgoing)
+            ),
+        ),
+        (
+            "The zeros stand before the neurons; neuron 0 must stay the first.",
+            lambda incoming, bias, outgoing, width: tuple(
+                _rows_below(part, width).roll(width - len(part), 0)
+                for part in (incoming, bias, outgoing)
+            ),
+        ),
+        (
+            "The bias is as long as before; a padded neuron has one too, a 0.",
+            lambda incoming, bias, outgoing, width: (
+                _rows_below(incoming, width),
+                bias,
+                _rows_below(outgoing, width),
+            ),
+        ),
+        (
+            "The outgoing weights got no rows; they have one for each neuron as well.",
+            lambda incoming, bias, outgoing, width: (
+                _rows_below(incoming, width),
+                _rows_below(bias, width),
+                outgoing,
+            ),
+        ),
+        (
+            "You padded with ones: such a neuron would write. Pad with zeros.",
+            lambda incoming, bias, outgoing, width: tuple(
+                torch.cat([part, torch.ones(width - len(part), *part.shape[1:])])
+                for part in (incoming, bias, outgoing)
+            ),
+        ),
+        (
+            "You repeated a neuron that is there, so the block writes it twice. Pad with zeros.",
+            lambda incoming, bias, outgoing, width: tuple(
+                torch.cat([part, part[-1:].expand(width - len(part), *part.shape[1:])])
+                for part in (incoming, bias, outgoing)
+            ),
+        ),
+    ],
+)
+def pad_plain(
+    incoming: Tensor, bias: Tensor, outgoing: Tensor, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pad a plain block with neurons that are zero.
+
+    Parameters
+    ----------
+    incoming, bias, outgoing : Tensor
+        (N, D), (N,) and (N, D): a row for each neuron.
+    width : int
+        How many neurons there are to be.
+
+    Returns
+    -------
+    incoming, bias, outgoing : Tensor
+        (width, D), (width,) and (width, D).
+    """
+    padded = [_rows_below(part, width) for part in (incoming, bias, outgoing)]
+    return padded[0], padded[1], padded[2]
+
+
 def _missing(down: Tensor, width: int) -> int:
     """How many zero neurons are due."""
     return width - down.shape[1]
@@ -208,3 +342,57 @@ def pad_fused(gate_up: Tensor, down: Tensor, width: int) -> tuple[Tensor, Tensor
         (D, width).
     """
     return _padded_gate_up(gate_up, down, width), _padded_down(down, width)
+
+
+def _changed(raw: bytes, place: int, value: int) -> bytes:
+    """A copy with another byte at a place."""
+    return raw[:place] + bytes([value % 256]) + raw[place + 1 :]
+
+
+@exercise(
+    cases=[(b"gumlab", 0, 0), (b"gumlab", 5, 7), (bytes(4), 2, 6), (bytes([255, 255]), 1, 3)],
+    hints=[
+        (
+            "You set the bit to 1; where it was 1 already nothing changes. Use ^, not |.",
+            lambda raw, place, bit: _changed(raw, place, raw[place] | 1 << bit),
+        ),
+        (
+            "You set the bit to 0; where it was 0 already nothing changes. Use ^.",
+            lambda raw, place, bit: _changed(raw, place, raw[place] & ~(1 << bit)),
+        ),
+        (
+            "`^ bit` flips the bits of the number `bit` itself; the bit's own value is 1 << bit.",
+            lambda raw, place, bit: _changed(raw, place, raw[place] ^ bit),
+        ),
+        (
+            "You flip all bits of the byte; only one is wanted.",
+            lambda raw, place, bit: _changed(raw, place, raw[place] ^ 255),
+        ),
+        (
+            "Bit 0 is the lowest, with the value 1; you count from the other end, or from 1.",
+            lambda raw, place, bit: _changed(raw, place, raw[place] ^ (128 >> bit)),
+        ),
+        (
+            "Nothing changed: a byte string cannot be changed in place. Work on a bytearray.",
+            lambda raw, place, bit: raw,
+        ),
+    ],
+)
+def flip_bit(raw: bytes, place: int, bit: int) -> bytes:
+    """Give a copy in which one bit is the other way round.
+
+    Parameters
+    ----------
+    raw : bytes
+        The file.
+    place : int
+        Which byte.
+    bit : int
+        Which of its bits, 0 the lowest to 7.
+
+    Returns
+    -------
+    bytes
+        As long as `raw`.
+    """
+    return _changed(raw, place, raw[place] ^ 1 << bit)

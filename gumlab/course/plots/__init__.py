@@ -1,6 +1,10 @@
-"""Pure figure builders: data in, a `Plot` out, which is a figure and the sentence it shows."""
+"""Pure figure builders: data in, a `Plot` out, which is a figure and the sentence it shows.
+
+`neuron` needs no data: it draws what a neuron is, as a `Drawing`.
+"""
 
 from gumlab.course.plots.cuts import folded_map, neuron_map, refit_gain, removal, tradeoff
+from gumlab.course.plots.drawings import Drawing, neuron
 from gumlab.course.plots.figure import Plot, new_figure
 from gumlab.course.plots.healing import healing
 from gumlab.course.plots.models import activations, parameter_shares, relative_costs, texts
@@ -16,6 +20,7 @@ from gumlab.course.plots.studies import bands, forest, gaps, layer_widths, ratio
 from gumlab.course.plots.uniqueness import against, deletions, twins, used_and_unique
 
 __all__ = [
+    "Drawing",
     "Plot",
     "activations",
     "against",
@@ -28,6 +33,7 @@ __all__ = [
     "keep_curves",
     "layer_widths",
     "method_bars",
+    "neuron",
     "neuron_map",
     "new_figure",
     "parameter_shares",

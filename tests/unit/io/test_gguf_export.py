@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 
 import gguf
@@ -28,7 +27,7 @@ from helpers.gguf_files import (
 )
 from helpers.models import tiny
 from helpers.texts import word_tokenizer
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, normalizers, pre_tokenizers, processors
 from torch import nn
 
 import gumlab as gl
@@ -402,13 +401,6 @@ def named_as_filling():
     return tokenizer
 
 
-def without_a_byte():
-    parts = json.loads(byte_level().to_str())
-    vocabulary = parts["model"]["vocab"]
-    vocabulary["Ġx"] = vocabulary.pop("ÿ")
-    return wrapped(Tokenizer.from_str(json.dumps(parts)))
-
-
 TOKENIZERS = {
     "words": (word_tokenizer, "not byte-level BPE.*convert_hf_to_gguf.py"),
     "none": (lambda: None, "Expected the model's tokenizer"),
@@ -423,7 +415,6 @@ TOKENIZERS = {
     "a token that takes its space along": (lambda: with_added(lstrip=True), "'<mask>' takes"),
     "no end of text": (without_end, "no end of text"),
     "a token named as the filling": (named_as_filling, r"named as .*PAD"),
-    "a byte without a token": (without_a_byte, "no token for 1 of the 256 bytes"),
 }
 
 
