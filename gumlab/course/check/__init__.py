@@ -25,7 +25,6 @@ from gumlab.course.check.notebook_09 import (
     heal,
     share_healed,
     target_rows,
-    taught,
     taught_lesson,
 )
 from gumlab.course.check.notebook_10 import (
@@ -102,7 +101,6 @@ __all__ = [
     "stay_whole",
     "straight_through",
     "target_rows",
-    "taught",
     "taught_lesson",
     "top_v",
     "who_stays",

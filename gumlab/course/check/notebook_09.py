@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -475,80 +474,3 @@ def taught_lesson(
         0.5 labels_loss + 0.5 teacher_loss.
     """
     return _taught(model, teacher, batch, labels_loss, teacher_loss)
-
-
-# --- find the bug
-
-
-def _prune(weights: Tensor) -> None:
-    """What stands for pruning: the first two go."""
-    weights[:2] = 0.0
-
-
-def _train(student: Tensor, teacher: Tensor) -> None:
-    """What stands for training: half the way to the teacher, and 1 for the labels."""
-    student += 0.5 * (teacher - student) + 1.0
-
-
-def _pruned_and_taught(
-    model: Tensor, prune: Callable, train: Callable, duplicate: Callable = copy.deepcopy
-) -> Tensor:
-    student = duplicate(model)
-    prune(student)
-    train(student, model)
-    return student
-
-
-def _never_pruned(model: Tensor, prune: Callable, train: Callable) -> Tensor:
-    student = copy.deepcopy(model)
-    train(student, model)
-    return student
-
-
-def _pruned_last(model: Tensor, prune: Callable, train: Callable) -> Tensor:
-    student = copy.deepcopy(model)
-    train(student, model)
-    prune(student)
-    return student
-
-
-@exercise(
-    cases=[(torch.tensor([4.0, 2.0, 6.0]), _prune, _train), (_STUDENT[0], _prune, _train)],
-    hints=[
-        (
-            "The bug is still there: student and teacher share their weights, so the teacher is "
-            "pruned too, and can only repeat what the student says.",
-            lambda model, prune, train: _pruned_and_taught(model, prune, train, copy.copy),
-        ),
-        (
-            "The student was never pruned.",
-            _never_pruned,
-        ),
-        (
-            "Prune first; the training is there to heal the cut.",
-            _pruned_last,
-        ),
-        (
-            "You return the teacher; the student is the one to use.",
-            lambda model, prune, train: model.clone(),
-        ),
-    ],
-)
-def taught(model: Tensor, prune: Callable, train: Callable) -> Tensor:
-    """Make a pruned student and train it with the model as its teacher.
-
-    Parameters
-    ----------
-    model : Module
-        The dense model; it stays as it is.
-    prune : callable
-        prune(model) prunes a model in place.
-    train : callable
-        train(student, teacher) trains a student in place.
-
-    Returns
-    -------
-    Module
-        The student.
-    """
-    return _pruned_and_taught(model, prune, train)
