@@ -87,7 +87,7 @@ class Claims(Explorer):
         super().__init__(
             {
                 "claim": labelled(
-                    widgets.IntSlider, "claim", "As in the ledger", min=1, max=len(CLAIMS), value=5
+                    widgets.IntSlider, "claim", "As in the ledger", min=1, max=len(CLAIMS), value=3
                 ),
                 "base": labelled(dropdown, "bases", "Which", options=(EVERY_BASE, *there)),
                 "left_out": labelled(dropdown, "seeds left out", "The last ones", options=(0, 1)),

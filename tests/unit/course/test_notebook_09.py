@@ -7,6 +7,7 @@ from helpers.models import tiny
 from helpers.texts import make_examples, word_tokenizer
 
 from gumlab.course import check
+from gumlab.study import paper
 from gumlab.tasks.batches import batches
 from gumlab.training import distillation, mean_loss
 
@@ -43,3 +44,9 @@ def test_the_lesson_teaches_the_student_alone_and_the_loop_lowers_it():
     assert losses[-1] < 0.9 * losses[0]
     assert not teacher.training
     assert all(weight.grad is None for weight in teacher.parameters())
+
+
+def test_in_the_longer_runs_almost_every_method_gains_from_a_teacher():
+    by = ["model", "task", "asked", "method", "distilled"]
+    loss = paper.study().groupby(by)["loss"].mean().unstack().dropna()
+    assert (loss[True] < loss[False]).mean() > 0.9
