@@ -225,9 +225,9 @@ def _greedy(
         score[i] = paid
         share = inverse[:, i] / inverse[i, i]
         if hand_on:
-            weights = weights - torch.outer(share, weights[i])
+            weights.addr_(share, weights[i].clone(), alpha=-1)
         if downdate:
-            inverse = inverse - torch.outer(share, inverse[i])
+            inverse.addr_(share, inverse[i].clone(), alpha=-1)
         left[i] = False
     return score
 
