@@ -19,6 +19,7 @@ from gumlab.removal import shrink
 from gumlab.scoring import DATA_SCORES
 from gumlab.selection import select
 from gumlab.tasks import Example
+from gumlab.tasks.batches import batches
 
 Refit = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
@@ -85,9 +86,9 @@ class Looks:
         block = self.bench.layers[layer]
         hook = block.proj.register_forward_pre_hook(lambda _, given: heard.append(given[0][0]))
         try:
-            for example in self.texts[seed]:
-                text = f"{example.prompt} {example.target}"
-                self.bench.model(self.bench.tokenizer(text, return_tensors="pt").input_ids)
+            model, tokenizer = self.bench.model, self.bench.tokenizer
+            for batch in batches(model, tokenizer, self.texts[seed], 1):  # one by one: no padding
+                model(batch["input_ids"])
         finally:
             hook.remove()
         return torch.cat(heard)
