@@ -241,7 +241,7 @@ def _order(gram: Tensor, outgoing: Tensor) -> Tensor:
     cases=_LAYERS,
     hints=[
         (
-            "That is OBS once; after each removal ask again, of those who are left.",
+            "That is OBS once; after each removal ask again, of those that are left.",
             partial(_greedy, again=False, rising=False, hand_on=False, downdate=False),
         ),
         (
