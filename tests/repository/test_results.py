@@ -464,7 +464,7 @@ def test_the_controls_of_the_study_say_what_readme_says():
         sorted(said["GUM - random at GUM's widths"]) == ["lower"] * 3 + ["no difference shown"] * 2
     )
     assert sorted(said[f"{ONE_SHOT} - GUM"]) == ["higher"] + ["lower"] * 4
-    assert "higher" not in said[f"{REFITTED} - GUM"]  # notebook 11
+    assert "higher" not in said[f"{REFITTED} - GUM"]  # notebook 11, section 8
 
 
 def table(name: str, number: int = 1) -> pd.DataFrame:

@@ -91,6 +91,30 @@ from gumlab.course.check.notebook_08 import (
 from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
 from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
 from gumlab.course.check.notebook_11 import damage_avoided, explained, told
+from gumlab.course.check.notebook_07 import cosine_of, rebuilt, share_unique
+from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
+from gumlab.course.check.notebook_09 import (
+    distillation_loss,
+    heal,
+    share_healed,
+    target_rows,
+    taught_lesson,
+)
+from gumlab.course.check.notebook_10 import (
+    activation_scores,
+    greedy_scores,
+    honest_report,
+    obs_scores,
+    refit_weights,
+)
+from gumlab.course.check.notebook_11 import (
+    adjusted,
+    damage_avoided,
+    explained,
+    paired_difference,
+    ruling,
+    says,
+)
 from gumlab.course.check.notebook_12 import (
     block_kind,
     flip_bit,
@@ -110,6 +134,8 @@ from gumlab.course.check.notebook_13 import (
 __all__ = [
     "Exercise",
     "adam_step",
+    "activation_scores",
+    "adjusted",
     "apply_mask",
     "as_hard",
     "at_widths_of",
@@ -129,8 +155,10 @@ __all__ = [
     "gated_activation",
     "gguf_bytes",
     "global_top_v",
+    "greedy_scores",
     "gum_gradient",
     "gum_slopes",
+    "heal",
     "honest_report",
     "kept_by_layer",
     "kept_count",
@@ -148,8 +176,10 @@ __all__ = [
     "neuron_parameters",
     "new_bias",
     "one_favourite",
+    "obs_scores",
     "pad_fused",
     "pad_plain",
+    "paired_difference",
     "paired_interval",
     "pruning_loop",
     "random_scores",
@@ -159,6 +189,8 @@ __all__ = [
     "remove_gated",
     "remove_neurons",
     "rescale",
+    "ruling",
+    "says",
     "schedule_value",
     "score_gradient",
     "sensitivity_of",
@@ -175,6 +207,8 @@ __all__ = [
     "take_over",
     "taught",
     "told",
+    "target_rows",
+    "taught_lesson",
     "top_v",
     "which_stay",
     "who_stays",

@@ -8,66 +8,76 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.linalg import solve
+from torch.linalg import inv, solve
 
 from gumlab.course.check.judging import exercise, random_tensors
 from gumlab.tasks import Task
 
-_BIAS, _H, _OUTGOING = random_tensors((3,), (6, 4), (4, 3))
+_H, _OUTGOING, _MORE = random_tensors((6, 4), (4, 3), (9, 5))
+_STEADY = _H + 3.0  # always on: loud, and hardly changing
 _GRAM = _H.T @ _H
 _MASK = torch.tensor([True, False, False, True])
 
 
+def _looked(h: Tensor, power: float = 0.5, centre: bool = True, axis: int = 0) -> tuple:
+    """The norm and the variance of each neuron; each switch is one known mistake."""
+    norm = h.square().sum(axis) ** power
+    away = h - h.mean(axis, keepdim=True) if centre else h
+    return norm, away.square().mean(axis)
+
+
 @exercise(
-    cases=[(_BIAS, _H, _OUTGOING, _MASK)],
+    cases=[(_H,), (_STEADY,), (_MORE,)],
     hints=[
         (
-            "You took the kept neurons; what is missing is the mean output of the removed ones.",
-            lambda bias, h, outgoing, mask: bias + h[:, mask].mean(0) @ outgoing[mask],
+            "You look along the wrong axis: one number for each neuron, so over the tokens (0).",
+            partial(_looked, axis=1),
         ),
         (
-            "You added up over the tokens; the bias is added at every token, so take the mean.",
-            lambda bias, h, outgoing, mask: bias + h[:, ~mask].sum(0) @ outgoing[~mask],
+            "The norm is the root of the sum of squares; the root is missing.",
+            partial(_looked, power=1.0),
         ),
         (
-            "The sign is wrong: what the removed neurons wrote is missing now, so add it.",
-            lambda bias, h, outgoing, mask: bias - h[:, ~mask].mean(0) @ outgoing[~mask],
+            "A variance is about the mean: take h.mean(0) off before you square.",
+            partial(_looked, centre=False),
         ),
         (
-            "You forgot the old bias; the mean output comes on top of it.",
-            lambda bias, h, outgoing, mask: h[:, ~mask].mean(0) @ outgoing[~mask],
+            "That is the standard deviation; the variance has no root.",
+            lambda h: (_looked(h)[0], _looked(h)[1].sqrt()),
         ),
+        (
+            "You divide by T - 1, as torch.var does by itself; divide by T (correction=0).",
+            lambda h: (_looked(h)[0], h.var(0)),
+        ),
+        (
+            "You added the sizes |h|; the norm is the root of the sum of squares.",
+            lambda h: (h.abs().sum(0), _looked(h)[1]),
+        ),
+        ("Right, but swapped: first the norm, then the variance.", lambda h: _looked(h)[::-1]),
     ],
 )
-def new_bias(bias: Tensor, h: Tensor, outgoing: Tensor, mask: Tensor) -> Tensor:
-    """Give the bias with which FLAP makes up for the neurons that go.
+def activation_scores(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Give two scores that need the activations alone.
 
     Parameters
     ----------
-    bias : Tensor
-        The bias of proj before, (D,).
     h : Tensor
-        The activations, (T, N).
-    outgoing : Tensor
-        The outgoing weights, (N, D).
-    mask : Tensor
-        (N,) bool, True for a neuron that stays.
+        The activations, (T, N): a row for each token, a column for each neuron.
 
     Returns
     -------
-    Tensor
-        The new bias, (D,).
-
-    References
-    ----------
-    An et al. 2023.
+    norm : Tensor
+        The root of the sum of the squares over the tokens, (N,).
+    variance : Tensor
+        The mean of the squared distance from the mean, (N,).
     """
-    return bias + h[:, ~mask].mean(0) @ outgoing[~mask]
+    norm, variance = _looked(h)
+    return norm, variance
 
 
 def _lift(gram: Tensor, ridge: float) -> Tensor:
     """The Gram matrix with a ridge on its diagonal."""
-    return gram + ridge * torch.eye(len(gram))
+    return gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
 
 
 @exercise(
@@ -79,6 +89,12 @@ def _lift(gram: Tensor, ridge: float) -> Tensor:
         (
             "You forgot the removed part: the kept weights must take over G_SR W_R.",
             lambda gram, outgoing, mask, ridge: outgoing[mask],
+        ),
+        (
+            "That is the change alone; add it to W_S.",
+            lambda gram, outgoing, mask, ridge: solve(
+                _lift(gram[mask][:, mask], ridge), gram[mask][:, ~mask] @ outgoing[~mask]
+            ),
         ),
         (
             "Rows and columns are swapped: the kept neurons' rows, the removed ones' columns.",
@@ -95,6 +111,13 @@ def _lift(gram: Tensor, ridge: float) -> Tensor:
             "You forgot the ridge on the diagonal of G_SS.",
             lambda gram, outgoing, mask, ridge: (
                 outgoing[mask] + solve(gram[mask][:, mask], gram[mask][:, ~mask] @ outgoing[~mask])
+            ),
+        ),
+        (
+            "The ridge belongs on the diagonal alone (ridge * torch.eye(k)), not on every entry.",
+            lambda gram, outgoing, mask, ridge: (
+                outgoing[mask]
+                + solve(gram[mask][:, mask] + ridge, gram[mask][:, ~mask] @ outgoing[~mask])
             ),
         ),
         (
@@ -127,6 +150,136 @@ def refit_weights(gram: Tensor, outgoing: Tensor, mask: Tensor, ridge: float) ->
     kept_gram = gram[mask][:, mask]
     removed_output = gram[mask][:, ~mask] @ outgoing[~mask]
     return outgoing[mask] + solve(_lift(kept_gram, ridge), removed_output)
+
+
+_TWELVE, _FIVE, _FOUR = (values.double() for values in random_tensors((12, 5), (5, 3), (4, 3)))
+_LAYERS = [
+    (_lift(_GRAM.double(), 0.1), _FOUR),
+    (_lift(_TWELVE.T @ _TWELVE, 0.1), _FIVE),
+]
+
+
+@exercise(
+    cases=_LAYERS,
+    hints=[
+        (
+            "That is how much each neuron is used; how unique it is stands in the inverse of G.",
+            lambda gram, outgoing: outgoing.square().sum(1) * gram.diagonal(),
+        ),
+        (
+            "You divide by G_ii; divide by the diagonal of the *inverse* of G.",
+            lambda gram, outgoing: outgoing.square().sum(1) / gram.diagonal(),
+        ),
+        (
+            "You multiply by the inverse's diagonal; divide by it.",
+            lambda gram, outgoing: outgoing.square().sum(1) * inv(gram).diagonal(),
+        ),
+        (
+            "The weights count squared: ||w_i||^2, the sum of the squares, without a root.",
+            lambda gram, outgoing: outgoing.norm(dim=1) / inv(gram).diagonal(),
+        ),
+        (
+            "That is 1/[G^-1]_ii, what the others cannot rebuild; what is missing is how loudly it "
+            "is written: times ||w_i||^2.",
+            lambda gram, outgoing: 1 / inv(gram).diagonal(),
+        ),
+    ],
+)
+def obs_scores(gram: Tensor, outgoing: Tensor) -> Tensor:
+    """Give the price of removing each neuron, one at a time, with a refit of the others.
+
+    Parameters
+    ----------
+    gram : Tensor
+        The layer's Gram matrix, (N, N), with its ridge on the diagonal.
+    outgoing : Tensor
+        The outgoing weights, (N, D).
+
+    Returns
+    -------
+    Tensor
+        ||w_i||^2 / [G^-1]_ii, (N,).
+    """
+    return outgoing.square().sum(1) / inv(gram).diagonal()
+
+
+def _greedy(
+    gram: Tensor,
+    outgoing: Tensor,
+    hand_on: bool = True,
+    downdate: bool = True,
+    again: bool = True,
+    rising: bool = True,
+    costliest: bool = False,
+) -> Tensor:
+    """Greedy OBS; each switch is one known mistake."""
+    inverse, weights = inv(gram), outgoing.clone()
+    score = torch.zeros(len(gram), dtype=gram.dtype)
+    left = torch.ones(len(gram), dtype=torch.bool)
+    first = weights.square().sum(1) / inverse.diagonal()
+    paid = 0.0
+    for _ in range(len(gram)):
+        cost = weights.square().sum(1) / inverse.diagonal() if again else first.clone()
+        i = int(torch.where(left, -cost if costliest else cost, torch.inf).argmin())
+        paid = max(paid, float(cost[i])) if rising else float(cost[i])
+        score[i] = paid
+        share = inverse[:, i] / inverse[i, i]
+        if hand_on:
+            weights.addr_(share, weights[i].clone(), alpha=-1)
+        if downdate:
+            inverse.addr_(share, inverse[i].clone(), alpha=-1)
+        left[i] = False
+    return score
+
+
+def _order(gram: Tensor, outgoing: Tensor) -> Tensor:
+    """At which place each neuron goes."""
+    return _greedy(gram, outgoing).argsort().argsort()
+
+
+@exercise(
+    cases=_LAYERS,
+    hints=[
+        (
+            "That is OBS once; after each removal ask again, of those that are left.",
+            partial(_greedy, again=False, rising=False, hand_on=False, downdate=False),
+        ),
+        (
+            "The others do not take over: W <- W - g w_i is missing.",
+            partial(_greedy, hand_on=False),
+        ),
+        (
+            "The inverse still knows the neuron that went: G^-1 <- G^-1 - g [G^-1]_i: is missing.",
+            partial(_greedy, downdate=False),
+        ),
+        (
+            "A later removal may cost less than an earlier one: give each neuron the largest cost "
+            "paid so far, so that the order is kept.",
+            partial(_greedy, rising=False),
+        ),
+        (
+            "The cheapest neuron goes first, not the one that costs most.",
+            partial(_greedy, costliest=True),
+        ),
+        ("You return the places in the order; return what was paid.", _order),
+    ],
+)
+def greedy_scores(gram: Tensor, outgoing: Tensor) -> Tensor:
+    """Remove the cheapest neuron, let the others take over, and look again, to the last.
+
+    Parameters
+    ----------
+    gram : Tensor
+        The layer's Gram matrix, (N, N), with its ridge on the diagonal.
+    outgoing : Tensor
+        The outgoing weights, (N, D).
+
+    Returns
+    -------
+    Tensor
+        For each neuron the largest cost paid up to its own removal, (N,).
+    """
+    return _greedy(gram, outgoing)
 
 
 def _toy_task() -> Any:

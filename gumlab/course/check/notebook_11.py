@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -50,63 +53,208 @@ def damage_avoided(dense: float, random: float, method: float) -> float:
     return (random - method) / (random - dense)
 
 
-def _verdict(differences: Tensor, t: float | None = None, power: float = 0.5) -> str:
-    """What differences tell, with `t` for Student's t and n^power for the root of n."""
+def _interval(
+    differences: Tensor, t: float | None = None, power: float = 0.5, correction: int = 1
+) -> tuple[float, float]:
+    """Mean and half interval of differences; t for Student's t, n^power for the root of n."""
     count = len(differences)
     factor = t_95(count) if t is None else t
-    half_width = factor * differences.std() / count**power
-    mean = differences.mean()
-    if mean.abs() <= half_width:
-        return "no difference shown"
-    return "lower" if mean < 0 else "higher"
+    half = factor * differences.std(correction=correction) / count**power
+    return float(differences.mean()), float(half)
+
+
+def _differences(one: Mapping[int, float], other: Mapping[int, float]) -> Tensor:
+    """One less the other, for every seed that both have."""
+    return torch.tensor([one[seed] - other[seed] for seed in one if seed in other]).double()
+
+
+def _by_place(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float]:
+    """The mistake: the first with the first, whatever their seeds."""
+    pairs = zip(one.values(), other.values(), strict=False)
+    return _interval(torch.tensor([a - b for a, b in pairs]).double())
+
+
+def _unpaired(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float]:
+    """The mistake: each method's own spread, as if the seeds were not the same."""
+    groups = [torch.tensor([*losses.values()]).double() for losses in (one, other)]
+    spread = math.hypot(*(float(losses.std()) / len(losses) ** 0.5 for losses in groups))
+    return float(groups[0].mean() - groups[1].mean()), t_95(len(groups[0])) * spread
+
+
+_GUM = {0: 0.495, 1: 0.498, 2: 0.491}
+_RANDOM = {0: 0.530, 1: 0.526, 2: 0.529}
 
 
 @exercise(
     cases=[
-        (torch.tensor([-1.0, -1.3, -0.9]),),
-        (torch.tensor([-0.2, -1.0, -0.6]),),
-        (torch.tensor([-1.0, 1.1, 0.1]),),
-        (torch.tensor([0.9, 1.0, 1.1]),),
-        (torch.tensor([-0.5, -2.5, 1.0, -0.4, -2.0]),),
-        (torch.tensor([-0.5, -2.5, -1.0, -0.4, -2.0]),),
-        (torch.tensor([0.1, 1.0, 0.2, 1.2]),),
+        (_GUM, _RANDOM),
+        ({0: 1.0, 1: 1.4, 2: 1.9}, {2: 1.8, 0: 1.1, 1: 1.5}),
+        ({0: 2.0, 1: 2.5, 2: 2.1, 3: 9.0}, {0: 1.9, 1: 2.1, 2: 1.7}),
     ],
     hints=[
         (
-            "The bug is still there: 1.96 is for a spread that is known. Of few seeds the spread "
-            "is a guess too; take Student's t, `t_95(number of seeds)`.",
-            lambda differences: _verdict(differences, t=1.96),
+            "1.96 is for a spread that is known. Of few seeds the spread is a guess too: take "
+            "Student's t, `t_95(number of seeds)`.",
+            lambda one, other: _interval(_differences(one, other), t=1.96),
+        ),
+        (
+            "You took the values in the order in which they stand; pair them by their seed.",
+            _by_place,
+        ),
+        (
+            "That is each method's own spread. Both ran with the same seeds: take the differences "
+            "first, then their spread.",
+            _unpaired,
         ),
         (
             "You use the spread of one run; a mean of n runs is surer by the root of n.",
-            lambda differences: _verdict(differences, power=0.0),
+            lambda one, other: _interval(_differences(one, other), power=0.0),
         ),
         (
             "You divide by n; the spread of a mean falls with the root of n.",
-            lambda differences: _verdict(differences, power=1.0),
+            lambda one, other: _interval(_differences(one, other), power=1.0),
         ),
         (
-            "You only look at the sign of the mean. Is it further from 0 than chance would take "
-            "it?",
-            lambda differences: _verdict(differences, t=1e-9),
+            "Of a sample the spread divides by n - 1 (torch's std does so by itself).",
+            lambda one, other: _interval(_differences(one, other), correction=0),
+        ),
+        (
+            "The sign: one less the other.",
+            lambda one, other: _interval(-_differences(one, other)),
         ),
     ],
 )
-def told(differences: Tensor) -> str:
-    """Say what the differences between two methods tell.
+def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float]:
+    """Compare two methods that ran with the same seeds.
 
     Parameters
     ----------
-    differences : Tensor
-        A difference of losses for each of S seeds, (S,).
+    one, other : mapping of int to float
+        The loss by seed; seeds that only one of them has do not count.
+
+    Returns
+    -------
+    mean : float
+        The mean of one - other over the seeds.
+    half : float
+        Half of its 95 % t interval, t s / sqrt(n).
+    """
+    return _interval(_differences(one, other))
+
+
+def _says(mean: float, half: float) -> str:
+    if abs(mean) > half:
+        return "as claimed" if mean < 0 else "opposite"
+    return "open"
+
+
+@exercise(
+    cases=[(-0.5, 0.2), (0.5, 0.2), (-0.1, 0.2), (0.1, 0.2), (-0.25, 0.25), (-0.3, math.nan)],
+    hints=[
+        (
+            "Above 0 is the opposite of the claim, but only if the whole interval is.",
+            lambda mean, half: "as claimed" if mean < 0 else "opposite",
+        ),
+        (
+            "The mean may lie on either side: compare its distance from 0, abs(mean), with half.",
+            lambda mean, half: (
+                "as claimed" if -mean > half else "open" if mean <= 0 else "opposite"
+            ),
+        ),
+        (
+            "Below 0 is as claimed, above is the opposite; yours has them swapped.",
+            lambda mean, half: _says(-mean, half),
+        ),
+        (
+            "An interval that just touches 0 does not leave it out: it is open.",
+            lambda mean, half: _says(mean, half - 1e-12),
+        ),
+        (
+            "With one seed there is no interval: half is nan, and nothing is shown. Ask whether "
+            "abs(mean) > half, not whether it is <= half: every comparison with nan is False.",
+            lambda mean, half: (
+                "open" if abs(mean) <= half else "as claimed" if mean < 0 else "opposite"
+            ),
+        ),
+    ],
+)
+def says(mean: float, half: float) -> str:
+    """Say what one setting says to a claim, whose effect is below 0 where it is as claimed.
+
+    Parameters
+    ----------
+    mean, half : float
+        The mean effect and half of its interval, as `paired_difference` gives them.
 
     Returns
     -------
     str
-        "lower" or "higher" where the mean's 95 % t interval leaves 0 out, else "no
-        difference shown".
+        "as claimed" where the whole interval is below 0, "opposite" where it is above, else "open".
     """
-    return _verdict(differences)
+    return _says(mean, half)
+
+
+UNTOLD = "cannot be told"
+
+
+def _ruled(said: Sequence[str], of: Sequence[str], exactly: bool = False) -> str:
+    """What more than half of `of` say; at least half, where `exactly` counts too."""
+    for word, ruling_of_it in (("as claimed", "holds"), ("opposite", "does not hold")):
+        count = [*said].count(word)
+        if 2 * count > len(of) or (exactly and of and 2 * count == len(of)):
+            return ruling_of_it
+    return UNTOLD
+
+
+_YES, _NO, _OPEN = "as claimed", "opposite", "open"
+
+
+@exercise(
+    cases=[
+        ([_YES, _YES, _OPEN],),
+        ([_NO, _NO, _OPEN],),
+        ([_YES, _OPEN],),
+        ([_YES, _OPEN, _OPEN, _OPEN],),
+        ([_YES, _NO, _NO, _OPEN],),
+        ([_YES, _YES, _NO, _OPEN, _OPEN],),
+        ([],),
+    ],
+    hints=[
+        (
+            "Half of the settings is not more than half.",
+            lambda said: _ruled(said, said, exactly=True),
+        ),
+        (
+            "The open settings count too: more than half of *all* settings, not of those alone "
+            "that say something.",
+            lambda said: _ruled(said, [word for word in said if word != _OPEN]),
+        ),
+        (
+            "What does not hold is more than an absence of proof: more than half must say "
+            '"opposite", else it cannot be told.',
+            lambda said: "holds" if 2 * [*said].count(_YES) > len(said) else "does not hold",
+        ),
+        (
+            "One setting that says so is not enough; it takes more than half.",
+            lambda said: "holds" if _YES in said else "does not hold" if _NO in said else UNTOLD,
+        ),
+    ],
+)
+def ruling(said: Sequence[str]) -> str:
+    """Give the verdict on a claim by what its settings say.
+
+    Parameters
+    ----------
+    said : sequence of str
+        "as claimed", "opposite" or "open", for each setting.
+
+    Returns
+    -------
+    str
+        "holds" if more than half of the settings are as claimed, "does not hold" if more than half
+        are opposite, else "cannot be told".
+    """
+    return _ruled(said, said)
 
 
 def _share(loss: Tensor, columns: list[Tensor], about: Tensor | float) -> float:
@@ -179,3 +327,53 @@ def explained(loss: Tensor, sensitivity: Tensor, uniqueness: Tensor) -> float:
         R2 of the least-squares fit of the loss on log sensitivity and uniqueness.
     """
     return _share(loss, [torch.ones_like(loss), sensitivity.log(), uniqueness], loss.mean())
+
+
+@exercise(
+    cases=[(0.6, 6, 2), (0.36, 9, 2), (0.2, 6, 2), (1.0, 5, 3)],
+    hints=[
+        (
+            "The fit has one more coefficient than causes, the constant: it leaves rows - causes "
+            "- 1.",
+            lambda r2, rows, causes: 1 - (1 - r2) * (rows - 1) / (rows - causes),
+        ),
+        (
+            "The loss's own spread has rows - 1 to divide by, not rows.",
+            lambda r2, rows, causes: 1 - (1 - r2) * rows / (rows - causes - 1),
+        ),
+        (
+            "The fraction is upside down: the share that is left must grow.",
+            lambda r2, rows, causes: 1 - (1 - r2) * (rows - causes - 1) / (rows - 1),
+        ),
+        (
+            "That is the share that is left; take it from 1.",
+            lambda r2, rows, causes: (1 - r2) * (rows - 1) / (rows - causes - 1),
+        ),
+        (
+            "It may be below 0: then the causes say less than chance would. Do not clip it.",
+            lambda r2, rows, causes: max(0.0, 1 - (1 - r2) * (rows - 1) / (rows - causes - 1)),
+        ),
+        (
+            "Correct what is *left*, 1 - R2, not R2 itself.",
+            lambda r2, rows, causes: r2 * (rows - 1) / (rows - causes - 1),
+        ),
+    ],
+)
+def adjusted(r2: float, rows: int, causes: int) -> float:
+    """Take from R2 what chance alone would explain.
+
+    Parameters
+    ----------
+    r2 : float
+        The share that a fit explains.
+    rows : int
+        How many models it was fitted on.
+    causes : int
+        How many columns explain, the constant not counted.
+
+    Returns
+    -------
+    float
+        1 - (1 - R2) (rows - 1) / (rows - causes - 1): 0 on average where the causes are noise.
+    """
+    return 1 - (1 - r2) * (rows - 1) / (rows - causes - 1)

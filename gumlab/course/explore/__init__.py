@@ -6,14 +6,18 @@ from gumlab.course.explore.models import Activations, Budget, Texts, activations
 from gumlab.course.explore.runs import Replay, replay
 from gumlab.course.explore.tabs import Page, Tab, page
 from gumlab.course.explore.touching import Touched, touch
+from gumlab.course.explore.studies import Claims, Healing, claims, healing
+from gumlab.course.explore.tabs import Page, page
 from gumlab.course.explore.uniqueness import Deletion, Twins, Worth, deletion, twins, worth
 from gumlab.course.explore.writing import RealSentence, Sentence, real_sentence, sentence
 
 __all__ = [
     "Activations",
     "Budget",
+    "Claims",
     "Deletion",
     "Explorer",
+    "Healing",
     "Page",
     "RealSentence",
     "Removal",
@@ -27,7 +31,9 @@ __all__ = [
     "Worth",
     "activations",
     "budget",
+    "claims",
     "deletion",
+    "healing",
     "labelled",
     "one_shot_loss",
     "page",

@@ -6,6 +6,7 @@
 from gumlab.course.plots.cuts import folded_map, neuron_map, refit_gain, removal, tradeoff
 from gumlab.course.plots.drawings import Drawing, neuron
 from gumlab.course.plots.figure import Plot, new_figure
+from gumlab.course.plots.healing import healing
 from gumlab.course.plots.models import activations, parameter_shares, relative_costs, texts
 from gumlab.course.plots.places import Block, Cells, Dots
 from gumlab.course.plots.runs import (
@@ -32,6 +33,7 @@ __all__ = [
     "folded_map",
     "forest",
     "gaps",
+    "healing",
     "keep_curves",
     "layer_widths",
     "method_bars",
