@@ -53,7 +53,6 @@ from gumlab.course.check.notebook_05 import (
     score_gradient,
     soft_mask,
     straight_through,
-    who_stays,
 )
 from gumlab.course.check.notebook_06 import (
     at_widths_of,
