@@ -31,7 +31,6 @@ from gumlab.course.check.notebook_02 import (
     remove_neurons,
 )
 from gumlab.course.check.notebook_03 import (
-    mean_and_error,
     mean_and_interval,
     pruning_loop,
     random_scores,
@@ -49,7 +48,6 @@ from gumlab.course.check.notebook_04 import (
 from gumlab.course.check.notebook_05 import (
     adam_step,
     movement_step,
-    movement_update,
     score_gradient,
     soft_mask,
     straight_through,
@@ -62,15 +60,6 @@ from gumlab.course.check.notebook_06 import (
     standardised,
     with_floor,
 )
-from gumlab.course.check.notebook_07 import cosine_of, rebuilt, share_unique
-from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
-from gumlab.course.check.notebook_00 import fraction_of_parameters, kept_count
-from gumlab.course.check.notebook_01 import gated_activation, neuron_parameters, without_neuron
-from gumlab.course.check.notebook_02 import apply_mask, remove_gated, remove_neurons
-from gumlab.course.check.notebook_03 import mean_and_error, schedule_value, top_v
-from gumlab.course.check.notebook_04 import neuron_magnitude, smallest_magnitude, stay_whole
-from gumlab.course.check.notebook_05 import movement_update, straight_through, who_stays
-from gumlab.course.check.notebook_06 import at_widths_of, global_top_v, with_floor
 from gumlab.course.check.notebook_07 import (
     cosine_table,
     fate,
@@ -87,11 +76,6 @@ from gumlab.course.check.notebook_08 import (
     similarity_to_kept,
     whole_by_chance,
 )
-from gumlab.course.check.notebook_09 import distillation_loss, share_healed, taught
-from gumlab.course.check.notebook_10 import honest_report, new_bias, refit_weights
-from gumlab.course.check.notebook_11 import damage_avoided, explained, told
-from gumlab.course.check.notebook_07 import cosine_of, rebuilt, share_unique
-from gumlab.course.check.notebook_08 import behind_its_twin, gum_gradient, similarity_to_kept
 from gumlab.course.check.notebook_09 import (
     distillation_loss,
     heal,
@@ -122,18 +106,12 @@ from gumlab.course.check.notebook_12 import (
     pad_fused,
     pad_plain,
 )
-from gumlab.course.check.notebook_13 import (
-    duel,
-    leaderboard,
-    my_score,
-    my_variant,
-    paired_interval,
-)
+from gumlab.course.check.notebook_13 import duel, leaderboard, my_score, my_variant, paired_interval
 
 __all__ = [
     "Exercise",
-    "adam_step",
     "activation_scores",
+    "adam_step",
     "adjusted",
     "apply_mask",
     "as_hard",
@@ -162,27 +140,23 @@ __all__ = [
     "kept_by_layer",
     "kept_count",
     "largest_speedup",
+    "leaderboard",
     "looks_right",
     "mask_from",
-    "leaderboard",
-    "mean_and_error",
     "mean_and_interval",
     "movement_step",
-    "movement_update",
     "my_score",
     "my_variant",
     "neuron_magnitude",
     "neuron_parameters",
-    "new_bias",
-    "one_favourite",
     "obs_scores",
+    "one_favourite",
     "pad_fused",
     "pad_plain",
     "paired_difference",
     "paired_interval",
     "pruning_loop",
     "random_scores",
-    "rebuilt",
     "rebuilt_by_all",
     "refit_weights",
     "remove_gated",
@@ -204,13 +178,10 @@ __all__ = [
     "stay_whole",
     "straight_through",
     "take_over",
-    "taught",
-    "told",
     "target_rows",
     "taught_lesson",
     "top_v",
     "which_stay",
-    "who_stays",
     "whole_by_chance",
     "with_floor",
     "without_neuron",

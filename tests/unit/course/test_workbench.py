@@ -8,9 +8,8 @@ import pytest
 import torch
 
 import gumlab as gl
-from gumlab.course.workbench import Own, OwnGate
+from gumlab.course.workbench import CutFirst, Own, OwnGate
 from gumlab.gating import Gate
-from gumlab.course.workbench import CutFirst, Own
 
 
 @pytest.fixture(scope="module")
