@@ -2,10 +2,9 @@
 
     python tools/make_slides.py [build/slides.html]
 
-A slide is what a notebook's text has between `<!-- slide -->` and `<!-- end slide -->`, which no
-reader of the notebook sees, and below it the pictures and tables of the code cells up to the next
-text cell, where they have the tag `slide`. The notebooks and their order are those of
-TEACHING.md's plan. Arrow keys, space and a swipe turn the page; the browser prints a slide a page.
+A slide is a heading of a notebook, the first paragraphs below it, and what some of its code cells
+show. `SLIDES` lists them in the order of TEACHING.md's plan. Arrow keys, space and a swipe turn the
+page; the browser prints a slide a page.
 """
 
 from __future__ import annotations
@@ -16,24 +15,46 @@ import io
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.mathtext
 import mistune
 import nbformat
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = (
-    "00_start_here",
-    "02_mask_or_remove",
-    "03_random_the_honest_baseline",
-    "07_sensitivity_and_uniqueness",
-    "08_gum",
-    "13_your_own_score",
-)
-PART = re.compile(r"<!-- slide -->(.*?)<!-- end slide -->", re.DOTALL)
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
-TAG = "slide"
+DIFFICULTY = re.compile(r"^Difficulty [^.]*\. ")
+
+
+class Slide(NamedTuple):
+    """A heading (its words, without a number), how much text below it, and cells by their code."""
+
+    notebook: str
+    heading: str
+    paragraphs: int = 1
+    shows: tuple[str, ...] = ()
+
+
+ALL = 99
+SLIDES = (
+    Slide("00", "How many of a language model's neurons can you remove", 1),
+    Slide("00", "Predict", ALL),
+    Slide("00", "Watch a sentence break", 1, ("explorer",)),
+    Slide("00", "What is a neuron?", 0, ('gl.plots.neuron("whole")',)),
+    Slide("00", "who stays?", 1, ('gl.plots.neuron("mask")',)),
+    Slide("02", "Predict", ALL),
+    Slide("02", "put the mask in the right place", 2, ('gl.plots.neuron("masked")',)),
+    Slide("02", "cut a plain block", 1, ('gl.plots.neuron("cut")',)),
+    Slide("03", "Predict", ALL),
+    Slide("03", "The cut alone", 1, ("bench.plot_curves",)),
+    Slide("03", "And on a real language model?", 1),
+    Slide("07", "Predict", ALL, ('gl.plots.neuron("twins")',)),
+    Slide("07", "how alike are two?", 2, ('gl.plots.neuron("gram")',)),
+    Slide("08", "Predict", 2, ('gl.plots.neuron("gum")',)),
+    Slide("08", "a control that takes away one thing", 1),
+    Slide("13", "Predict", ALL),
+    Slide("13", "your score", 2),
+)
 STYLE = """
 :root { color-scheme: light; --ink: #1b1b1b; --line: #d0d0d0; }
 html { scroll-snap-type: y mandatory; }
@@ -105,29 +126,46 @@ def shown(cell: Any) -> list[str]:
     return parts
 
 
-def slides_of(path: Path) -> list[str]:
-    """The slides of one notebook, as the HTML inside a section."""
-    slides: list[list[str]] = []
-    takes_pictures = False
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "markdown":
-            parts = PART.findall(cell.source)
-            slides += [[as_html(part.strip())] for part in parts]
-            takes_pictures = bool(parts)
-        elif takes_pictures and TAG in cell.metadata.get("tags", []):
-            slides[-1] += shown(cell)
-    name = path.stem.replace("_", " ")
-    return ["".join([*slide, f"<footer>Notebook {name}</footer>"]) for slide in slides]
+def paragraphs_below(source: str, heading: str, count: int) -> tuple[str, str] | None:
+    """A heading as it stands in a cell, without its number, and the paragraphs below it."""
+    pattern = rf"(?m)^#+ (?:\d+[.·]? ?(?:· )?)?(.*{re.escape(heading)}.*)$"
+    found = re.search(pattern, source)
+    if found is None:
+        return None
+    below = re.split(r"(?m)^(?:#|<details>|\*\*You )", source[found.end() :])[0].strip()
+    title = re.sub(r"^Exercise \d+: ", "", found[1])
+    text = "\n\n".join(below.split("\n\n")[:count])
+    return title[0].upper() + title[1:], DIFFICULTY.sub("", text)
+
+
+def made(slide: Slide, folder: Path) -> str:
+    """The HTML inside a slide's section."""
+    (path,) = folder.glob(f"{slide.notebook}_*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    found = [
+        part for text in texts if (part := paragraphs_below(text, slide.heading, slide.paragraphs))
+    ]
+    if not found:
+        sys.exit(f"{path.name} has no heading with {slide.heading!r}: edit SLIDES.")
+    title, text = found[0]
+    parts = [as_html(f"## {title}\n\n{text}")]
+    for code in slide.shows:
+        pictures = [
+            picture
+            for cell in cells
+            if cell.cell_type == "code" and code in cell.source
+            for picture in shown(cell)
+        ]
+        if not pictures:
+            sys.exit(f"No cell of {path.name} with {code!r} shows a picture: edit SLIDES.")
+        parts.append(pictures[0])
+    return "".join([*parts, f"<footer>Notebook {path.stem.replace('_', ' ')}</footer>"])
 
 
 def deck(folder: Path = ROOT / "notebooks") -> str:
     """The whole page."""
-    slides = [slide for name in NOTEBOOKS for slide in slides_of(folder / f"{name}.ipynb")]
-    if not slides:
-        sys.exit(
-            f"No notebook in {folder} has a part between <!-- slide --> and <!-- end slide -->."
-        )
-    sections = "\n".join(f"<section>{slide}</section>" for slide in slides)
+    sections = "\n".join(f"<section>{made(slide, folder)}</section>" for slide in SLIDES)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

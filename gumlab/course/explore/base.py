@@ -211,8 +211,8 @@ class Explorer(widgets.VBox):
         """Answer a moved control; where one names a neuron, it is selected."""
         if self._selecting:
             return
-        pair = [self.controls.get("layer"), self.controls.get("neuron")]
-        if self.portraits is not None and None not in pair and control in pair:
+        pair = [self.controls[name] for name in ("layer", "neuron") if name in self.controls]
+        if self.portraits is not None and len(pair) == 2 and control in pair:
             layer, neuron = (one.value for one in pair)
             self.selected = (layer, min(neuron, self.portraits.width(layer) - 1))
         self._update(control)
