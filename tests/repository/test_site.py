@@ -367,6 +367,7 @@ def test_the_playground_answers_by_keyboard_and_by_pointer(browser, site, addres
         told = page.said("told")
         tab.locator("#pg-cloud").hover()  # its middle
         assert page.said("told") != told
+        assert 0 <= tab.locator("#pg-keep").bounding_box()["y"] < 120  # in sight there too
         live = tab.eval_on_selector_all("[aria-live=polite]", "all => all.map(one => one.id)")
         assert {"pg-written", "pg-told"} <= set(live)
 
