@@ -5,6 +5,7 @@ Each strange function is tried on every exercise; what its line has to say stand
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import random
@@ -256,7 +257,7 @@ def test_a_mask_of_floats_and_a_float_for_a_whole_number_are_told(exercise, caps
         assert "return a bool tensor" in line_of(exercise, masks, capsys)
     if isinstance(first, int):
         line = line_of(exercise, altered(exercise, lambda a: each_number(a, float)), capsys)
-        assert "return an int" in line
+        assert ("return a bool" if isinstance(first, bool) else "return an int") in line
         assert "not a float" in line
 
 
@@ -443,7 +444,7 @@ def test_the_case_of_a_line_can_be_pasted(exercise, capsys):
     seen = []
 
     def spy(*case):
-        seen.append(case)
+        seen.append(copy.deepcopy(case))  # a training loop changes what it is given
         return right(exercise)(*case)
 
     eval(call, {"torch": torch, "gl": __import__("gumlab"), exercise.name: spy})
