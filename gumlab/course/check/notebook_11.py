@@ -58,6 +58,8 @@ def _interval(
 ) -> tuple[float, float]:
     """Mean and half interval of differences; t for Student's t, n^power for the root of n."""
     count = len(differences)
+    if count < 2:
+        return float(differences.mean()), math.nan  # one seed has no spread
     factor = t_95(count) if t is None else t
     half = factor * differences.std(correction=correction) / count**power
     return float(differences.mean()), float(half)
