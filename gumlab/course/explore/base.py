@@ -211,10 +211,12 @@ class Explorer(widgets.VBox):
         """Answer a moved control; where one names a neuron, it is selected."""
         if self._selecting:
             return
-        pair = [self.controls[name] for name in ("layer", "neuron") if name in self.controls]
-        if self.portraits is not None and len(pair) == 2 and control in pair:
-            layer, neuron = (one.value for one in pair)
-            self.selected = (layer, min(neuron, self.portraits.width(layer) - 1))
+        layer: Any = self.controls.get("layer")
+        neuron: Any = self.controls.get("neuron")
+        names_a_neuron = layer is not None and neuron is not None and control in (layer, neuron)
+        if self.portraits is not None and names_a_neuron:
+            last = self.portraits.width(layer.value) - 1
+            self.selected = (layer.value, min(neuron.value, last))
         self._update(control)
 
     def _update(self, moved: widgets.Widget | None = None) -> None:
