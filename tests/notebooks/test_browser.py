@@ -26,7 +26,7 @@ import nbformat
 import pytest
 from helpers import ROOT
 
-NOTEBOOK = "00_start_here.ipynb"
+NOTEBOOK = "01_a_gpt_you_can_look_inside.ipynb"  # whose explorer has a picture and sliders
 CHROMIUM = shutil.which("chromium")
 MISSING = [
     name for name, found in (("chromium", CHROMIUM), ("playwright", find_spec("playwright")))
