@@ -37,10 +37,10 @@ test: $(READY) ## Run the tests, a browser's too where there is one, and every n
 	$(PYTEST) $(NBVAL) $(NOTEBOOKS) tests
 
 test-package: $(READY) ## Run the tests that need no browser
-	$(PYTEST) --ignore tests/notebooks/test_browser.py tests
+	$(PYTEST) --ignore-glob 'tests/notebooks/test_browser*.py' tests
 
 test-browser: $(READY) ## Run the tests in a browser, where there is one
-	$(PYTEST) tests/notebooks/test_browser.py
+	$(PYTEST) tests/notebooks/test_browser*.py
 
 test-notebooks: $(READY) ## Run every notebook under nbval
 	$(PYTEST) $(NBVAL) $(NOTEBOOKS)
@@ -67,7 +67,7 @@ lint: $(READY) ## Check style, types, versions in step, fresh notebooks and tabl
 
 coverage: $(READY) ## Measure which lines of the package its tests reach (results/coverage.md)
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -q --ignore tests/notebooks/test_browser.py
+	$(PY) -m coverage run -m pytest -q --ignore-glob 'tests/notebooks/test_browser*.py'
 	$(PY) -m coverage combine -q
 	@{ printf '# Lines of the package that its tests reach\n\nMade by `make coverage`, without a GPU and a browser; in per cent.\n\n'; \
 	$(PY) -m coverage report --format=markdown; } > results/coverage.md

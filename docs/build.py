@@ -15,9 +15,12 @@ from pathlib import Path
 
 from sphinx.cmd.build import build_main
 
+from gumlab.course.plots.drawings import neuron
+
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 TEXTS = ("TEACHING.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PICTURES = {"image/png", "image/svg+xml"}
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)\n*")  # its picture is elsewhere
 
 
@@ -26,6 +29,7 @@ def lay_out(sources: Path) -> None:
     shutil.rmtree(sources, ignore_errors=True)
     shutil.copytree(DOCS, sources, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     shutil.copytree(ROOT / "results", sources / "results")
+    neuron("whole").save(sources / "neuron.svg")
     for page in (sources / "results").glob("*.md"):
         page.write_text(unbroken(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name in TEXTS:
@@ -61,7 +65,7 @@ def with_one_picture(cell: dict) -> list[dict]:
     """A cell as cells of one picture each, whose alternative text is what the picture says."""
     parts = [cell | {"outputs": []}] if "outputs" in cell else [cell]
     for output in cell.get("outputs", []):
-        if "image/png" in output.get("data", {}):
+        if PICTURES & output.get("data", {}).keys():
             if "mystnb" in parts[-1]["metadata"]:  # it has a picture
                 name = f"{cell['id']}-{len(parts)}"
                 hidden = {"tags": ["remove-input"]}

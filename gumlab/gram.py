@@ -5,8 +5,8 @@ H is tokens x N, the activations of one layer; everything here takes G, (N, N), 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor
@@ -14,12 +14,18 @@ from torch import Tensor
 from gumlab.errors import GumlabError
 
 RIDGE = 1e-4  # of the mean energy of the neurons that fire, added to G's diagonal
+# What sums in float32 may be off by, in parts of a neuron's own energy, tried one after another.
+# A real language model has neurons with nearly all of a layer's energy that fire together at one
+# token: there the sums' rounding is larger than the ridge, and the matrix has no inverse as it is.
+ROUNDINGS = (0.0, 1e-6, 1e-5, 1e-4)
 BLOCK = 64  # removals between two updates of the large matrices
 TWINS_ABOVE = 0.8  # the paper's threshold on the cosine
 
 
-def lifted(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) -> Tensor:
-    """G + ridge e I, which has an inverse whatever the data.
+def lifted(
+    gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None, rounding: float = 0.0
+) -> Tensor:
+    """G + ridge e I, which has an inverse whatever the data, up to the rounding of its sums.
 
     Twins, dead neurons, and fewer tokens than neurons all leave G itself without one.
 
@@ -31,6 +37,8 @@ def lifted(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) -> Te
         In units of e, the mean G_ii of the neurons that fire.
     kept : Tensor, optional
         (N,) bool: give G_SS of the kept set S alone, with the ridge of the whole of G.
+    rounding : float
+        More for each neuron, in units of its own G_ii; see `at_least_rounding`.
 
     Returns
     -------
@@ -42,8 +50,30 @@ def lifted(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) -> Te
     mean_energy = (energy.sum() / firing).clamp_min(1e-30)
     part = gram if kept is None else gram[kept][:, kept]
     raised = part.to(torch.float64, copy=True)
-    raised.diagonal().add_(ridge * mean_energy)
+    own = energy if kept is None else energy[kept]
+    raised.diagonal().add_(ridge * mean_energy + rounding * own)
     return raised
+
+
+def at_least_rounding(ridge: float, attempt: Callable[[float], Tensor]) -> Tensor:
+    """What `attempt(rounding)` gives at the first of `ROUNDINGS` at which its matrix has a factor.
+
+    Parameters
+    ----------
+    ridge : float
+        Without a ridge nothing more is added either.
+    attempt : callable
+        Makes and factors `lifted(..., rounding=rounding)`.
+
+    Raises
+    ------
+    torch.linalg.LinAlgError
+        Of the last attempt.
+    """
+    for rounding in ROUNDINGS[:-1] if ridge else ():
+        with suppress(torch.linalg.LinAlgError):
+            return attempt(rounding)
+    return attempt(ROUNDINGS[-1] if ridge else 0.0)
 
 
 @contextmanager
@@ -73,8 +103,13 @@ def inverse(gram: Tensor, ridge: float = RIDGE) -> Tensor:
     Tensor
         (N, N), float64.
     """
-    whole = lifted(gram, ridge).mT  # in LAPACK's order, so that all of it happens in one place
-    return torch.cholesky_inverse(torch.linalg.cholesky(whole, out=whole), out=whole)
+
+    def attempt(rounding: float) -> Tensor:
+        # in LAPACK's order, so that all of it happens in one place
+        whole = lifted(gram, ridge, rounding=rounding).mT
+        return torch.cholesky_inverse(torch.linalg.cholesky(whole, out=whole), out=whole)
+
+    return at_least_rounding(ridge, attempt)
 
 
 def unrebuilt(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) -> Tensor:
@@ -99,7 +134,9 @@ def unrebuilt(gram: Tensor, ridge: float = RIDGE, kept: Tensor | None = None) ->
     if kept is None:
         return 1 / inverse(gram, ridge).diagonal()
     raised = lifted(gram, ridge)
-    root = torch.linalg.cholesky(raised[kept][:, kept])
+    root = at_least_rounding(
+        ridge, lambda rounding: torch.linalg.cholesky(lifted(gram, ridge, kept, rounding))
+    )
     rows = torch.linalg.solve_triangular(root, raised[kept], upper=False)
     rest = raised.diagonal() - rows.square().sum(0)
     rest[kept] = 1 / torch.cholesky_inverse(root).diagonal()

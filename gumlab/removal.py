@@ -25,7 +25,7 @@ from gumlab.errors import (
 )
 from gumlab.feedforward import BY_CODE, FeedForward, check_values, neurons, width_field
 from gumlab.gating import Gate, remove_gates
-from gumlab.gram import RIDGE, TWINS_ABOVE, inverting, lifted
+from gumlab.gram import RIDGE, TWINS_ABOVE, at_least_rounding, inverting, lifted
 from gumlab.language import check_trainable, language_config, language_part
 from gumlab.progress import shown
 from gumlab.scoring import Criterion, check_currency, check_method, score_layers
@@ -455,16 +455,22 @@ def refit_layer(
         mean_output = total[~mask] @ removed_weights / statistics.tokens
         layer.proj.bias += mean_output.to(dtype)
         return
-    normal = lifted(statistics.gram, ridge, mask)  # G_SS with the ridge
-    off_diagonal = statistics.gram[mask][:, ~mask].double()  # G_SR has none
+    off_diagonal = statistics.gram[mask][:, ~mask].double()  # G_SR has no ridge
     target = off_diagonal @ removed_weights
-    if layer.proj.bias is not None:
-        ones = total[mask][:, None]
-        count = total.new_full((1, 1), statistics.tokens)
-        normal = torch.cat([torch.cat([normal, ones], 1), torch.cat([ones.T, count], 1)])
+    has_bias = layer.proj.bias is not None
+    if has_bias:
         target = torch.cat([target, total[~mask][None] @ removed_weights])
+
+    def solved(rounding: float) -> Tensor:
+        normal = lifted(statistics.gram, ridge, mask, rounding)  # G_SS with the ridge
+        if has_bias:
+            ones = total[mask][:, None]
+            count = total.new_full((1, 1), statistics.tokens)
+            normal = torch.cat([torch.cat([normal, ones], 1), torch.cat([ones.T, count], 1)])
+        return torch.cholesky_solve(target, torch.linalg.cholesky(normal))
+
     with inverting(layer.name, ridge):
-        change = torch.cholesky_solve(target, torch.linalg.cholesky(normal)).to(dtype)
+        change = at_least_rounding(ridge, solved).to(dtype)
     layer.outgoing()[mask] += change[: int(mask.sum())]
     if layer.proj.bias is not None:
         layer.proj.bias += change[-1]

@@ -6,7 +6,8 @@
 A setting is a base and a task; a draw takes the calibration data by its seed (256 examples, or of
 running text 14 blocks of 1,024 tokens), and everything is measured on the same test data (200
 examples, or 8 blocks). Nothing is trained. Every row is a file in runs/allocation: stopped, it goes
-on where it was. What a draw measures once (statistics, currencies, scores) serves all of its rows.
+on where it was. What a draw measures once (statistics, currencies, scores) serves all of its rows;
+a `gumlab.Study` would measure it anew for each of them, so this is none.
 
 Allocations: equal shares; one budget over all layers with the score as it is ("output"),
 standardised, with a floor of a tenth of each layer; the same with the error counted in what it
@@ -125,23 +126,27 @@ def peers_at_hand() -> list[str]:
 
 
 def turn(order: Order) -> tuple[Any, ...]:
-    """The key that sorts orders: first the recipes at a half and three quarters.
+    """The key that sorts orders, the most telling first.
 
-    What is measured a layer at a time takes longest, so it comes last; so does the refit layer by
-    layer, but for two allocations at a half.
+    The recipes' main allocations at a half and three quarters; every score at a half, in equal
+    shares and priced; the recipes at the other keeps; the rest. What takes longest comes last: the
+    damage curves, and the refit layer by layer but for two allocations at a half.
     """
-    is_telling = order.keep == KEEPS[0] and order.allocation in ("equal", "loss_scalar")
-    is_slow = order.refit == "sequential" and not is_telling
-    is_recipe = order.score in (*RECIPES, *PEERS)
-    return (
-        order.allocation == "measured",
-        is_slow,
-        not is_recipe or order.keep not in KEEPS[:2],
-        order.allocation in OTHERS,
-        0 if is_recipe else KEEPS.index(order.keep),
-        order.draw,
-        order.refit == "cut",
-    )
+    is_main = order.allocation in ("equal", "loss_scalar")
+    is_recipe = order.score in RECIPES
+    if order.allocation == "measured" or (
+        order.refit == "sequential" and not (is_main and order.keep == KEEPS[0])
+    ):
+        tier = 4
+    elif is_recipe and order.keep in KEEPS[:2] and order.allocation not in OTHERS:
+        tier = 0
+    elif is_main and order.keep == KEEPS[0]:
+        tier = 1
+    elif is_recipe and order.allocation not in OTHERS:
+        tier = 2
+    else:
+        tier = 3
+    return tier, KEEPS.index(order.keep) if tier > 1 else 0, order.draw, order.refit == "cut"
 
 
 def allocations(score: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gumlab.course.addresses import BADGES, write_badges, write_install_cell
+from gumlab.course.citations import without_citations
 from gumlab.errors import GumlabError
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"  # beside the package, not inside it
@@ -223,7 +224,9 @@ def release(
     repository : str, optional
         The address of the repository on GitHub that will hold `directory` at its top, and gumlab
         itself: every copy gets badges that open the student's copy there, on the branch `main`, and
-        a cell that installs gumlab from there on Colab. By default there are no badges.
+        a cell that installs gumlab from there on Colab. By default there are no badges. What the
+        notebooks say of other files of the repository, such as `results/README.md`, becomes a link
+        to it there; by default, words that say where it lies.
 
     Returns
     -------
@@ -254,6 +257,9 @@ def release(
         if exercises[path.stem]:
             copies[f"course/source/{path.stem}/{path.name}"] = for_nbgrader
         for name, copy in copies.items():
+            for cell in copy["cells"]:
+                if cell["cell_type"] == "markdown":
+                    cell["source"] = without_citations(cell["source"], repository)
             if repository is not None:
                 write_badges(copy, repository, f"{directory.name}/students/{path.name}")
                 write_install_cell(copy, repository)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gumlab.collecting import Statistics, collect
 from gumlab.course.plots.figure import Plot
 from gumlab.course.plots.runs import keep_curves, seed_dots
 from gumlab.errors import GumlabError
@@ -18,7 +20,8 @@ from gumlab.feedforward import FeedForward, neurons
 from gumlab.io.loading import load
 from gumlab.pruner import Pruner
 from gumlab.removal import shrink
-from gumlab.rules import Moment, Rule
+from gumlab.rules import WARM_UP, Moment, Rule
+from gumlab.scoring import DATA_SCORES, Criterion
 from gumlab.scoring import score as scores_by_name
 from gumlab.selection import schedule, select
 from gumlab.study.intervals import half_interval, verdict
@@ -73,6 +76,112 @@ class Own(Rule):
         return [self.mask(one, self._left) for one in scores]
 
 
+class _OwnWayBack(torch.autograd.Function):
+    """h' = m h, and on the way back a function of the gate's own."""
+
+    @staticmethod
+    def forward(ctx, h: Tensor, score: Tensor, gate: OwnGate) -> Tensor:
+        ctx.save_for_backward(h, gate.mask)
+        ctx.way_back = gate.way_back
+        return h * gate.mask
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        h, mask = ctx.saved_tensors
+        to_h, to_score = ctx.way_back(h, mask, grad)
+        return to_h, to_score, None
+
+
+class OwnGate:
+    """A gate on a layer's neurons, h' = m h, whose way back is your own function.
+
+    Parameters
+    ----------
+    layer : FeedForward
+        The layer; the gate stays on it.
+    way_back : callable
+        `way_back(h, mask, grad)` gives two gradients from dL/dh': to h, (B, T, N), and to the
+        score, (N,).
+
+    Attributes
+    ----------
+    score : Tensor
+        S, (N,), 0 at first; after a backward pass its `grad` is what the gate heard.
+    mask : Tensor
+        m, (N,) bool, all True at first.
+    """
+
+    def __init__(self, layer: FeedForward, way_back: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        self.score = torch.zeros(layer.width, requires_grad=True)
+        self.mask = torch.ones(layer.width, dtype=torch.bool)
+        self.way_back = way_back
+        layer.proj.register_forward_pre_hook(self)
+
+    def __call__(self, proj: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (_OwnWayBack.apply(inputs[0], self.score, self),)
+
+
+class Learned(Rule):
+    """A score that is learned: write `scores`, and let `follow` take a step along your slopes.
+
+    Attributes
+    ----------
+    learned : list of Tensor
+        S by layer, (N,), 0 at first.
+    u : list of Tensor
+        Room for what you note of each neuron, (N,) by layer, 0 at first.
+    """
+
+    scope = "global"
+    needs_grams = True
+
+    def begin(self, layers: Sequence[FeedForward], steps: int, seed: int) -> list[Tensor]:
+        """S = 0 for every neuron."""
+        self.learned = [torch.zeros(layer.width, requires_grad=True) for layer in layers]
+        self.u = [torch.zeros(layer.width) for layer in layers]
+        self._adam = torch.optim.Adam(self.learned)
+        return self.learned
+
+    def follow(self, slopes: Sequence[Tensor], now: Moment) -> list[Tensor]:
+        """S after one step of Adam down these slopes, at gumlab's rate for learned scores.
+
+        Parameters
+        ----------
+        slopes : sequence of Tensor
+            (N,) by layer.
+        now : gumlab.rules.Moment
+            Where the run stands.
+        """
+        for score, slope in zip(self.learned, slopes, strict=True):
+            score.grad = slope
+        rise = max(1, round(WARM_UP * now.steps))
+        fall = max(1, now.steps - rise)
+        rate = min(now.step / rise, (now.steps - now.step) / fall)
+        self._adam.param_groups[0]["lr"] = 0.01 * rate
+        self._adam.step()
+        return self.learned
+
+
+@dataclass(frozen=True)
+class CutFirst:
+    """A cut before the training, by a score; what is left is refitted, then trained.
+
+    Parameters
+    ----------
+    score : str or callable
+        A score's name, or your own: `score(layer, found)` gives (N,), high = keep, from a layer
+        and what a look at the training texts found (`gumlab.collecting.Statistics`).
+    scope : {"layer", "global"}
+        Equal shares, or one queue for all layers.
+    refit : bool
+        Whether those that stay take over what they can of the removed ones' work.
+    """
+
+    score: str | Criterion
+    scope: str = "global"
+    refit: bool = True
+
+
 @dataclass
 class Run:
     """A finished run: the smaller model, its test loss, and how it came there.
@@ -108,7 +217,7 @@ class Race:
     Attributes
     ----------
     runs : dict
-        For each way its `Run`s, in the order of the seeds.
+        For each way its runs, in the order of the seeds.
     seeds : tuple of int
     """
 
@@ -158,6 +267,31 @@ class Race:
 
 
 @dataclass
+class Heard:
+    """What the feed-forward block of one layer did with some texts, token by token.
+
+    Attributes
+    ----------
+    tokens : list of str
+        The T tokens of all texts.
+    ids : Tensor
+        Their numbers, (T,).
+    x : Tensor
+        What enters the block, (T, D).
+    h : Tensor
+        How strongly each neuron fires, (T, N), as it enters the block's last map.
+    out : Tensor
+        What the block adds to the residual stream, (T, D).
+    """
+
+    tokens: list[str]
+    ids: Tensor
+    x: Tensor
+    h: Tensor
+    out: Tensor
+
+
+@dataclass
 class Workbench:
     """A base model, its task, and the settings that all runs share; `workbench` makes one.
 
@@ -170,6 +304,8 @@ class Workbench:
     batch_size : int
     examples : int
         How many test examples a loss is the mean of.
+    look_at : int
+        How many training examples a `look` sees.
     """
 
     model: nn.Module
@@ -179,7 +315,9 @@ class Workbench:
     steps: int
     batch_size: int
     examples: int
+    look_at: int = 64
     _runs: dict[Any, Run] = field(default_factory=dict, repr=False)
+    _looks: dict[int, list[Statistics]] = field(default_factory=dict, repr=False)
 
     @property
     def layers(self) -> list[FeedForward]:
@@ -209,6 +347,41 @@ class Workbench:
         if score in ("random", "magnitude"):
             return scores_by_name(self.model, score, seed=seed)
         return scores_by_name(self.model, score, self.tokenizer, self.task)
+
+    def texts(self, seed: int = 0) -> list[Example]:
+        """`look_at` training examples (or all, where there are fewer), drawn by a seed."""
+        lessons = list(self.lessons)
+        return random.Random(seed).sample(lessons, min(self.look_at, len(lessons)))
+
+    def look(self, seed: int = 0) -> list[Statistics]:
+        """What one pass over `texts` finds in each layer of the base, gradients included."""
+        if seed not in self._looks:
+            self._looks[seed] = collect(
+                self.model, self.tokenizer, self.texts(seed), gradients=True
+            )
+        return self._looks[seed]
+
+    def cut_first(self, way: CutFirst, seed: int = 0, keep: float | None = None) -> nn.Module:
+        """A copy cut as a `CutFirst` says, not trained; score and refit see the same texts.
+
+        Parameters
+        ----------
+        way : CutFirst
+        seed : int
+            Of the texts, and of a random score.
+        keep : float, optional
+            The fraction that stays; by default the workbench's.
+        """
+        score = DATA_SCORES.get(way.score, way.score) if isinstance(way.score, str) else way.score
+        if isinstance(score, str):
+            scores = self.scores(score, seed)
+        else:
+            pairs = zip(self.layers, self.look(seed), strict=True)
+            scores = [score(layer, found).detach().float() for layer, found in pairs]
+        masks = select(scores, self.keep if keep is None else keep, way.scope)
+        if not way.refit:
+            return shrink(self.model, masks)
+        return shrink(self.model, masks, self.tokenizer, self.texts(seed), refit=True)
 
     def cut(
         self,
@@ -258,7 +431,7 @@ class Workbench:
 
     def run(
         self,
-        method: str | Rule | None,
+        method: str | Rule | CutFirst | None,
         seed: int = 0,
         start: nn.Module | None = None,
         **options: Any,
@@ -269,8 +442,9 @@ class Workbench:
 
         Parameters
         ----------
-        method : str, Rule or None
-            A training-time method or a rule of your own; None trains without pruning.
+        method : str, Rule, CutFirst or None
+            A training-time method or a rule of your own; a cut before the training; None trains
+            without pruning.
         seed : int
             Of the order of the data and of whatever the method draws.
         start : torch.nn.Module, optional
@@ -281,10 +455,15 @@ class Workbench:
         """
         of_training = {name: options.pop(name) for name in TRAINING if name in options}
         key = None
-        if start is None and (method is None or isinstance(method, str)) and not of_training:
-            key = (method, seed, repr(sorted(options.items())))
+        may_be_kept = method is None or isinstance(method, str | CutFirst)
+        if start is None and may_be_kept and not of_training:
+            settings = {"keep": self.keep, "steps": self.steps, **options}
+            key = (method, seed, repr(sorted(settings.items())))
             if key in self._runs:
                 return self._runs[key]
+        if isinstance(method, CutFirst):
+            start = self.cut_first(method, seed, options.pop("keep", None))
+            method = None
         run = self._made(method, seed, start, options, of_training)
         if key is not None:
             self._runs[key] = run
@@ -333,7 +512,7 @@ class Workbench:
 
     def race(
         self,
-        ways: Sequence[str] | Mapping[str, str | Rule | tuple | None],
+        ways: Sequence[str] | Mapping[str, str | Rule | CutFirst | tuple | None],
         seeds: Sequence[int] = (0, 1, 2),
     ) -> Race:
         """Run several ways with the same seeds, steps, batches and optimiser.
@@ -356,6 +535,42 @@ class Workbench:
         return Race(runs, tuple(seeds))
 
     @torch.no_grad()
+    def listen(
+        self, texts: str | Sequence[str], layer: int = 0, model: nn.Module | None = None
+    ) -> Heard:
+        """Let a model read, and hear what goes into and out of one layer's neurons.
+
+        Parameters
+        ----------
+        texts : str or sequence of str
+            Read one by one; what is heard stands in one row after the other.
+        layer : int
+        model : torch.nn.Module, optional
+            Another model with the same tokenizer; by default the base.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        model = self.model if model is None else model
+        block = neurons(model)[layer]
+        x: list[Tensor] = []
+        h: list[Tensor] = []
+        out: list[Tensor] = []
+        hooks = [
+            block.fc[0].register_forward_pre_hook(lambda _, given: x.append(given[0][0])),
+            block.proj.register_forward_pre_hook(lambda _, given: h.append(given[0][0])),
+            block.proj.register_forward_hook(lambda _, given, made: out.append(made[0])),
+        ]
+        try:
+            ids = [self.tokenizer(text, return_tensors="pt").input_ids for text in texts]
+            for one in ids:
+                model(one)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        all_ids = torch.cat(ids, dim=1)[0]
+        tokens = [self.tokenizer.decode(token) for token in all_ids]
+        return Heard(tokens, all_ids, torch.cat(x), torch.cat(h), torch.cat(out))
+
+    @torch.no_grad()
     def writes(self, model: nn.Module, example: Any, tokens: int = 40) -> str:
         """What a model writes after an example's prompt, greedily."""
         ids = self.tokenizer(example.prompt, return_tensors="pt").input_ids
@@ -372,6 +587,7 @@ def workbench(
     steps: int = 60,
     batch_size: int = 8,
     examples: int = 100,
+    look_at: int = 64,
 ) -> Workbench:
     """Load a base and a task, and fix what all runs of a notebook have in common.
 
@@ -385,10 +601,13 @@ def workbench(
         Of the training.
     examples : int, default 100
         Test examples of a loss.
+    look_at : int, default 64
+        Training examples that a score with a look at data sees (`CutFirst`).
 
     Returns
     -------
     Workbench
     """
     base, tokenizer = load(model, device="cpu")
-    return Workbench(base, tokenizer, load_task(task), keep, steps, batch_size, examples)
+    data = load_task(task)
+    return Workbench(base, tokenizer, data, keep, steps, batch_size, examples, look_at)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import transformers
 from torch import nn
 
+from gumlab.course.explore.models import Texts
 from gumlab.errors import GumlabError
+from gumlab.evaluation import evaluate
 from gumlab.feedforward import by_output, neurons
 from gumlab.gating import gate
+from gumlab.io.diagnosis import doctor
 from gumlab.io.loading import load
 from gumlab.removal import shrink
 from gumlab.scoring import score
 from gumlab.selection import select
+from gumlab.tasks import Example, Task
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -139,8 +147,84 @@ def same_logits(models: dict[str, nn.Module], keep: float = 0.25) -> bool:
     return largest < 1e-4
 
 
-def shop_rows(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Rows of a shop's stock list, each with the sentence that is wanted for it.
+def kinds(models: Mapping[str, nn.Module], kind_of: Callable) -> pd.DataFrame:
+    """What a function finds in each model by the sizes of its maps, and what gumlab finds.
+
+    Parameters
+    ----------
+    models : mapping of str to torch.nn.Module
+    kind_of : callable
+        `kind_of(d, shapes)` gives a word or None.
+    """
+    rows = {}
+    for name, model in models.items():
+        found = {kind_of(d, shapes) for d, shapes in linear_shapes(model)} - {None}
+        try:
+            ours = str(neurons(model)[0])
+        except GumlabError as error:
+            ours = str(error).partition(".")[0]
+        rows[name] = {"yours": ", ".join(sorted(map(str, found))) or "no block", "gumlab": ours}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def parts(model: nn.Module) -> dict[str, int]:
+    """A model's parameters: in neurons, in the embedding, and the rest."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    inside = sum(layer.width * layer.parameters_per_neuron() for layer in neurons(model))
+    embedding = model.get_input_embeddings().weight.numel()
+    return {"neurons": inside, "embedding": embedding, "rest": total - inside - embedding}
+
+
+def first_byte(file: Path, tensor: str) -> int:
+    """Where a tensor's numbers begin in a safetensors file: a length, a header, the numbers."""
+    raw = file.read_bytes()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:start])
+    return start + int(header[tensor]["data_offsets"][0])
+
+
+def quality(explorer: Texts, task: Task) -> pd.DataFrame:
+    """How well the models of a `texts` explorer do a task: loss, and how many texts are right."""
+    rows = {}
+    for (name, model), written in zip(
+        explorer.models.items(), explorer.written.values(), strict=True
+    ):
+        pairs = zip(explorer.examples, written, strict=True)
+        rows[name] = {
+            "loss": evaluate(model, explorer.tokenizer, task, generated=0)["loss"],
+            f"right of {len(explorer.examples)}": sum(
+                text == example.target for example, text in pairs
+            ),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").round(3)
+
+
+def folders(
+    folder: Path, models: Mapping[str, nn.Module], tokenizer: Any, task: Task
+) -> pd.DataFrame:
+    """Saved models by the name of their folder: kilobytes, what opens them, and the loss."""
+    rows = {
+        name: {
+            "kB": (folder / name / "model.safetensors").stat().st_size / 1000,
+            "opens in": " and ".join(doctor(folder / name).loads_with),
+            "loss": evaluate(model, tokenizer, task, generated=0)["loss"],
+        }
+        for name, model in models.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").round(3)
+
+
+def shop(count: int) -> Task:
+    """A shop's task: eight of ten of the rows to train on, one each to validate and to test."""
+    rows = shop_rows(count)
+    first, second = round(0.8 * count), round(0.9 * count)
+    return Task(
+        "shop", "bleu", train=rows[:first], validation=rows[first:second], test=rows[second:]
+    )
+
+
+def shop_rows(count: int, seed: int = 0) -> list[Example]:
+    """Lines of a shop's stock list, each with the sentence that is wanted for it.
 
     Parameters
     ----------
@@ -150,8 +234,7 @@ def shop_rows(count: int, seed: int = 0) -> list[dict[str, str]]:
 
     Returns
     -------
-    list of dict
-        With prompt and target.
+    list of Example
     """
     things = [
         (f"{colour} {good}", price, left)
@@ -167,7 +250,5 @@ def shop_rows(count: int, seed: int = 0) -> list[dict[str, str]]:
             f"This is the last {thing}, for {price} euros.",
             f"We have {left} {thing}s left, at {price} euros each.",
         )
-        rows.append(
-            {"prompt": f"{thing}; price {price}; left {left}", "target": sentences[min(left, 2)]}
-        )
+        rows.append(Example(f"{thing}; price {price}; left {left}", sentences[min(left, 2)]))
     return rows

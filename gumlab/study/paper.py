@@ -23,6 +23,7 @@ import pandas as pd
 
 from gumlab.errors import GumlabError
 from gumlab.study.claims import AS_CLAIMED, CLAIMS, OPPOSITE, effects, values
+from gumlab.study.intervals import compared
 
 ASSETS = Path(__file__).parents[1] / "assets"
 STUDY = ASSETS / "study.csv"
@@ -95,6 +96,31 @@ def real_one_shot() -> pd.DataFrame:
         dense model's score is "dense".
     """
     return pd.read_csv(REAL_ONE_SHOT)
+
+
+def side_by_side(one: str, other: str) -> pd.DataFrame:
+    """Two methods in all stored runs that were not distilled, of tiny models and of the real one.
+
+    Parameters
+    ----------
+    one, other : str
+        The methods, as `study` and `real_study` call them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per model, task and fraction kept that has both: the mean difference of the loss,
+        `one` minus `other`, paired by seed, with half its 95 % interval, and the verdict.
+    """
+    runs = pd.concat([study(), real_study()]).query("asked < 1 and not distilled")
+    rows = {
+        setting: compared(table, one, other)
+        for setting, table in runs.groupby(["model", "task", "asked"])
+        if {one, other} <= set(table["method"])
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index = pd.MultiIndex.from_tuples(rows, names=["model", "task", "kept"])
+    return table.drop(columns=["method", "against"])
 
 
 def real_chat() -> pd.DataFrame:

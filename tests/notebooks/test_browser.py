@@ -1,4 +1,4 @@
-"""What only a browser can show: a notebook run in JupyterLab, and every explorer on its page.
+"""What only a browser can show: a notebook run in JupyterLab (the app: test_browser_app.py).
 
 That the other notebooks run, and that their explorers answer, nbval sees without one.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,14 +22,11 @@ import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
+import nbformat
 import pytest
 from helpers import ROOT
 
-NOTEBOOK = "00_start_here.ipynb"
-TABS = (
-    "remove", "activations", "trade-off", "used x unique", "twins", "delete one", "texts",
-    "replay", "budget",
-)  # fmt: skip
+NOTEBOOK = "01_a_gpt_you_can_look_inside.ipynb"  # whose explorer has a picture and sliders
 CHROMIUM = shutil.which("chromium")
 MISSING = [
     name for name, found in (("chromium", CHROMIUM), ("playwright", find_spec("playwright")))
@@ -89,13 +87,19 @@ def served(folder, *command, **environment):
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
+        server.wait(60)
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab_folder(tmp_path_factory):
+    """Where JupyterLab's copy of the notebooks is."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def lab(lab_folder):
     """The address of a JupyterLab that serves a copy of the notebooks."""
-    folder = tmp_path_factory.mktemp("lab")
+    folder = lab_folder
     shutil.copytree(ROOT / "notebooks", folder / "notebooks")
     settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
@@ -194,14 +198,83 @@ def test_a_notebook_runs_and_its_explorer_answers_and_fits_a_narrow_screen(brows
     page.close()
 
 
-def test_every_explorer_answers_on_the_page_under_voila(browser, tmp_path):
-    with served(tmp_path, "voila", str(ROOT / "notebooks/app/explorers.ipynb")) as address:
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.goto(address, timeout=120_000)
-        for tab in TABS:
-            page.get_by_text(tab, exact=True).click(timeout=120_000)
-            moved(page, page.locator(".widget-tab-contents > :not(.lm-mod-hidden)").last)
-            pictured(page, f"voila-{tab}")
-        titles = page.locator(".lm-TabBar-tabLabel").all_inner_texts()
-        assert tuple(titles) == TABS
+def a_notebook_to_touch(path):
+    """Write a notebook that shows one explorer of a built-in model's neurons."""
+    cell = nbformat.v4.new_code_cell(
+        "import gumlab as gl\n"
+        'base, tokenizer = gl.load("tiny-gpt2")\n'
+        'gl.explore.removal(base, tokenizer, gl.load_task("restaurants"), examples=4)'
+    )
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook = nbformat.v4.new_notebook(metadata=kernel, cells=[cell])
+    nbformat.write(notebook, path)
+
+
+def touched(page, name):
+    """Point at a neuron, click it, and go on by the keyboard; pictures at two widths are kept."""
+    layer = page.locator(".gumlab-pointer").last
+    layer.wait_for(timeout=600_000)
+    layer.scroll_into_view_if_needed()
+    label, words = page.locator(".gumlab-label").last, page.locator("p[role=status]").last
+    picture = layer.locator("xpath=..").locator("img").bounding_box()
+    spot = picture["x"] + 0.25 * picture["width"], picture["y"] + 0.3 * picture["height"]
+    page.mouse.move(*spot)
+    label.wait_for(timeout=10_000)
+    pointed = label.inner_text()
+    assert re.fullmatch(r"layer \d+, neuron \d+: (stays|goes), score .+", pointed)
+    page.mouse.click(*spot)
+    selected = page.locator(".gumlab-selected").last
+    selected.wait_for(timeout=10_000)
+    answered = page.get_by_text(f"Selected: {pointed}. Its twin is neuron").last
+    answered.wait_for(timeout=600_000)
+    pictured(page, f"{name}-1280")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    beside = label.inner_text()
+    assert beside != pointed
+    assert words.inner_text().count("Selected: ") == 1  # Enter alone selects
+    page.keyboard.press("Enter")
+    page.get_by_text(f"Selected: {beside}. Its twin is neuron").last.wait_for(timeout=60_000)
+    assert "«" in words.inner_text().splitlines()[-1]
+    page.keyboard.press("Escape")
+    label.wait_for(state="hidden", timeout=10_000)
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.wait_for_timeout(1000)
+    layer.scroll_into_view_if_needed()
+    picture, mark = (
+        one.bounding_box() for one in (layer.locator("xpath=..").locator("img"), selected)
+    )
+    assert picture["x"] < mark["x"] < picture["x"] + picture["width"] / 2  # in the map, still
+    page.mouse.move(picture["x"] + 0.4 * picture["width"], picture["y"] + 0.4 * picture["height"])
+    label.wait_for(timeout=10_000)
+    box = label.bounding_box()
+    assert picture["x"] - 1 <= box["x"]
+    assert box["x"] + box["width"] <= picture["x"] + picture["width"] + 1
+    pictured(page, f"{name}-400")
+
+
+def test_a_neuron_is_touched_in_jupyterlab(browser, lab, lab_folder):
+    a_notebook_to_touch(lab_folder / "notebooks" / "touch.ipynb")
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.goto(f"{lab}/workspaces/{uuid.uuid4().hex}/tree/touch.ipynb", timeout=600_000)
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel != null",
+        timeout=600_000,
+    )
+    page.evaluate("() => window.jupyterapp.shell.collapseLeft()")  # room for the picture
+    page.evaluate(RUN_ALL)
+    touched(page, "touch-lab")
+    assert page.evaluate(STATE)["errors"] == []
+    cell = "window.jupyterapp.shell.currentWidget.content.activeCellIndex"
+    assert page.evaluate(f"() => {cell}") == 0  # the arrow keys were the pointer's alone
+    page.evaluate(SHUT_DOWN)
+    page.close()
+
+
+def test_a_neuron_is_touched_under_voila(browser, tmp_path):
+    a_notebook_to_touch(tmp_path / "touch.ipynb")
+    with served(tmp_path, "voila", str(tmp_path / "touch.ipynb")) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.goto(address, timeout=600_000)
+        touched(page, "touch-voila")
         page.close()

@@ -14,12 +14,13 @@ from pathlib import Path
 import nbformat
 import pytest
 from helpers import ROOT
-from helpers.exercises import EXERCISES, MISTAKES, NOTEBOOKS, checked, solutions
+from helpers.exercises import EXERCISES, MISTAKES, NOTEBOOKS, checked, right, solutions
 from nbclient import NotebookClient
 from run_notebooks import KERNEL_ENVIRONMENT
 
 from gumlab.course import check
 from gumlab.course.addresses import ON_COLAB, badges
+from gumlab.course.citations import CITATION, FOLDERS, PAGES, WHERE, without_citations
 from gumlab.course.releasing import CHECK, release, student_copy, table
 from gumlab.course.releasing import NOTEBOOKS as FOLDER
 from gumlab.errors import GumlabError
@@ -75,9 +76,10 @@ def test_everything_else_stays(path, released):
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             assert cell.source in kept
-        for fold in re.findall(r"<details>.*?</details>", cell.source, re.DOTALL):
+        source = without_citations(cell.source)
+        for fold in re.findall(r"<details>.*?</details>", source, re.DOTALL):
             assert ("# solution:" in fold) != any(fold in text for text in kept)
-        for heading in re.findall(r"^#+ (?!solution).*$", cell.source, re.MULTILINE):
+        for heading in re.findall(r"^#+ (?!solution).*$", source, re.MULTILINE):
             assert any(heading in text for text in kept)
 
 
@@ -87,6 +89,124 @@ def test_only_the_fold_with_the_solution_goes():
     cell = {"cell_type": "markdown", "metadata": {}, "source": f"{kept}\n\n{solution}\n\nMore."}
     copy, _ = student_copy({"cells": [cell], "metadata": {}})
     assert copy["cells"][0]["source"] == f"{kept}\n\nMore."
+
+
+HINTS = """\
+Think of the count first.
+
+<details><summary>Hint 1</summary>
+
+Sort the scores: `scores.argsort(descending=True)`.
+
+</details>
+
+<details>
+<summary>Hint 2</summary>
+
+```python
+order = scores.argsort(descending=True)
+```
+
+</details>"""
+ANSWER = """\
+<details><summary>Solution</summary>
+
+```python
+# solution: top_v
+def top_v(scores, keep):
+    return scores >= 0
+```
+
+</details>"""
+
+
+@pytest.mark.parametrize(
+    "parts", [[HINTS, ANSWER], [ANSWER, HINTS], [HINTS, ANSWER, HINTS, ANSWER, "The end."]]
+)
+@pytest.mark.parametrize("for_nbgrader", [False, True])
+def test_folded_hints_survive_where_solutions_go(parts, for_nbgrader):
+    cell = {"cell_type": "markdown", "metadata": {}, "source": "\n\n".join(parts)}
+    copy, _ = student_copy({"cells": [cell], "metadata": {}}, for_nbgrader)
+    left = "\n\n".join(part for part in parts if part is not ANSWER)
+    assert copy["cells"][0]["source"] == left
+
+
+# --- what a copy cites
+
+
+@pytest.mark.parametrize(
+    ("text", "in_words", "as_address"),
+    [
+        (
+            "See `results/step.md`.",
+            f"See `results/step.md` {WHERE}.",
+            "See [`results/step.md`](URL/blob/main/results/step.md).",
+        ),
+        (
+            "[The table](../results/a.md#b) of it",
+            f"The table (`results/a.md#b` {WHERE}) of it",
+            "[The table](URL/blob/main/results/a.md#b) of it",
+        ),
+        (
+            "`python benchmarks/quality/a.py --seed 1` made it",
+            f"`python benchmarks/quality/a.py --seed 1` {WHERE} made it",
+            "[`python benchmarks/quality/a.py --seed 1`](URL/blob/main/benchmarks/quality/a.py) "
+            "made it",
+        ),
+        (
+            "`results/m_*.csv`, `benchmarks/speed/`",
+            f"`results/m_*.csv` {WHERE}, `benchmarks/speed/` {WHERE}",
+            "[`results/m_*.csv`](URL/tree/main/results/), "
+            "[`benchmarks/speed/`](URL/tree/main/benchmarks/speed/)",
+        ),
+        ("`TEACHING.md`", f"`TEACHING.md` {WHERE}", "[`TEACHING.md`](URL/blob/main/TEACHING.md)"),
+        *[
+            (text, text, text)
+            for text in (
+                "Next: [01](01_a_gpt.ipynb), `gumlab/rules.py`, `README.md`, two results / tests",
+                "[web](https://example.org/results/a.md) and `my_results/a.md`",
+            )
+        ],
+    ],
+)
+def test_a_file_of_the_repository_becomes_words_or_an_address(text, in_words, as_address):
+    assert without_citations(text) == in_words
+    assert without_citations(in_words) == in_words
+    address = "https://github.com/a/b"
+    for written in (address, f"{address}/", f"{address}.git"):
+        assert without_citations(text, written) == as_address.replace("URL", address)
+
+
+CITED = re.compile(rf"[^\s`(\[\"']*\b(?:{'|'.join(FOLDERS)})/[\w.*-]+|{'|'.join(PAGES)}")
+MISNAMED = {"gumlab/paper.py"}  # notebook 11 means gumlab/study/paper.py
+
+
+def without_addresses(cell: nbformat.NotebookNode) -> str:
+    """What a cell says, but for links to the web."""
+    return re.sub(r"\[[^\]]*\]\(https://[^)]*\)|https://\S+", "", cell.source)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
+def test_copies_cite_nothing_that_students_do_not_have(path, released, released_to):
+    for folder, words in [(released[0], WHERE), (released_to, "a link")]:
+        for cell in [cell for nb in copies(folder, path) for cell in nb.cells]:
+            text = without_addresses(cell)
+            for found in CITED.finditer(text):
+                after_its_name = text[found.end() :].partition("`")[2]
+                assert after_its_name.startswith(f" {words}"), found[0]
+            for module in re.findall(r"\bgumlab/[\w/]+\.py", text):
+                assert (ROOT / module).exists() or module in MISNAMED
+            if cell.cell_type == "markdown":
+                for target in re.findall(r"\]\((?!#)([^)\s]+)\)", text):
+                    assert (folder / "students" / target.partition("#")[0]).exists(), target
+
+
+def test_files_that_the_notebooks_cite_exist():
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            for found in CITATION.finditer(cell.source):
+                name = (found[2] or found[3]).partition("#")[0]
+                assert list(ROOT.glob(name.rstrip("/"))), f"{path.name} cites {name}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **by_name)
@@ -141,10 +261,11 @@ def test_grading_passes_a_right_answer_and_nothing_else(name, capsys):
 
     def talks(*case):
         print("as a warning does", file=sys.stderr)
-        return exercise.reference(*case)
+        return right(exercise)(*case)
 
-    assert exercise.passes(lambda *case: exercise.reference(*case))
+    assert exercise.passes(right(exercise))
     assert exercise.passes(talks)
+    assert not exercise.passes(lambda *case: exercise.reference(*case))
     assert not exercise.passes(stub)
     assert not exercise.passes("not a function")
     assert not exercise.passes(exercise.reference)  # what the check leaves behind after a mistake
@@ -390,13 +511,13 @@ def test_nbgrader_generates_and_grades(tmp_path):
     python("-m", "nbgrader", "generate_assignment", path.stem)
     given = course / "release" / path.stem / path.name
     text = "\n".join(cell.source for cell in nbformat.read(given, as_version=4).cells)
-    assert text.count("raise NotImplementedError()") == 2
+    assert text.count("raise NotImplementedError()") == 3
     assert "up[:kept]" in text  # the bug to find is still there
     assert "passes" not in text
     right = solutions(path)
     talks = right["apply_mask"] + '\nimport sys\nprint("as a warning does", file=sys.stderr)\n'
     submit("ann", course.parent / "students" / path.name, right | {"apply_mask": talks})
-    wrong = right["apply_mask"].replace("(h * mask)", "h")
+    wrong = right["apply_mask"].replace("h * mask", "h")
     submit("bob", given, {"apply_mask": wrong, "remove_neurons": right["remove_neurons"]})
     python("-m", "nbgrader", "autograde", path.stem)
-    assert json.loads(python("-c", READ_SCORES, path.stem)) == {"ann": [6, 6], "bob": [2, 6]}
+    assert json.loads(python("-c", READ_SCORES, path.stem)) == {"ann": [8, 8], "bob": [2, 8]}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
-import json
 import math
 import re
 
@@ -285,28 +283,6 @@ def test_layer_by_layer_behind_the_cut_is_no_better(cuts):
         runs = cuts[score].loc[0.25, "layer"]
         mean, half = interval(runs.loc["weights"] - runs.loc["sequential"])
         assert abs(mean) <= half or abs(mean) < 0.005
-
-
-def test_notebook_04_quotes_the_stored_figures():
-    """The dict `longer`: for each comparison random's three seeds, then magnitude's."""
-    cells = json.loads((ROOT / "notebooks/04_magnitude.ipynb").read_text(encoding="utf-8"))["cells"]
-    (source,) = ["".join(c["source"]) for c in cells if "".join(c["source"]).startswith("longer =")]
-    quoted = ast.literal_eval(ast.parse(source).body[0].value)
-    assert len(quoted) == 8
-    files = {"restaurants": "methods_restaurants", "E2E": "methods_e2e"}
-    columns = {"loss": ("loss", 4), "BLEU": ("bleu", 1), "right %": ("execution", 1)}
-    for name, pair in quoted.items():
-        base, task, kept, what = name.split(", ")
-        known = base == "tiny-gpt-neo"
-        table = stored(files[task] if known else "uniqueness")
-        if not known:
-            table = table[(table["base"] == base) & (table["task"] == task)]
-        column, digits = columns[what]
-        for method, values in zip(("random", "magnitude"), pair, strict=True):
-            runs = table[(table["method"] == method) & ~table["distilled"].astype(bool)]
-            runs = runs.sort_values("seed")
-            assert (abs(runs["keep"] - float(kept[:-2]) / 100) < 0.001).all()
-            assert [round(x, digits) for x in runs[column]] == list(values), name
 
 
 ONE_SHOT, RANDOM_REFIT = "greedy OBS + refit, global", "random + refit, uniform"

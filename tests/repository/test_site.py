@@ -6,6 +6,7 @@ makes a missing browser a failure instead of a skip.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import http.server
@@ -22,7 +23,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import make_playground
+import numpy as np
 import pytest
+
+from gumlab.course import plots
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -138,11 +143,19 @@ def test_nothing_is_loaded_from_elsewhere(site, pages):
 def test_a_notebook_shows_its_stored_pictures_and_says_what_they_show(pages, notebook):
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    pictured = [output["data"] for output in outputs if "image/png" in output.get("data", {})]
+    kinds = {"image/png", "image/svg+xml"}
+    pictured = [output["data"] for output in outputs if kinds & output.get("data", {}).keys()]
     assert pictured
     sentences = ["".join(data["text/plain"]) for data in pictured]
     shown = pages[f"notebooks/{notebook.stem}.html"].pictures
     assert [picture["alt"] for picture in shown if "_images/" in picture["src"]] == sentences
+
+
+def test_the_front_page_shows_a_neuron_and_says_what_it_shows(site, pages):
+    drawing = plots.neuron("whole")
+    (shown,) = [one for one in pages["index.html"].pictures if "neuron" in one["src"]]
+    assert shown["alt"] == drawing.sentence
+    assert (site / shown["src"]).read_text(encoding="utf-8") == drawing.svg + "\n"
 
 
 def test_the_api_pages_show_every_public_name(site):
@@ -274,3 +287,92 @@ def test_the_search_finds_and_the_dark_is_dark(browser, site, address):
             ink = sum(tab.evaluate(brightness.format("color")))
             assert abs(paper - ink) > 400
             assert (paper < ink) == dark
+
+
+class Playground:
+    """The site's playground in a tab, by the data that it should show."""
+
+    def __init__(self, tab) -> None:
+        self.tab = tab
+        self.tiny, *self.others = make_playground.read()
+
+    def said(self, part: str) -> str:
+        return self.tab.inner_text(f"#pg-{part}")
+
+    def marked(self, part: str) -> int:
+        return self.tab.locator(f"#pg-{part} :is(ins, del)").count()
+
+    def cells(self) -> int:
+        return self.tab.get_attribute("#pg-map .cell", "d").count("M")
+
+    def cut(self, **named) -> dict:
+        (found,) = [one for one in self.tiny["cuts"] if named.items() <= one.items()]
+        return found
+
+    def shows(self, cut: dict) -> None:
+        """Fail unless texts, marks, losses and the map are those of a cut of the first prompt."""
+        assert self.said("pruned").split() == cut["texts"][0].split()
+        assert self.said("dense").split() == self.tiny["dense"][0].split()
+        same = len(self.said("dense").split()) - self.marked("dense")
+        assert len(self.said("pruned").split()) - self.marked("pruned") == same
+        sentence = self.said("written")
+        assert f"{same} of the {len(self.tiny['dense'][0].split())} words" in sentence
+        assert sentence.startswith(f"{cut['keep']} % of the neurons stay.")
+        loss, dense_loss = map(float, re.findall(r"\d+\.\d\d", sentence))
+        assert loss == pytest.approx(cut["loss"], abs=0.0051)
+        assert dense_loss == pytest.approx(self.tiny["dense_loss"], abs=0.0051)
+        twin = self.cut(**{name: cut[name] for name in ("method", "scope", "keep")}, refit=False)
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(twin["mask"]), np.uint8))
+        ends = np.cumsum(self.tiny["widths"])[:-1]
+        widths = [int(layer.sum()) for layer in np.split(bits, ends)]
+        assert ", ".join(map(str, widths)) + " by layer" in self.said("lost")
+        assert self.cells() == sum(widths)
+
+
+@pytest.mark.slow
+@needs_a_browser
+@pytest.mark.filterwarnings("default::ResourceWarning")
+@pytest.mark.parametrize(("over", "width"), [("http", WIDE), ("file", NARROW)])
+def test_the_playground_answers_by_keyboard_and_by_pointer(browser, site, address, over, width):
+    origin = address if over == "http" else site.as_uri()
+    with watched(browser, origin, width) as tab:
+        tab.goto(f"{origin}/playground.html")
+        page = Playground(tab)
+        page.shows(page.cut(method="greedy_obs", scope="layer", keep=50, refit=False))
+        tab.focus("#pg-keep")
+        tab.keyboard.press("ArrowLeft")
+        page.shows(page.cut(method="greedy_obs", scope="layer", keep=40, refit=False))
+        tab.focus("#pg-refit")
+        tab.keyboard.press("Space")
+        page.shows(page.cut(method="greedy_obs", scope="layer", keep=40, refit=True))
+        tab.select_option("#pg-method", "magnitude")
+        tab.select_option("#pg-scope", "global")
+        page.shows(page.cut(method="magnitude", scope="global", keep=40, refit=True))
+        tab.focus("#pg-keep")
+        tab.keyboard.press("End")
+        assert page.marked("dense") == page.marked("pruned") == 0
+        assert page.cells() == sum(page.tiny["widths"])
+
+        tab.fill("#pg-neuron", "77")
+        tab.keyboard.press("Tab")
+        assert page.said("told").startswith("Layer 0, neuron 77 stays.")
+        assert f"Sensitivity {page.tiny['sensitivity'][0][77]:g} " in page.said("told")
+        tab.fill("#pg-neuron", "100000")  # no such neuron: the last
+        tab.keyboard.press("Tab")
+        assert page.said("told").startswith(f"Layer 0, neuron {page.tiny['widths'][0] - 1} ")
+        told = page.said("told")
+        tab.locator("#pg-map").click(position={"x": 8, "y": 24})
+        assert page.said("told").startswith("Layer 0, neuron ")
+        assert page.said("told") != told
+        told = page.said("told")
+        tab.locator("#pg-cloud").hover()  # its middle
+        assert page.said("told") != told
+        assert 0 <= tab.locator("#pg-keep").bounding_box()["y"] < 120  # in sight there too
+        live = tab.eval_on_selector_all("[aria-live=polite]", "all => all.map(one => one.id)")
+        assert {"pg-written", "pg-told"} <= set(live)
+
+        for number, other in enumerate(page.others, start=1):
+            tab.select_option("#pg-model", str(number))
+            assert not tab.locator("#pg-map").is_visible()
+            assert page.said("given") == other["prompts"][0]
+            assert page.said("dense").split() == other["dense"][0].split()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers.statistics import TINY_RIDGE, correlated
 
+from gumlab import gram
 from gumlab.gram import lifted, unrebuilt
 
 
@@ -50,3 +51,30 @@ def test_the_ridge_is_of_the_neurons_that_fire():
     by_hand = h.T @ h + 0.1 * h.square().sum(0).mean() * torch.eye(6, dtype=h.dtype)
     torch.testing.assert_close(small, by_hand)
     assert torch.linalg.cholesky(lifted(torch.zeros(4, 4))).isfinite().all()
+
+
+def test_neurons_with_nearly_all_of_the_energy_that_fire_together_do_not_stop_it():
+    """As at a language model's first token: there float32 sums are off by more than a ridge."""
+    torch.manual_seed(0)
+    h = 0.05 * torch.randn(4000, 768).relu()
+    h[::4, :6] = 2000 * torch.rand(6)
+    summed = torch.zeros(768, 768)
+    for part in h.split(100):
+        summed += part.T @ part
+    with pytest.raises(torch.linalg.LinAlgError):
+        torch.linalg.cholesky(gram.lifted(summed))
+    exact = h.double().T @ h.double()
+    others = slice(6, None)
+    for kept in (None, torch.arange(768) % 3 != 2):
+        found = gram.unrebuilt(summed, kept=kept)
+        assert found.isfinite().all()
+        assert torch.allclose(found[others], gram.unrebuilt(exact, kept=kept)[others], rtol=1e-3)
+    with pytest.raises(torch.linalg.LinAlgError):
+        gram.inverse(summed.fill_(torch.nan))
+
+
+def test_without_a_ridge_nothing_is_added_for_rounding():
+    h = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    h = torch.cat([h, h[:, :1]], 1)
+    with pytest.raises(torch.linalg.LinAlgError):
+        gram.inverse(h.T @ h, ridge=0.0)

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import math
-import traceback
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gumlab.course.check.comparison import same, same_values
+from gumlab.course.check.trial import Raised, Trial, one_line, tried
+from gumlab.course.check.wording import as_python, contrast, right_but, shown
+
 REFERENCE = "Going on with the reference."
+NOT_ATTEMPTED = f"not attempted. {REFERENCE}"
+CALLS_REFERENCE = (
+    "The values are right, but your function calls the reference; write the lines yourself."
+)
+LONGEST_LINE = 700  # characters
 Hint = tuple[str, Callable]  # a sentence, and the wrong implementation that it is about
 
 
-@dataclass(frozen=True)
-class Raised:
-    """The answer of a function that raised.
-
-    Attributes
-    ----------
-    kind : type
-        The class of the error.
-    text : str
-        The first line of its message.
-    line : int or None
-        The line of the function that it came from, where that is known.
-    """
-
-    kind: type
-    text: str
-    line: int | None
+def by_place(function: Callable, *case: Any) -> Any:
+    """How a function is tried on a case, unless its exercise has a way of its own."""
+    return function(*case)
 
 
 @dataclass(frozen=True)
@@ -43,31 +35,94 @@ class Exercise:
     """The check of an exercise: called with the learner's function, it says what it thinks of it.
 
     Its own docstring is that of the reference: what the learner's function takes and returns.
+    Whatever that function does, the check prints one line and goes on; only Ctrl-C stops it. The
+    function gets copies of the arguments, and its printing, warnings, random numbers and changed
+    defaults do not leave the check.
 
     Attributes
     ----------
     reference : callable
-        A right implementation; its name is the exercise's.
+        A right implementation; its name is the exercise's. It takes note when the learner's
+        function calls it.
     cases : sequence of tuple
         The arguments that a function is tried on.
     hints : sequence of (str, callable)
         Known mistakes: a hint, and the wrong implementation that it is for.
+    run : callable, optional
+        run(function, *case) gives the answer that is compared, for an exercise whose answer is
+        not simply what `function(*case)` returns: a class (make an object, call its methods), a
+        function that returns a function (call that one too), an object whose numbers count, or
+        what is left in an argument that the function is to change. It is used for the reference
+        and the known mistakes as well.
     """
 
     reference: Callable
     cases: Sequence[tuple]
     hints: Sequence[Hint]
+    run: Callable = by_place
+    _memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.reference.__doc__)
+        object.__setattr__(self, "reference", self._noticing(self.reference))
+
+    def _noticing(self, reference: Callable) -> Callable:
+        """The reference, which takes note of its calls."""
+
+        @functools.wraps(reference, updated=())
+        def noticing(*arguments: Any, **named: Any) -> Any:
+            self._memory["calls"] = self._memory.get("calls", 0) + 1
+            return reference(*arguments, **named)
+
+        return noticing
 
     @property
     def name(self) -> str:
         """The name of the function that the learner writes."""
         return self.reference.__name__
 
+    @property
+    def yours(self) -> Callable | None:
+        """The learner's function that was checked last, be it wrong; None before the first."""
+        return self._memory.get("yours")
+
+    def case(self, number: int) -> tuple:
+        """The arguments of a case, to try a function on them: `top_v(*gl.check.top_v.case(2))`.
+
+        Parameters
+        ----------
+        number : int
+            From 1 to the number of cases.
+
+        Returns
+        -------
+        tuple
+            Copies, which may be changed.
+        """
+        return copy.deepcopy(self.cases[number - 1])
+
+    def answer(self, function: Callable, number: int) -> Any:
+        """What a function gives for a case, the way the check calls it; nothing is caught.
+
+        Parameters
+        ----------
+        function : callable
+            The function.
+        number : int
+            From 1 to the number of cases.
+
+        Returns
+        -------
+        Any
+            Its answer.
+        """
+        return self.run(function, *self.case(number))
+
     def __call__(self, attempt: Callable) -> Callable:
-        """Print one line that says "ok", gives a hint, or says "not attempted".
+        """Print one line that says "ok", what is wrong, or "not attempted".
+
+        If the name already holds the reference, because the check runs a second time, it says
+        again what it said of the learner's function.
 
         Parameters
         ----------
@@ -79,12 +134,13 @@ class Exercise:
         callable
             `attempt` if it is right, else the reference, so that a notebook always goes on.
         """
-        verdict: str | None
-        if attempt is self.reference:  # the check ran twice: its name already holds the reference
-            verdict = f"not attempted, or not right yet. {REFERENCE}"
+        if self._is_reference(attempt):
+            verdict = self._memory.get("verdict") or NOT_ATTEMPTED
         else:
-            verdict = self.verdict([_answer(attempt, case) for case in self.cases])
-        print(f"{self.name}: {verdict or 'ok'}")
+            verdict = self._judged(attempt)
+            self._memory["verdict"] = verdict
+            self._memory["yours"] = attempt
+        print(one_line(f"{self.name}: {verdict or 'ok'}", LONGEST_LINE))
         return self.reference if verdict else attempt
 
     def passes(self, attempt: Callable) -> bool:
@@ -92,6 +148,10 @@ class Exercise:
 
         It prints nothing: nbgrader gives no points to a cell that writes to stderr, so a warning
         stays quiet too.
+
+        The reference earns no points, nor does a function that calls it. What this cannot see: a
+        copy of the printed solution or of the reference's source, a reference that was unwrapped
+        (`inspect.unwrap`), and a call of another function of gumlab that does the same work.
 
         Parameters
         ----------
@@ -103,10 +163,60 @@ class Exercise:
         bool
             Whether it deserves the points.
         """
-        if attempt is self.reference:
-            return False
-        with contextlib.redirect_stderr(io.StringIO()):
-            return self.verdict([_answer(attempt, case) for case in self.cases]) is None
+        return not self._is_reference(attempt) and self._judged(attempt) is None
+
+    def _is_reference(self, attempt: Callable) -> bool:
+        return attempt is self.reference or attempt is inspect.unwrap(self.reference)
+
+    def _tried(self, function: Callable) -> list[Trial]:
+        """What a function does with each of the cases."""
+        return [
+            tried(self.run, function, case, seed=number) for number, case in enumerate(self.cases)
+        ]
+
+    def _right(self) -> list[Trial]:
+        """What the reference does with each of the cases."""
+        if "right" not in self._memory:
+            self._memory["right"] = self._tried(self.reference)
+        return self._memory["right"]
+
+    def _mistakes(self) -> list[tuple[str, list]]:
+        """The hints, and what the wrong implementations answer to each of the cases."""
+        if "mistakes" not in self._memory:
+            self._memory["mistakes"] = [
+                (hint, [trial.answer for trial in self._tried(wrong)]) for hint, wrong in self.hints
+            ]
+        return self._memory["mistakes"]
+
+    def _judged(self, attempt: Callable) -> str | None:
+        """What is wrong with a function, whatever it does: its answers, or how it got them."""
+        calls_before = self._memory.get("calls", 0)
+        trials = self._tried(attempt)
+        calls_reference = self._memory.get("calls", 0) > calls_before
+        try:
+            verdict = self.verdict([trial.answer for trial in trials])
+        except Exception as error:  # the answer's own methods are the learner's code, too
+            problem = f"An answer cannot be compared with the right one: {type(error).__name__}."
+            return f"not yet. {problem} {self._going_on()}"
+        change = self._changed_input(trials)
+        if verdict is None and change:
+            return f"not yet. The values are right, but y{change[1:]} {self._going_on()}"
+        if verdict is None and calls_reference:
+            return f"not yet. {CALLS_REFERENCE} {REFERENCE}"
+        return f"{verdict} {change}" if verdict and change else verdict
+
+    def _changed_input(self, trials: Sequence[Trial]) -> str | None:
+        """A sentence on an argument that a function changed and the reference does not."""
+        names = list(inspect.signature(self.reference).parameters)
+        for number, (trial, right) in enumerate(zip(trials, self._right(), strict=True)):
+            for place in trial.changed:
+                if place not in right.changed:
+                    name = names[place] if place < len(names) else str(place + 1)
+                    return (
+                        f"Your function changes its input `{name}` in {self._call(number)}; "
+                        "work on a copy."
+                    )
+        return None
 
     def verdict(self, answers: Sequence[Any]) -> str | None:
         """Say what is wrong with a function's answers.
@@ -122,42 +232,67 @@ class Exercise:
             One line, or None if all are right.
         """
         if not_attempted(answers):
-            return f"not attempted. {REFERENCE}"
-        right = [_answer(self.reference, case) for case in self.cases]
-        pairs = zip(answers, right, strict=True)
-        wrong = [number for number, (got, wanted) in enumerate(pairs) if not _same(got, wanted)]
+            return NOT_ATTEMPTED
+        right = [trial.answer for trial in self._right()]
+        pairs = list(zip(answers, right, strict=True))
+        wrong = [number for number, pair in enumerate(pairs) if not same(*pair)]
         if not wrong:
             return None
-        for hint, mistake in self.hints:
-            if _alike(answers, [_answer(mistake, case) for case in self.cases]):
-                return f"not yet. {hint} {REFERENCE}"
-        first = wrong[0]
-        difference = self.difference(self.cases[first], answers[first], right[first])
-        return f"not yet. {difference} {REFERENCE}"
+        has_right_values = all(same_values(*pair) for pair in pairs)
+        first = next((n for n in wrong if has_right_values or not same_values(*pairs[n])), wrong[0])
+        difference = self.difference(self.cases[first], *pairs[first])
+        hint = self._hint(answers, has_right_values)
+        return f"not yet. {hint}{difference} {self._going_on()}"
+
+    def _hint(self, answers: Sequence[Any], has_right_values: bool) -> str:
+        """The hint for the known mistake that gives these answers, and a blank; or nothing."""
+        # the same mistake in another container is the same mistake, but right values are none
+        for alike in (same,) if has_right_values else (same, same_values):
+            for hint, others in self._mistakes():
+                if _alike(answers, others, alike):
+                    return f"{hint} "
+        return ""
 
     def difference(self, case: tuple, got: Any, wanted: Any) -> str:
         """Say in a sentence how the answer to a case differs from the one that is wanted."""
+        number = next(place for place, other in enumerate(self.cases) if other is case)
+        call = self._call(number)
         if isinstance(got, Raised):
             where = f" in line {got.line} of the cell" if got.line else ""
-            return f"Your code stopped{where}: {got.kind.__name__}: {got.text}."
-        if got is None:
-            return "Your function returned None; does it end with `return`?"
-        call = f"{self.name}({', '.join(_show(argument) for argument in case)})"
+            error = f"{got.kind.__name__}: {got.text}" if got.text else got.kind.__name__
+            return f"Your code stopped{where}: {error}. {_due(call, wanted)}"
+        may_be_none = "None" in str(inspect.signature(self.reference).return_annotation)
+        if got is None and not may_be_none:
+            return f"Your function returned None; does it end with `return`? {_due(call, wanted)}"
+        if sentence := right_but(got, wanted):
+            return f"{sentence}. It was called as {call}; it {contrast(got, wanted)}."
         if isinstance(got, tuple | list) and isinstance(wanted, tuple | list):
             # of several results only tensors are compared one by one: the rest is short to show
             for number, (part, part_wanted) in enumerate(zip(got, wanted, strict=False), start=1):
-                if isinstance(part_wanted, Tensor) and not _same(part, part_wanted):
-                    return (
-                        f"Result {number} of {call} should be {_show(part_wanted)}, "
-                        f"{_instead(part, part_wanted)}."
-                    )
-        return f"{call} should give {_show(wanted)}, {_instead(got, wanted)}."
+                if isinstance(part_wanted, Tensor) and not same(part, part_wanted):
+                    return f"Result {number} of {call} {contrast(part, part_wanted)}."
+        return f"{call} {contrast(got, wanted)}."
+
+    def _call(self, number: int) -> str:
+        """The call of a case, as Python that can be run again."""
+        if self.run is not by_place:
+            return f"gl.check.{self.name}.answer({self.name}, {number + 1})"
+        arguments = as_python(list(self.cases[number]))
+        if arguments is None:
+            return f"{self.name}(*gl.check.{self.name}.case({number + 1}))"
+        return f"{self.name}({arguments[1:-1]})"
+
+    def _going_on(self) -> str:
+        """What a line ends with when there is a function of the learner's to go back to."""
+        return f"{REFERENCE[:-1]}; yours is gl.check.{self.name}.yours."
 
     def __repr__(self) -> str:
         return f"Exercise({self.name}: {len(self.cases)} cases, {len(self.hints)} known mistakes)"
 
 
-def exercise(cases: Sequence[tuple], hints: Sequence[Hint]) -> Callable[[Callable], Exercise]:
+def exercise(
+    cases: Sequence[tuple], hints: Sequence[Hint], run: Callable = by_place
+) -> Callable[[Callable], Exercise]:
     """Turn a reference implementation into the check of its exercise; a decorator.
 
     Parameters
@@ -166,13 +301,15 @@ def exercise(cases: Sequence[tuple], hints: Sequence[Hint]) -> Callable[[Callabl
         The arguments that a function is tried on.
     hints : sequence of (str, callable)
         Known mistakes: a hint, and the wrong implementation that it is for.
+    run : callable, optional
+        As in `Exercise`: run(function, *case) gives the answer that is compared.
 
     Returns
     -------
     callable
         The decorator.
     """
-    return lambda reference: Exercise(reference, cases, hints)
+    return lambda reference: Exercise(reference, cases, hints, run)
 
 
 def claims(verdicts: Mapping[str, bool]) -> None:
@@ -192,81 +329,25 @@ def claims(verdicts: Mapping[str, bool]) -> None:
 
 def not_attempted(answers: Sequence[Any]) -> bool:
     """Whether the function is still the stub that the notebook gives."""
-    return any(
-        isinstance(answer, Raised) and answer.kind is NotImplementedError for answer in answers
-    )
+    return all(isinstance(answer, Raised) and answer.is_stub for answer in answers)
 
 
-def _answer(function: Callable, case: tuple) -> Any:
-    """What a function returns for a case, which it cannot change, or how it raised."""
-    try:
-        return function(*copy.deepcopy(case))
-    except Exception as error:  # whatever a learner's code raises becomes one line
-        code = getattr(function, "__code__", None)
-        lines = [
-            line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code
-        ]
-        message_lines = str(error).strip().splitlines() or [""]
-        return Raised(
-            kind=type(error),
-            text=message_lines[0].rstrip("."),
-            line=lines[-1] if lines else None,
-        )
-
-
-def _same(got: Any, wanted: Any) -> bool:
-    """Whether an answer is the wanted one, numbers within rounding and of the same kind."""
-    if isinstance(wanted, Tensor):
-        if not isinstance(got, Tensor) or got.shape != wanted.shape:
-            return False
-        if torch.bool in (got.dtype, wanted.dtype) and got.dtype != wanted.dtype:
-            return False
-        return torch.allclose(got.detach().double(), wanted.double(), atol=1e-5)
-    if isinstance(wanted, list | tuple):
-        if not isinstance(got, list | tuple) or len(got) != len(wanted):
-            return False
-        return all(_same(part, part_wanted) for part, part_wanted in zip(got, wanted, strict=True))
-    if isinstance(wanted, Integral):
-        return isinstance(got, Integral) and got == wanted
-    if isinstance(wanted, Real):
-        is_number = isinstance(got, Real) or (isinstance(got, Tensor) and got.numel() == 1)
-        return is_number and math.isclose(got, wanted, rel_tol=1e-5, abs_tol=1e-9)
-    return got == wanted
-
-
-def _alike(answers: Sequence[Any], others: Sequence[Any]) -> bool:
+def _alike(answers: Sequence[Any], others: Sequence[Any], alike: Callable) -> bool:
     """Whether two functions answer every case alike; errors count by kind, but not errors alone."""
     if all(isinstance(other, Raised) for other in others):
         return False
     for answer, other in zip(answers, others, strict=True):
         if isinstance(answer, Raised) and isinstance(other, Raised):
-            alike = answer.kind is other.kind
-        else:
-            alike = _same(answer, other)
-        if not alike:
+            if answer.kind is not other.kind:
+                return False
+        elif not alike(answer, other):
             return False
     return True
 
 
-def _show(value: Any) -> str:
-    """A value as a sentence shows it."""
-    if isinstance(value, Tensor):
-        if value.ndim == 1 and len(value) <= 8:
-            numbers = value.tolist()
-            return str([round(n, 3) if isinstance(n, float) else n for n in numbers])
-        return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, float):
-        return f"{value:.1f}" if value.is_integer() else f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        inside = ", ".join(_show(part) for part in value)
-        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
-    return getattr(value, "__name__", repr(value))
-
-
-def _instead(got: Any, wanted: Any) -> str:
-    """What the learner's function gave instead, in words that differ from what was wanted."""
-    shown = _show(got)
-    return f"yours gives {shown}" if shown != _show(wanted) else "yours has other numbers"
+def _due(call: str, wanted: Any) -> str:
+    """What a call should give, where that is known."""
+    return f"It was called as {call}." if wanted is None else f"{call} should give {shown(wanted)}."
 
 
 def random_tensors(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:

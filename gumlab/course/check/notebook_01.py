@@ -56,9 +56,88 @@ def neuron_parameters(d: int, gated: bool, bias: bool) -> int:
     return incoming * (d + bias) + d
 
 
+def _block(
+    x: Tensor, w_in: Tensor, b: Tensor, w_out: Tensor, b_out: Tensor, act: Callable
+) -> Tensor:
+    """A plain block's output, all neurons at once."""
+    return act(x @ w_in.T + b) @ w_out + b_out
+
+
 def _silu(z: Tensor) -> Tensor:
     """SiLU, without the further arguments that torch's own takes."""
     return torch.nn.functional.silu(z)
+
+
+@exercise(
+    cases=[
+        (*random_tensors((4, 4), (4, 4), (4,), (4, 4), (4,)), torch.relu),
+        (*random_tensors((5, 3), (6, 3), (6,), (6, 3), (3,)), _silu),
+    ],
+    hints=[
+        (
+            "You forgot the neurons' own bias b: neuron i fires with act(x . row i of w_in + b_i).",
+            lambda x, w_in, b, w_out, b_out, act: _block(x, w_in, 0 * b, w_out, b_out, act),
+        ),
+        (
+            "You forgot b_out: it belongs to no neuron, and is there before any of them writes.",
+            lambda x, w_in, b, w_out, b_out, act: _block(x, w_in, b, w_out, 0 * b_out, act),
+        ),
+        (
+            "You add b_out once for each neuron; it is there once.",
+            lambda x, w_in, b, w_out, b_out, act: _block(x, w_in, b, w_out, len(w_in) * b_out, act),
+        ),
+        (
+            "You forgot the activation function: h_i = act(z_i).",
+            lambda x, w_in, b, w_out, b_out, act: _block(x, w_in, b, w_out, b_out, lambda z: z),
+        ),
+        (
+            "The bias comes before the activation function, not after it.",
+            lambda x, w_in, b, w_out, b_out, act: (act(x @ w_in.T) + b) @ w_out + b_out,
+        ),
+        (
+            "That is the last neuron alone; add up what all of them write.",
+            lambda x, w_in, b, w_out, b_out, act: _block(
+                x, w_in[-1:], b[-1:], w_out[-1:], b_out, act
+            ),
+        ),
+        (
+            "You missed the last neuron: range(n) goes from 0 to n - 1.",
+            lambda x, w_in, b, w_out, b_out, act: _block(
+                x, w_in[:-1], b[:-1], w_out[:-1], b_out, act
+            ),
+        ),
+        (
+            "Neuron i reads with row i of w_in, w_in[i], not with a column.",
+            lambda x, w_in, b, w_out, b_out, act: act(x @ w_in + b) @ w_out + b_out,
+        ),
+    ],
+)
+def block_output(
+    x: Tensor, w_in: Tensor, b: Tensor, w_out: Tensor, b_out: Tensor, act: Callable
+) -> Tensor:
+    """Give a plain block's output as the sum of what its neurons write.
+
+    Parameters
+    ----------
+    x : Tensor
+        What enters the block, (T, D).
+    w_in : Tensor
+        The incoming weights, (N, D), a row for each neuron.
+    b : Tensor
+        The bias of each neuron, (N,).
+    w_out : Tensor
+        The outgoing weights, (N, D), a row w_i for each neuron.
+    b_out : Tensor
+        The bias of the output, (D,).
+    act : callable
+        The activation function, from a tensor to one of the same shape.
+
+    Returns
+    -------
+    Tensor
+        The output, (T, D).
+    """
+    return _block(x, w_in, b, w_out, b_out, act)
 
 
 @exercise(
@@ -157,3 +236,84 @@ def without_neuron(out: Tensor, h: Tensor, outgoing: Tensor, i: int) -> Tensor:
         The output, (T, D).
     """
     return out - torch.outer(h[:, i], outgoing[i])
+
+
+def _ids_of_top(h: Tensor, ids: Tensor, count: int) -> Tensor:
+    """The ids of the tokens at which each neuron fires most, (count, N)."""
+    return ids[h.topk(count, dim=0).indices]
+
+
+@exercise(
+    cases=[
+        (
+            torch.tensor([[5.0, 1.0, 9.0], [4.0, 2.0, 0.0], [1.0, 3.0, 8.0], [-6.0, -9.0, 7.0]]),
+            torch.tensor([7, 7, 3, 3]),
+            2,
+        ),
+        (
+            torch.tensor([[0.5, 2.0, 3.0], [0.9, 1.0, 1.0], [0.8, 1.5, 2.0], [0.1, 0.2, 4.0]]),
+            torch.tensor([1, 2, 2, 1]),
+            2,
+        ),
+        (
+            torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0], [0.5, 0.1], [0.1, 2.5]]),
+            torch.tensor([4, 4, 4, 6, 8]),
+            3,
+        ),
+    ],
+    hints=[
+        (
+            "You look along the neurons; go along the tokens: dim=0.",
+            lambda h, ids, count: (
+                ids[h.topk(count, dim=1).indices] == ids[h.topk(count, dim=1).indices][0]
+            ).all(0),
+        ),
+        (
+            "Those are places in the text; look up which tokens stand there: ids[places].",
+            lambda h, ids, count: (
+                h.topk(count, dim=0).indices == h.topk(count, dim=0).indices[0]
+            ).all(0),
+        ),
+        (
+            "One equal token is not enough: all `count` must be the same.",
+            lambda h, ids, count: (
+                _ids_of_top(h, ids, count)[1:] == _ids_of_top(h, ids, count)[0]
+            ).any(0),
+        ),
+        (
+            "You took the tokens where the neurons fire least.",
+            lambda h, ids, count: (
+                _ids_of_top(-h, ids, count) == _ids_of_top(-h, ids, count)[0]
+            ).all(0),
+        ),
+        (
+            "A neuron fires where h is high; far below zero is not firing. Leave abs() out.",
+            lambda h, ids, count: (
+                _ids_of_top(h.abs(), ids, count) == _ids_of_top(h.abs(), ids, count)[0]
+            ).all(0),
+        ),
+        (
+            "Those are the tokens; say for each neuron whether they are all the same.",
+            _ids_of_top,
+        ),
+    ],
+)
+def one_favourite(h: Tensor, ids: Tensor, count: int) -> Tensor:
+    """Tell which neurons fire most at one and the same token.
+
+    Parameters
+    ----------
+    h : Tensor
+        The activations, (T, N).
+    ids : Tensor
+        Which token stands at each place of the text, (T,).
+    count : int
+        At how many places to look: those where the neuron fires most.
+
+    Returns
+    -------
+    Tensor
+        (N,) bool: True where the same token stands at all of these places.
+    """
+    top = _ids_of_top(h, ids, count)
+    return (top == top[0]).all(0)

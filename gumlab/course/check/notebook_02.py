@@ -186,3 +186,73 @@ def remove_gated(
         The three weights after the cut, in the same order.
     """
     return gate[mask], up[mask], down[:, mask]
+
+
+def _flops(d: int, widths: list[int], vocabulary: int, attention: int = 4, block: int = 2) -> int:
+    """FLOPs of a model with so many maps in its attention and in its feed-forward block."""
+    inside = sum(2 * attention * d * d + 2 * block * d * width for width in widths)
+    return inside + 2 * d * vocabulary
+
+
+@exercise(
+    cases=[
+        (128, [512, 512, 512, 512], 1024),
+        (128, [128, 128, 128, 128], 1024),
+        (10, [40, 7], 100),
+        (3, [5], 11),
+    ],
+    hints=[
+        (
+            "A number of a map costs two operations, one multiplication and one addition.",
+            lambda d, widths, vocabulary: _flops(d, widths, vocabulary) // 2,
+        ),
+        (
+            "You forgot the attention: four maps from D to D in each layer.",
+            lambda d, widths, vocabulary: _flops(d, widths, vocabulary, attention=0),
+        ),
+        (
+            "You counted the attention once; each layer has its own.",
+            lambda d, widths, vocabulary: (
+                _flops(d, widths, vocabulary) - (len(widths) - 1) * 8 * d * d
+            ),
+        ),
+        (
+            "Attention has four maps in each layer: queries, keys, values and output.",
+            lambda d, widths, vocabulary: _flops(d, widths, vocabulary, attention=3),
+        ),
+        (
+            "A feed-forward block has two maps: into the neurons, and out of them.",
+            lambda d, widths, vocabulary: _flops(d, widths, vocabulary, block=1),
+        ),
+        (
+            "You forgot the last map, from D to the vocabulary.",
+            lambda d, widths, vocabulary: _flops(d, widths, 0),
+        ),
+        (
+            "The layers may have different widths; add them up, do not take the first one.",
+            lambda d, widths, vocabulary: _flops(d, [widths[0]] * len(widths), vocabulary),
+        ),
+    ],
+)
+def flops_per_token(d: int, widths: list[int], vocabulary: int) -> int:
+    """Count the multiplications and additions that a GPT-2 needs for one token.
+
+    A map from n to m numbers takes 2 n m of them. Biases, norms, and attention's products of
+    tokens with each other are left out.
+
+    Parameters
+    ----------
+    d : int
+        The model's width D.
+    widths : list of int
+        How many neurons each layer has.
+    vocabulary : int
+        How many tokens the model knows.
+
+    Returns
+    -------
+    int
+        The FLOPs of all maps: four of attention and two of the feed-forward block in each layer,
+        and the last one, to the vocabulary.
+    """
+    return _flops(d, widths, vocabulary)

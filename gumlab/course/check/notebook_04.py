@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from gumlab.course.check.judging import exercise, random_tensors
 from gumlab.selection import top
+
+Layers = list[Tensor]  # a (N,) tensor per layer
 
 _INCOMING, _OUTGOING, _SQUARE_INCOMING, _SQUARE_OUTGOING = random_tensors(
     (6, 4), (6, 3), (3, 3), (3, 3)
@@ -40,6 +44,10 @@ def _norms(incoming: Tensor, outgoing: Tensor) -> tuple[Tensor, Tensor]:
         ("The outgoing weights are missing.", lambda incoming, outgoing: incoming.norm(dim=1)),
         ("The incoming weights are missing.", lambda incoming, outgoing: outgoing.norm(dim=1)),
         (
+            "That is the mean of the squares; a length has their sum under its root.",
+            lambda incoming, outgoing: torch.cat([incoming, outgoing], 1).square().mean(1).sqrt(),
+        ),
+        (
             "You add up columns; a neuron is a row: sum over dim=1.",
             lambda incoming, outgoing: (incoming.square().sum(0) + outgoing.square().sum(0)).sqrt(),
         ),
@@ -59,6 +67,240 @@ def neuron_magnitude(incoming: Tensor, outgoing: Tensor) -> Tensor:
         sqrt(||W_in,i||^2 + ||w_i||^2), (N,).
     """
     return torch.hypot(*_norms(incoming, outgoing))
+
+
+def _count(scores: Tensor, keep: float) -> int:
+    """How many neurons stay."""
+    return round(keep * len(scores))
+
+
+def _ranked(scores: Tensor) -> Tensor:
+    """The scores, the highest first."""
+    return scores.sort(descending=True).values
+
+
+def _first(scores: Tensor, count: int) -> Tensor:
+    """A mask of the first neurons, whatever their scores."""
+    return torch.arange(len(scores)) < count
+
+
+@exercise(
+    cases=[
+        (torch.tensor([0.1, 0.9, 0.3, 0.7]), 0.5),
+        (torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0, 0.0]), 0.5),
+        (torch.tensor([1.0, 5.0, 4.0, 3.0, 2.0]), 0.35),
+        (torch.tensor([1.0, 2.0, 5.0, 4.0, 3.0]), 0.5),
+        (torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0]), 0.4),
+        (torch.tensor([0.3, 0.1, 0.2]), 1.0),
+    ],
+    hints=[
+        (
+            "A threshold with >= keeps every neuron of a tie; keep exactly round(keep * N).",
+            lambda scores, keep: scores >= _ranked(scores)[_count(scores, keep) - 1],
+        ),
+        (
+            "A threshold with > loses a neuron; keep exactly round(keep * N).",
+            lambda scores, keep: scores > _ranked(scores)[_count(scores, keep) - 1],
+        ),
+        (
+            "Positions begin at 0: the neuron at position `count` is the first that has to go.",
+            lambda scores, keep: scores >= _ranked(scores)[_count(scores, keep)],
+        ),
+        (
+            "int() cuts the fraction off; keep exactly round(keep * N).",
+            lambda scores, keep: top(scores, int(keep * len(scores))),
+        ),
+        (
+            "You round up; keep exactly round(keep * N).",
+            lambda scores, keep: top(scores, math.ceil(keep * len(scores))),
+        ),
+        (
+            "You keep the lowest scores; a high score means stay.",
+            lambda scores, keep: top(-scores, _count(scores, keep)),
+        ),
+        (
+            "Your ties go to the last neuron; they go to the first (a stable sort).",
+            lambda scores, keep: top(scores.flip(0), _count(scores, keep)).flip(0),
+        ),
+        (
+            "Those are the positions; a mask is one bool per neuron.",
+            lambda scores, keep: scores.argsort(descending=True, stable=True)[
+                : _count(scores, keep)
+            ],
+        ),
+        (
+            "You keep the first neurons of the layer; set the mask at the positions of the best.",
+            lambda scores, keep: _first(scores, _count(scores, keep)),
+        ),
+    ],
+)
+def which_stay(scores: Tensor, keep: float) -> Tensor:
+    """Choose the neurons of a layer that stay: those with the highest scores.
+
+    Parameters
+    ----------
+    scores : Tensor
+        A score for each neuron, (N,).
+    keep : float
+        The fraction of neurons that stays.
+
+    Returns
+    -------
+    Tensor
+        The mask, (N,) bool: exactly round(keep * N) are True, of a tie the first.
+    """
+    return top(scores, _count(scores, keep))
+
+
+def _masks(*rows: str) -> Layers:
+    """The masks of layers: True where a row has an x."""
+    return [torch.tensor([letter == "x" for letter in row]) for row in rows]
+
+
+def _kept(masks: Layers) -> int:
+    """How many neurons masks keep together."""
+    return sum(int(mask.sum()) for mask in masks)
+
+
+def _in_both(masks: Layers, others: Layers) -> Layers:
+    """The neurons that both choices keep."""
+    return [mask & other for mask, other in zip(masks, others, strict=True)]
+
+
+def _in_either(masks: Layers, others: Layers) -> Layers:
+    """The neurons that at least one choice keeps."""
+    return [mask | other for mask, other in zip(masks, others, strict=True)]
+
+
+def _mean_of_layers(masks: Layers, others: Layers) -> float:
+    """Each layer's share of shared neurons, averaged over the layers."""
+    pairs = zip(_in_both(masks, others), masks, strict=True)
+    shares = [float(both.sum() / mask.sum()) for both, mask in pairs]
+    return sum(shares) / len(shares)
+
+
+@exercise(
+    cases=[
+        (_masks("xx..", "x..."), _masks("x.x.", ".x..")),
+        (_masks("xxx.", ".x"), _masks("xx.x", ".x")),
+        (_masks("x...", "xxx."), _masks("xx..", "..xx")),
+        (_masks("xx..x"), _masks("x....")),
+    ],
+    hints=[
+        (
+            "You divide by all neurons; divide by those that the first choice keeps.",
+            lambda masks, others: _kept(_in_both(masks, others)) / sum(len(mask) for mask in masks),
+        ),
+        (
+            "You count the neurons that both remove as well; count only those that both keep.",
+            lambda masks, others: float(torch.cat(masks).eq(torch.cat(others)).float().mean()),
+        ),
+        (
+            "You average the layers' shares; count over all layers first, and divide once.",
+            _mean_of_layers,
+        ),
+        (
+            "You divide by the neurons that at least one choice keeps; divide by the first's.",
+            lambda masks, others: _kept(_in_both(masks, others)) / _kept(_in_either(masks, others)),
+        ),
+        (
+            "You divide by what the second choice keeps; divide by the first's.",
+            lambda masks, others: _kept(_in_both(masks, others)) / _kept(others),
+        ),
+        (
+            "That is how many; divide by how many the first choice keeps.",
+            lambda masks, others: _kept(_in_both(masks, others)),
+        ),
+        (
+            "You stopped after the first layer: does `return` stand inside the loop?",
+            lambda masks, others: _kept(_in_both(masks[:1], others[:1])) / _kept(masks[:1]),
+        ),
+    ],
+)
+def shared(masks: Layers, others: Layers) -> float:
+    """Say how much of a choice another choice shares.
+
+    Parameters
+    ----------
+    masks, others : list of Tensor
+        Two choices, a (N,) bool tensor per layer each.
+
+    Returns
+    -------
+    float
+        Of the neurons that `masks` keeps, in all layers together, the fraction that `others` keeps.
+    """
+    return _kept(_in_both(masks, others)) / _kept(masks)
+
+
+Block = tuple[Tensor, Tensor, Tensor]  # incoming weights, bias, outgoing weights
+
+
+def _rescaled(incoming: Tensor, bias: Tensor, outgoing: Tensor, a: Tensor) -> Block:
+    """The rescaled block."""
+    return incoming * a[:, None], bias * a, outgoing / a[:, None]
+
+
+@exercise(
+    cases=[
+        (*random_tensors((4, 3), (4,), (4, 2)), torch.tensor([2.0, 0.5, 4.0, 1.0])),
+        (*random_tensors((3, 3), (3,), (3, 3)), torch.tensor([3.0, 0.25, 2.0])),
+    ],
+    hints=[
+        (
+            "You forgot the bias: a h = max(0, a z), and z has the bias in it.",
+            lambda incoming, bias, outgoing, a: (
+                incoming * a[:, None],
+                bias,
+                outgoing / a[:, None],
+            ),
+        ),
+        (
+            "You left the outgoing weights as they are; then the neuron writes a times as much.",
+            lambda incoming, bias, outgoing, a: (incoming * a[:, None], bias * a, outgoing),
+        ),
+        (
+            "You multiply the outgoing weights, too; divide them by a.",
+            lambda incoming, bias, outgoing, a: (
+                incoming * a[:, None],
+                bias * a,
+                outgoing * a[:, None],
+            ),
+        ),
+        (
+            "It is the other way round: multiply what comes in, divide what goes out.",
+            lambda incoming, bias, outgoing, a: _rescaled(incoming, bias, outgoing, 1 / a),
+        ),
+        (
+            "You scale columns; a neuron is a row: a[:, None] has one number for each row.",
+            lambda incoming, bias, outgoing, a: (incoming * a, bias * a, outgoing / a),
+        ),
+        (
+            "You divide the bias; it belongs to z, so it is multiplied.",
+            lambda incoming, bias, outgoing, a: (
+                incoming * a[:, None],
+                bias / a,
+                outgoing / a[:, None],
+            ),
+        ),
+    ],
+)
+def rescale(incoming: Tensor, bias: Tensor, outgoing: Tensor, a: Tensor) -> Block:
+    """Rescale the neurons of a ReLU block without changing what the block computes.
+
+    Parameters
+    ----------
+    incoming, bias, outgoing : Tensor
+        The weights, (N, K), (N,) and (N, D), a row for each neuron.
+    a : Tensor
+        A positive number for each neuron, (N,).
+
+    Returns
+    -------
+    incoming, bias, outgoing : Tensor
+        The weights of the rescaled block: what comes in times a, what goes out divided by a.
+    """
+    return _rescaled(incoming, bias, outgoing, a)
 
 
 def _both(norm_in: Tensor, norm_out: Tensor, keep: float) -> tuple[Tensor, Tensor]:

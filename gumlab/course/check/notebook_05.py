@@ -9,60 +9,85 @@ from gumlab.course.check.judging import exercise, random_tensors
 from gumlab.selection import top
 
 
+def _summed(weights: Tensor, gradient: Tensor) -> Tensor:
+    """The sum of w dL/dw along each neuron's row, (N,)."""
+    return (weights * gradient).sum(1)
+
+
 @exercise(
     cases=[
-        (*random_tensors((4,), (4, 4), (4, 4)), 0.1),
-        (*random_tensors((3,), (3, 5), (3, 5)), 0.5),
+        random_tensors((4, 4), (4, 4), (4, 4), (4, 4)),
+        random_tensors((3, 5), (3, 5), (3, 2), (3, 2)),
     ],
     hints=[
         (
-            "The sign is wrong: the gradient points uphill, and the score goes down the loss.",
-            lambda scores, weights, grads, rate: scores + rate * (weights * grads).sum(1),
+            "The sign is wrong: this is the gradient itself; the score goes against it later.",
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: (
+                -(_summed(incoming, incoming_grad) + _summed(outgoing, outgoing_grad))
+            ),
         ),
         (
             "Movement keeps the sign: |sum| would praise the neuron that the loss wants smaller.",
-            lambda scores, weights, grads, rate: scores - rate * (weights * grads).sum(1).abs(),
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: (
+                _summed(incoming, incoming_grad) + _summed(outgoing, outgoing_grad)
+            ).abs(),
         ),
         (
             "You forgot the weights: each gradient is multiplied by its own weight, then added up.",
-            lambda scores, weights, grads, rate: scores - rate * grads.sum(1),
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: (
+                incoming_grad.sum(1) + outgoing_grad.sum(1)
+            ),
+        ),
+        (
+            "You multiply the sums; multiply each weight by its own gradient, then add up.",
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: (
+                incoming.sum(1) * incoming_grad.sum(1) + outgoing.sum(1) * outgoing_grad.sum(1)
+            ),
         ),
         (
             "You added up over the neurons; a neuron is a row, so add up along it.",
-            lambda scores, weights, grads, rate: scores - rate * (weights * grads).sum(0),
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: (
+                (incoming * incoming_grad).sum(0) + (outgoing * outgoing_grad).sum(0)
+            ),
         ),
         (
             "Take the sum over the neuron's weights, not the mean.",
-            lambda scores, weights, grads, rate: scores - rate * (weights * grads).mean(1),
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: (
+                (incoming * incoming_grad).mean(1) + (outgoing * outgoing_grad).mean(1)
+            ),
         ),
         (
-            "You forgot the old score: movement accumulates.",
-            lambda scores, weights, grads, rate: -rate * (weights * grads).sum(1),
+            "The outgoing weights are missing.",
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: _summed(
+                incoming, incoming_grad
+            ),
         ),
         (
-            "You forgot the rate.",
-            lambda scores, weights, grads, rate: scores - (weights * grads).sum(1),
+            "The incoming weights are missing.",
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: _summed(
+                outgoing, outgoing_grad
+            ),
         ),
     ],
 )
-def movement_update(scores: Tensor, weights: Tensor, grads: Tensor, rate: float) -> Tensor:
-    """Move the scores by one step of movement pruning.
+def score_gradient(
+    incoming: Tensor, incoming_grad: Tensor, outgoing: Tensor, outgoing_grad: Tensor
+) -> Tensor:
+    """Give what the loss says of each neuron's score, by the neuron's weights.
 
     Parameters
     ----------
-    scores : Tensor
-        The scores S before the step, (N,).
-    weights, grads : Tensor
-        The neurons' weights and dL/dw, (N, K) each, a row for each neuron.
-    rate : float
-        The rate.
+    incoming, incoming_grad : Tensor
+        The incoming weights and dL/dw, (N, K) each, a row for each neuron.
+    outgoing, outgoing_grad : Tensor
+        The outgoing weights and dL/dw, (N, D) each.
 
     Returns
     -------
     Tensor
-        The scores after it, S - rate * (sum over a neuron's weights of w dL/dw), (N,).
+        dL/dS: the sum over all of a neuron's weights of w dL/dw, (N,).
     """
-    return scores - rate * (weights * grads).sum(1)
+    return _summed(incoming, incoming_grad) + _summed(outgoing, outgoing_grad)
 
 
 _H, _GRAD = random_tensors((2, 3, 4), (2, 3, 4))
@@ -79,8 +104,8 @@ _H, _GRAD = random_tensors((2, 3, 4), (2, 3, 4))
             lambda h, mask, grad: (grad, (h * grad).sum((0, 1))),
         ),
         (
-            "You masked the score's gradient: straight-through uses h, so the removed hear as "
-            "well.",
+            "You masked the score's gradient: straight-through uses h, so removed neurons are "
+            "heard as well.",
             lambda h, mask, grad: (grad * mask, (h * mask * grad).sum((0, 1))),
         ),
         (
@@ -137,47 +162,279 @@ def _count(scores: Tensor, v: float) -> int:
     return round(v * len(scores))
 
 
+def _moved(scores: Tensor, gradient: Tensor, rate: float, v: float) -> tuple[Tensor, Tensor]:
+    """The scores one step on, and the neurons that stay by them."""
+    scores = scores - rate * gradient
+    return scores, top(scores, _count(scores, v))
+
+
+def _by_threshold(scores: Tensor, gradient: Tensor, rate: float, v: float) -> tuple:
+    """The neurons at or above the score of the last that stays: a tie keeps them all."""
+    scores = scores - rate * gradient
+    return scores, scores >= _ranked(scores)[_count(scores, v) - 1]
+
+
+def _never_back(scores: Tensor, gradient: Tensor, rate: float, v: float) -> tuple:
+    """The scores of removed neurons set to 0."""
+    scores, mask = _moved(scores, gradient, rate, v)
+    return scores * mask, mask
+
+
+_SCORES, _GRADIENT = random_tensors((5,), (5,))
+
+
 @exercise(
     cases=[
-        (torch.tensor([0.1, 0.5, -0.2, 0.3, -0.4]), 0.4),
-        (torch.zeros(4), 0.5),
-        (torch.tensor([0.2, 0.0, 0.0, 0.0, -0.1]), 0.6),
-        (torch.tensor([0.3, -0.1, 0.2]), 1.0),
+        (_SCORES, _GRADIENT, 0.5, 0.4),
+        (torch.tensor([1.0, 0.5, 0.0, -0.5, -1.0]), torch.tensor([4.0, 0, 0, 0, -4]), 0.5, 0.35),
+        (torch.zeros(4), torch.zeros(4), 0.1, 0.5),
+        (torch.tensor([0.3, -0.1, 0.2]), torch.tensor([1.0, -1.0, 0.0]), 0.1, 1.0),
     ],
     hints=[
         (
-            "The bug is still there: positions begin at 0, so ranked[count] has to leave already.",
-            lambda scores, v: scores >= _ranked(scores)[_count(scores, v)],
+            "The sign is wrong: the gradient points uphill, and the score goes down the loss.",
+            lambda scores, gradient, rate, v: _moved(scores, gradient, -rate, v),
         ),
         (
-            "The count is right now, but a tie keeps everybody in it; take exactly `count`.",
-            lambda scores, v: scores >= _ranked(scores)[_count(scores, v) - 1],
+            "You choose by the old scores; move them first, then choose.",
+            lambda scores, gradient, rate, v: (
+                _moved(scores, gradient, rate, v)[0],
+                top(scores, _count(scores, v)),
+            ),
         ),
         (
-            "With > a tie loses everybody in it, and v = 1 has no next score; take exactly "
-            "`count`.",
-            lambda scores, v: scores > _ranked(scores)[_count(scores, v)],
+            "You forgot the old score: movement accumulates.",
+            lambda scores, gradient, rate, v: _moved(torch.zeros_like(scores), gradient, rate, v),
         ),
-        ("You keep the lowest scores.", lambda scores, v: top(-scores, _count(scores, v))),
         (
-            "Ties go to the first neuron; sort with stable=True.",
-            lambda scores, v: top(scores.flip(0), _count(scores, v)).flip(0),
+            "You forgot the rate.",
+            lambda scores, gradient, rate, v: _moved(scores, gradient, 1.0, v),
+        ),
+        ("A threshold with >= keeps every neuron of a tie; take exactly `count`.", _by_threshold),
+        (
+            "int() cuts the fraction off; keep exactly round(v * N).",
+            lambda scores, gradient, rate, v: _moved(
+                scores, gradient, rate, int(v * len(scores)) / len(scores)
+            ),
+        ),
+        (
+            "You set the scores of removed neurons to 0; they keep their scores, or none of them "
+            "could come back by its own merit.",
+            _never_back,
+        ),
+        (
+            "The order is (scores, mask).",
+            lambda scores, gradient, rate, v: _moved(scores, gradient, rate, v)[::-1],
         ),
     ],
 )
-def who_stays(scores: Tensor, v: float) -> Tensor:
-    """Choose who stays at one step: the highest scores.
+def movement_step(scores: Tensor, gradient: Tensor, rate: float, v: float) -> tuple[Tensor, Tensor]:
+    """Do one step of hard movement: move the scores, then choose the highest.
 
     Parameters
     ----------
     scores : Tensor
-        A score for each neuron, (N,).
+        The scores S before the step, (N,).
+    gradient : Tensor
+        dL/dS, (N,).
+    rate : float
+        The rate.
     v : float
-        v_t, the fraction of neurons that stays.
+        v_t, the fraction of neurons that the schedule keeps at this step.
+
+    Returns
+    -------
+    scores : Tensor
+        S - rate * gradient, (N,).
+    mask : Tensor
+        The neurons that stay, (N,) bool: exactly round(v N) are True, of a tie the first.
+    """
+    return _moved(scores, gradient, rate, v)
+
+
+def _adam(
+    score: Tensor,
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    step: int,
+    rate: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    power: float = 0.5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A step of Adam, its two memories and the power of the mean square being free."""
+    of_mean, of_square = betas
+    mean = of_mean * mean + (1 - of_mean) * gradient
+    square = of_square * square + (1 - of_square) * gradient.square()
+    steady_mean = mean / (1 - of_mean**step)
+    steady_square = square / (1 - of_square**step)
+    return score - rate * steady_mean / (steady_square**power + 1e-8), mean, square
+
+
+def _uncorrected(
+    score: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam without the correction of its first steps."""
+    return _adam(score, gradient, mean, square, 10**9, rate)
+
+
+def _corrected_state(
+    score: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam that hands on the corrected means instead of the means."""
+    score, mean, square = _adam(score, gradient, mean, square, step, rate)
+    return score, mean / (1 - 0.9**step), square / (1 - 0.999**step)
+
+
+_ADAM = random_tensors((4,), (4,), (4,), (4,))
+
+
+@exercise(
+    cases=[
+        (torch.zeros(3), torch.tensor([1.0, -2.0, 0.5]), torch.zeros(3), torch.zeros(3), 1, 0.5),
+        (*_ADAM[:3], _ADAM[3].square(), 7, 0.1),
+        (_ADAM[2], _ADAM[0], _ADAM[1], _ADAM[3].square() + 1, 400, 0.3),
+    ],
+    hints=[
+        (
+            "You forgot to correct the means: divide them by 1 - 0.9**step and 1 - 0.999**step.",
+            _uncorrected,
+        ),
+        (
+            "The sign is wrong: the score goes against the gradient.",
+            lambda score, gradient, mean, square, step, rate: _adam(
+                score, gradient, mean, square, step, -rate
+            ),
+        ),
+        (
+            "You swapped the two memories: the mean has 0.9, the mean square 0.999.",
+            lambda score, gradient, mean, square, step, rate: _adam(
+                score, gradient, mean, square, step, rate, betas=(0.999, 0.9)
+            ),
+        ),
+        (
+            "You forgot the root of the mean square.",
+            lambda score, gradient, mean, square, step, rate: _adam(
+                score, gradient, mean, square, step, rate, power=1.0
+            ),
+        ),
+        (
+            "Hand on the two means as they are: the corrected ones serve for this step alone.",
+            _corrected_state,
+        ),
+        (
+            "You hand on the old means; return the new ones.",
+            lambda score, gradient, mean, square, step, rate: (
+                _adam(score, gradient, mean, square, step, rate)[0],
+                mean,
+                square,
+            ),
+        ),
+        (
+            "The score is the new one, old score included: movement accumulates.",
+            lambda score, gradient, mean, square, step, rate: _adam(
+                torch.zeros_like(score), gradient, mean, square, step, rate
+            ),
+        ),
+    ],
+)
+def adam_step(
+    score: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Move the scores by one step of Adam.
+
+    Parameters
+    ----------
+    score, gradient : Tensor
+        S before the step, and dL/dS, (N,) each.
+    mean, square : Tensor
+        The running means of the gradient and of its square before the step, (N,) each; 0 at first.
+    step : int
+        The number of this step, from 1.
+    rate : float
+        The rate.
+
+    Returns
+    -------
+    score, mean, square : Tensor
+        After the step, (N,) each.
+    """
+    return _adam(score, gradient, mean, square, step, rate)
+
+
+def _soft(scores: Tensor, threshold: float, least: int) -> Tensor:
+    """The neurons above a threshold, and at least so many."""
+    return (torch.sigmoid(scores) > threshold) | top(scores, least)
+
+
+def _rising(v: float, keep: float) -> float:
+    """tau, which rises as v falls from 1 to keep."""
+    return 0.1 * (1 - v) / (1 - keep)
+
+
+def _guard(scores: Tensor, keep: float) -> int:
+    """How many neurons stay at least."""
+    return int(keep * len(scores)) + 1
+
+
+@exercise(
+    cases=[
+        (torch.tensor([-3.0, -2.5, -1.0, 0.5, -4.0]), 0.4, 0.2),
+        (torch.tensor([-5.0, -6.0, -7.0, -5.5, -8.0]), 0.35, 0.35),
+        (torch.tensor([0.0, -200.0, 1.0, 2.0]), 1.0, 0.5),
+        (torch.tensor([0.05, 1.0, -0.05, 2.0, 3.0, 0.2]), 0.3, 0.3),
+    ],
+    hints=[
+        (
+            "The guard is missing: at least int(keep N) + 1 neurons stay.",
+            lambda scores, v, keep: torch.sigmoid(scores) > _rising(v, keep),
+        ),
+        (
+            "The guard has one neuron more: int(keep N) + 1.",
+            lambda scores, v, keep: _soft(scores, _rising(v, keep), int(keep * len(scores))),
+        ),
+        (
+            "The guard rounds down before it adds 1: int(keep N) + 1.",
+            lambda scores, v, keep: _soft(scores, _rising(v, keep), round(keep * len(scores)) + 1),
+        ),
+        (
+            "Your threshold is 0.1 from the start; it rises from 0 as v falls from 1 to keep.",
+            lambda scores, v, keep: _soft(scores, 0.1, _guard(scores, keep)),
+        ),
+        (
+            "You compare the scores themselves; the threshold is for sigmoid(S).",
+            lambda scores, v, keep: (scores > _rising(v, keep)) | top(scores, _guard(scores, keep)),
+        ),
+        (
+            "Above the threshold means >: at threshold 0 a sigmoid that has become 0 goes.",
+            lambda scores, v, keep: (
+                (torch.sigmoid(scores) >= _rising(v, keep)) | top(scores, _guard(scores, keep))
+            ),
+        ),
+        (
+            "You join the two with `and`; a neuron stays by the threshold or by the guard.",
+            lambda scores, v, keep: (
+                (torch.sigmoid(scores) > _rising(v, keep)) & top(scores, _guard(scores, keep))
+            ),
+        ),
+    ],
+)
+def soft_mask(scores: Tensor, v: float, keep: float) -> Tensor:
+    """Choose the neurons of a layer that stay in soft movement.
+
+    Parameters
+    ----------
+    scores : Tensor
+        S, (N,).
+    v : float
+        v_t, the fraction that the schedule keeps at this step.
+    keep : float
+        The fraction at the end, below 1.
 
     Returns
     -------
     Tensor
-        The mask, (N,) bool: exactly round(v N) are True, of a tie the first.
+        The mask, (N,) bool: sigmoid(S) above a threshold that rises from 0 to 0.1 as v falls from 1
+        to keep, or one of the int(keep N) + 1 best.
     """
-    return top(scores, _count(scores, v))
+    return _soft(scores, _rising(v, keep), _guard(scores, keep))

@@ -39,8 +39,53 @@ def _ranks(layer: Tensor) -> Tensor:
 
 @exercise(
     cases=[
+        (_masks("xx.x", ".x"),),
+        (_masks("x....", "xxx.", "...."),),
+    ],
+    hints=[
+        (
+            "Those are the counts; divide each by the number of neurons in its layer.",
+            lambda masks: [int(mask.sum()) for mask in masks],
+        ),
+        (
+            "Those are the shares that go; a mask is True for a neuron that stays.",
+            lambda masks: [1 - float(mask.float().mean()) for mask in masks],
+        ),
+        (
+            "You divide by the neurons of all layers; divide by those of the layer.",
+            lambda masks: [int(mask.sum()) / len(torch.cat(masks)) for mask in masks],
+        ),
+        (
+            "You divide by all that stay; divide by the number of neurons in the layer.",
+            lambda masks: [float(mask.sum() / torch.cat(masks).sum()) for mask in masks],
+        ),
+        (
+            "That is the share of all layers together; give one for each layer.",
+            lambda masks: float(torch.cat(masks).float().mean()),
+        ),
+    ],
+)
+def kept_by_layer(masks: Layers) -> list[float]:
+    """Give the fraction of its neurons that each layer keeps.
+
+    Parameters
+    ----------
+    masks : list of Tensor
+        A (N,) bool tensor per layer.
+
+    Returns
+    -------
+    list of float
+        A fraction per layer.
+    """
+    return [int(mask.sum()) / len(mask) for mask in masks]
+
+
+@exercise(
+    cases=[
         (_masks("xx.x.", ".x..."), _scores([1, 5, 2, 4, 3], [9, 8, 7, 6, 5])),
         (_masks("x..", "xxxx", ".xx."), _scores([2, 2, 1], [1, 2, 3, 4], [0, 5, 0, 7])),
+        (_masks("xx..", "x."), _scores([4, 3, 3, 1], [0, 9])),
     ],
     hints=[
         (
@@ -57,6 +102,17 @@ def _ranks(layer: Tensor) -> Tensor:
             lambda masks, scores: [
                 top(-layer, int(mask.sum())) for mask, layer in zip(masks, scores, strict=True)
             ],
+        ),
+        (
+            "A threshold keeps every neuron of a tie; keep exactly as many as the mask does.",
+            lambda masks, scores: [
+                layer >= layer.sort(descending=True).values[int(mask.sum()) - 1]
+                for mask, layer in zip(masks, scores, strict=True)
+            ],
+        ),
+        (
+            "You give every layer as many as the first one has; each has a width of its own.",
+            lambda masks, scores: [top(layer, int(masks[0].sum())) for layer in scores],
         ),
     ],
 )
@@ -168,6 +224,16 @@ def _from_the_widest(scores: Layers, keep: float, floor: int) -> Layers:
                 scores, _count(scores, keep) - floor * len(scores), floor
             ),
         ),
+        (
+            "There is no floor yet: a layer may still end with fewer than `floor` neurons.",
+            lambda scores, keep, floor: _highest(scores, _count(scores, keep)),
+        ),
+        (
+            "You rank inside each layer; the places that the floors leave go by the scores.",
+            lambda scores, keep, floor: _highest(
+                [_ranks(layer) for layer in scores], _count(scores, keep)
+            ),
+        ),
     ],
 )
 def with_floor(scores: Layers, keep: float, floor: int) -> Layers:
@@ -189,3 +255,106 @@ def with_floor(scores: Layers, keep: float, floor: int) -> Layers:
     """
     widths = layer_widths(scores, keep, "global", floor=floor, warn=False)
     return select(scores, widths=widths)
+
+
+@exercise(
+    cases=[
+        (_scores([1, 2, 3, 6], [10, 30, 20]),),
+        (_scores([-1, 0, 5], [100, 104], [7, 7, 7, 9]),),
+    ],
+    hints=[
+        (
+            "Divide by N inside the root, not by N - 1: std(correction=0).",
+            lambda scores: [(layer - layer.mean()) / layer.std() for layer in scores],
+        ),
+        (
+            "You forgot to take the layer's mean away.",
+            lambda scores: [layer / layer.std(correction=0) for layer in scores],
+        ),
+        (
+            "You divide by the variance; divide by its root, the standard deviation.",
+            lambda scores: [(layer - layer.mean()) / layer.var(correction=0) for layer in scores],
+        ),
+        (
+            "The mean is right now; divide by the layer's standard deviation as well.",
+            lambda scores: [layer - layer.mean() for layer in scores],
+        ),
+        (
+            "You take mean and spread over all layers; each layer has its own.",
+            lambda scores: [
+                (layer - torch.cat(scores).mean()) / torch.cat(scores).std(correction=0)
+                for layer in scores
+            ],
+        ),
+    ],
+)
+def standardised(scores: Layers) -> Layers:
+    """Give the scores of every layer the same mean and the same spread.
+
+    Parameters
+    ----------
+    scores : list of Tensor
+        A (N,) tensor per layer, its numbers not all equal.
+
+    Returns
+    -------
+    list of Tensor
+        In each layer (s - mean) / standard deviation, (N,), with the mean square under the root.
+    """
+    return [(layer - layer.mean()) / layer.std(correction=0) for layer in scores]
+
+
+def _mean(values: list[float]) -> float:
+    """The mean of some losses."""
+    return sum(values) / len(values)
+
+
+@exercise(
+    cases=[
+        ([1.0, 1.2, 1.1], [0.8, 0.7, 0.9], [0.7, 0.75, 0.65]),
+        ([2.0, 1.0], [1.0, 0.9], [0.5, 0.8]),
+        ([0.9], [0.8], [0.4]),
+    ],
+    hints=[
+        (
+            "You average the shares seed by seed; a small gain would count as much as a large one. "
+            "Take the means of the losses first.",
+            lambda random, control, method: _mean(
+                [(r - c) / (r - m) for r, c, m in zip(random, control, method, strict=True)]
+            ),
+        ),
+        (
+            "That is the part of the neurons; the widths' part is from random to the control.",
+            lambda random, control, method: (
+                (_mean(control) - _mean(method)) / (_mean(random) - _mean(method))
+            ),
+        ),
+        (
+            "You divide by random's loss; divide by the whole gain, from random to the method.",
+            lambda random, control, method: (_mean(random) - _mean(control)) / _mean(random),
+        ),
+        (
+            "That is the gain; divide it by the whole gain, from random to the method.",
+            lambda random, control, method: _mean(random) - _mean(control),
+        ),
+        (
+            "That is the first seed alone; take the mean over the seeds.",
+            lambda random, control, method: (random[0] - control[0]) / (random[0] - method[0]),
+        ),
+    ],
+)
+def share_of_widths(random: list[float], control: list[float], method: list[float]) -> float:
+    """Say how much of a method's gain over random its layer widths have.
+
+    Parameters
+    ----------
+    random, control, method : list of float
+        The losses by seed of random with equal shares, of random at the method's widths, and of
+        the method.
+
+    Returns
+    -------
+    float
+        (random - control) / (random - method), each the mean over the seeds.
+    """
+    return (_mean(random) - _mean(control)) / (_mean(random) - _mean(method))

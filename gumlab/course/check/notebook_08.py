@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from gumlab.course import planted
 from gumlab.course.check.judging import cosine_matrix, exercise, random_tensors
 from gumlab.gram import cosine
 from gumlab.scoring import gum_factor, mean_similarity, penalty_gradient
@@ -76,6 +79,7 @@ def gum_gradient(score: Tensor, u: Tensor, lambda_gum: float, layers: int) -> Te
 
 (_H,) = random_tensors((20, 5))
 _GRAM = _H.T @ _H
+_WITH_DEAD = torch.tensor([[4.0, -3.0, 0.0], [-3.0, 9.0, 0.0], [0.0, 0.0, 0.0]])
 
 
 @exercise(
@@ -83,6 +87,7 @@ _GRAM = _H.T @ _H
         (_GRAM, torch.tensor([True, False, True, True, False])),
         (_GRAM, torch.tensor([True, True, True, True, True])),
         (_GRAM[1:, 1:], torch.tensor([True, False, False, True])),
+        (_WITH_DEAD, torch.tensor([True, True, True])),
     ],
     hints=[
         (
@@ -125,6 +130,214 @@ def similarity_to_kept(gram: Tensor, mask: Tensor) -> Tensor:
     return mean_similarity(gram, mask)
 
 
+_PULLS = [torch.tensor([0.3, -0.2, 0.0]), torch.tensor([-0.1, 0.4])]
+_PUSHES = [torch.tensor([0.02, 0.01, 0.03]), torch.tensor([0.05, 0.02])]
+
+
+def _total(pulls: Sequence[Tensor], pushes: Sequence[Tensor], strength: float) -> list[Tensor]:
+    """pull + strength push, layer by layer."""
+    return [pull + strength * push for pull, push in zip(pulls, pushes, strict=True)]
+
+
+@exercise(
+    cases=[
+        (_PULLS, _PUSHES, 1.0, 0.25, 0.3),
+        (_PULLS, _PUSHES, 0.5, 0.1, 0.2),
+        (_PULLS[:1], _PUSHES[:1], 0.25, 0.25, 0.3),
+    ],
+    hints=[
+        (
+            "The sign: the penalty is added to the loss, so its slope is added to the pull.",
+            lambda pulls, pushes, kept_now, keep, penalty: _total(
+                pulls, pushes, -penalty * kept_now / keep
+            ),
+        ),
+        (
+            "lambda_t is not the same at every step: lambda v_t / keep.",
+            lambda pulls, pushes, kept_now, keep, penalty: _total(pulls, pushes, penalty),
+        ),
+        (
+            "Divide v_t by keep: at the end, when v_t is keep, lambda_t is lambda itself.",
+            lambda pulls, pushes, kept_now, keep, penalty: _total(
+                pulls, pushes, penalty * kept_now
+            ),
+        ),
+        (
+            "The other way round: lambda_t is large while all neurons stay, and falls.",
+            lambda pulls, pushes, kept_now, keep, penalty: _total(
+                pulls, pushes, penalty * keep / kept_now
+            ),
+        ),
+        (
+            "lambda_t weighs the push alone; what the loss says counts as it is.",
+            lambda pulls, pushes, kept_now, keep, penalty: [
+                penalty * kept_now / keep * total for total in _total(pulls, pushes, 1.0)
+            ],
+        ),
+        (
+            "That is the push alone; the pull of the loss belongs to it.",
+            lambda pulls, pushes, kept_now, keep, penalty: [
+                penalty * kept_now / keep * push for push in pushes
+            ],
+        ),
+    ],
+)
+def gum_slopes(
+    pulls: Sequence[Tensor],
+    pushes: Sequence[Tensor],
+    kept_now: float,
+    keep: float,
+    penalty: float,
+) -> list[Tensor]:
+    """Give the slope that GUM's scores follow, layer by layer.
+
+    Parameters
+    ----------
+    pulls : sequence of Tensor
+        What the loss says, (N,) by layer: movement's slope.
+    pushes : sequence of Tensor
+        The slope of the penalty, (N,) by layer.
+    kept_now : float
+        v_t, the fraction of neurons that the schedule keeps at this step.
+    keep : float
+        The fraction at the end.
+    penalty : float
+        lambda.
+
+    Returns
+    -------
+    list of Tensor
+        pull + lambda_t push, (N,) by layer, with lambda_t = lambda v_t / keep.
+    """
+    return _total(pulls, pushes, penalty * kept_now / keep)
+
+
+_U = [torch.tensor([0.1, 0.3, 0.2, 0.4]), torch.tensor([0.6, 0.1])]
+
+
+@exercise(
+    cases=[(0.3, _U, 4.0), (0.2, _U[:1], 1.0), (0.3, _U, 0.0)],
+    hints=[
+        (
+            "Nothing is given back: multiply lambda by the mean of q.",
+            lambda penalty, similarities, lambda_gum: penalty,
+        ),
+        (
+            "q = 1 + lambda_gum u: without the 1 the control presses less than GUM.",
+            lambda penalty, similarities, lambda_gum: float(
+                penalty * lambda_gum * torch.cat(list(similarities)).mean()
+            ),
+        ),
+        (
+            "Take the mean over all neurons of the model, not over the layers' means.",
+            lambda penalty, similarities, lambda_gum: float(
+                penalty
+                * torch.stack([gum_factor(u, lambda_gum).mean() for u in similarities]).mean()
+            ),
+        ),
+        (
+            "All layers count, not the first one alone.",
+            lambda penalty, similarities, lambda_gum: float(
+                penalty * gum_factor(similarities[0], lambda_gum).mean()
+            ),
+        ),
+        (
+            "Divide? GUM presses harder than plain L1, so the control's lambda must grow.",
+            lambda penalty, similarities, lambda_gum: float(
+                penalty / gum_factor(torch.cat(list(similarities)), lambda_gum).mean()
+            ),
+        ),
+        (
+            "That is the largest q; the control gives back the mean.",
+            lambda penalty, similarities, lambda_gum: float(
+                penalty * gum_factor(torch.cat(list(similarities)), lambda_gum).max()
+            ),
+        ),
+    ],
+)
+def as_hard(penalty: float, similarities: Sequence[Tensor], lambda_gum: float) -> float:
+    """Give the lambda with which plain L1 presses as hard as GUM.
+
+    Parameters
+    ----------
+    penalty : float
+        GUM's lambda.
+    similarities : sequence of Tensor
+        u of every neuron, (N,) by layer.
+    lambda_gum : float
+        GUM's weight of the uniqueness term.
+
+    Returns
+    -------
+    float
+        lambda times the mean of q = 1 + lambda_gum u over all neurons of the model.
+    """
+    return float(penalty * gum_factor(torch.cat(list(similarities)), lambda_gum).mean())
+
+
+_MASKS = [torch.arange(8) < 4, torch.arange(6) < 1]
+_PAIRS = [torch.tensor([[0, 4], [1, 5], [2, 6]]), torch.tensor([[0, 3], [1, 4]])]
+
+
+def _by_chance(masks: Sequence[Tensor], pairs: Sequence[Tensor], draws: int, less: int) -> float:
+    """The sum over the layers of P (k / N) to the power of `draws`, or with k and N one less."""
+    expected = 0.0
+    for mask, planted_here in zip(masks, pairs, strict=True):
+        kept, width = int(mask.sum()), len(mask)
+        first = kept / width
+        second = (kept - less) / (width - less)
+        expected += len(planted_here) * first * (second if draws == 2 else 1)
+    return expected
+
+
+def _model_as_one(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> float:
+    """The chance of one big layer."""
+    return planted.whole_by_chance([torch.cat(list(masks))], [torch.cat(list(pairs))])
+
+
+@exercise(
+    cases=[(_MASKS, _PAIRS), (_MASKS[:1], _PAIRS[:1]), (_MASKS[::-1], _PAIRS[::-1])],
+    hints=[
+        (
+            "The second neuron is drawn from those that are left: (k - 1) / (N - 1), not k / N.",
+            lambda masks, pairs: _by_chance(masks, pairs, draws=2, less=0),
+        ),
+        (
+            "That is how many originals stay; a whole pair needs both neurons.",
+            lambda masks, pairs: _by_chance(masks, pairs, draws=1, less=0),
+        ),
+        (
+            "Each layer has its own width and its own chance: compute it layer by layer.",
+            _model_as_one,
+        ),
+        (
+            "That is what the masks keep; the question is what chance would keep at their widths.",
+            lambda masks, pairs: float(planted.fate(masks, pairs)["both"]),
+        ),
+        (
+            "Multiply each layer's probability by its number of pairs.",
+            lambda masks, pairs: planted.whole_by_chance(masks, [two[:1] for two in pairs]),
+        ),
+    ],
+)
+def whole_by_chance(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> float:
+    """Give the whole pairs that chance would keep at these masks' own widths.
+
+    Parameters
+    ----------
+    masks : sequence of Tensor
+        Who stays, (N,) bool by layer; only how many of each layer counts.
+    pairs : sequence of Tensor
+        The pairs of each layer, (P, 2).
+
+    Returns
+    -------
+    float
+        The sum over the layers of P k (k - 1) / (N (N - 1)), with k of the N neurons kept.
+    """
+    return planted.whole_by_chance(masks, pairs)
+
+
 def _alike(cosines: Tensor) -> Tensor:
     """Which pairs are twins, (N, N) bool."""
     return (cosines.abs() > 0.8).fill_diagonal_(False)
@@ -145,7 +358,7 @@ def _behind(scores: Tensor, cosines: Tensor) -> Tensor:
     ],
     hints=[
         (
-            "The bug is still there: both twins go to the back. Only the lower-scored one should.",
+            "Both twins go to the back. Only the lower-scored one should.",
             lambda scores, cosines: _alike(cosines).any(1),
         ),
         (

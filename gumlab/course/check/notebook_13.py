@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from gumlab.course.check.judging import (
     random_tensors,
 )
 from gumlab.feedforward import FeedForward
+from gumlab.gram import cosine
 
 _ORDER = torch.tensor([3, 0, 5, 1, 4, 2])
 
@@ -112,32 +113,32 @@ def _norm(layer: FeedForward) -> Tensor:
     return layer.outgoing().detach().norm(dim=1)
 
 
-@partial(
-    Form,
-    cases=[_toy(torch.arange(6)), _toy(_ORDER)],
-    hints=[
-        (
-            _PER_OUTPUT,
-            lambda layer, found: layer.outgoing().square().sum(0),
-        ),
-        (
-            _NAN,
-            lambda layer, found: _norm(layer) * found.gram.abs().sum(1) / found.energy,
-        ),
-        (
-            _INFINITE,
-            lambda layer, found: _norm(layer) / found.energy,
-        ),
-        (
-            _BY_PLACE,
-            lambda layer, found: found.energy * torch.arange(1, layer.width + 1),
-        ),
-        (
-            _ALL_EQUAL,
-            lambda layer, found: torch.ones(layer.width),
-        ),
-    ],
-)
+# what a score of any idea may get wrong
+_MISTAKES = [
+    (
+        _PER_OUTPUT,
+        lambda layer, found: layer.outgoing().square().sum(0),
+    ),
+    (
+        _NAN,
+        lambda layer, found: _norm(layer) * found.gram.abs().sum(1) / found.energy,
+    ),
+    (
+        _INFINITE,
+        lambda layer, found: _norm(layer) / found.energy,
+    ),
+    (
+        _BY_PLACE,
+        lambda layer, found: found.energy * torch.arange(1, layer.width + 1),
+    ),
+    (
+        _ALL_EQUAL,
+        lambda layer, found: torch.ones(layer.width),
+    ),
+]
+
+
+@partial(Form, cases=[_toy(torch.arange(6)), _toy(_ORDER)], hints=_MISTAKES)
 def my_score(layer: FeedForward, found: Statistics) -> Tensor:
     """Score a layer's neurons: how far each can move the layer's output.
 
@@ -156,6 +157,29 @@ def my_score(layer: FeedForward, found: Statistics) -> Tensor:
         (max h_i - min h_i) ||w_i||.
     """
     return (found.high - found.low) * _norm(layer)
+
+
+def _largest_cosine(gram: Tensor) -> Tensor:
+    """How much each neuron is like the one most like it, (N,)."""
+    return cosine(gram).abs().fill_diagonal_(0).max(1).values
+
+
+@partial(Form, cases=[_toy(torch.arange(6)), _toy(_ORDER)], hints=_MISTAKES)
+def my_variant(layer: FeedForward, found: Statistics) -> Tensor:
+    """Score a layer's neurons in another way: less for one that is like another neuron.
+
+    Parameters
+    ----------
+    layer, found
+        As in `my_score`.
+
+    Returns
+    -------
+    Tensor
+        A finite score for each neuron, (N,), high for those to keep; the reference gives
+        (max h_i - min h_i) ||w_i|| (1 - the largest |cosine| with another neuron).
+    """
+    return (found.high - found.low) * _norm(layer) * (1 - _largest_cosine(found.gram))
 
 
 _T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t by the number of differences
@@ -233,6 +257,89 @@ def paired_interval(mine: Sequence[float], theirs: Sequence[float]) -> tuple[flo
         Half the width of its 95 % t interval.
     """
     return _interval(mine, theirs)
+
+
+Losses = Mapping[str, Sequence[float]]
+Intervals = Mapping[str, tuple[float, float]]
+Row = tuple[str, float, str]
+_LOSSES = {"mine": [0.3, 0.5], "chance": [0.9, 0.7], "a": [0.2, 0.3], "b": [0.1, 1.0]}
+_INTERVALS = {"chance": (-0.4, 0.1), "a": (0.15, 0.1), "b": (-0.15, 0.3)}
+_EXACTLY = {"mine": [2.0, 2.0], "rival": [1.0, 1.0]}
+
+
+def _said(mean: float, half: float) -> str:
+    """Whether mine is better than a rival."""
+    if abs(mean) <= half:
+        return "no difference shown"
+    return "better" if mean < 0 else "worse"
+
+
+def _board(
+    losses: Losses,
+    intervals: Intervals,
+    said: Callable[[float, float], str] = _said,
+    loss_of: Callable[[Sequence[float]], float] = statistics.mean,
+    worst_first: bool = False,
+) -> list[Row]:
+    """The rows of the leaderboard, with parts that may be wrong."""
+    rows = []
+    for name, values in losses.items():
+        rows.append((name, float(loss_of(values)), said(*intervals.get(name, (0.0, 0.0)))))
+    return sorted(rows, key=lambda row: row[1], reverse=worst_first)
+
+
+@exercise(
+    cases=[
+        (_LOSSES, _INTERVALS),
+        (_EXACTLY, {"rival": (1.0, 1.0)}),
+        (_EXACTLY, {"rival": (1.0, 0.5)}),
+    ],
+    hints=[
+        (
+            "The lowest loss is the best, and stands first.",
+            partial(_board, worst_first=True),
+        ),
+        (
+            "Where the interval holds 0, no difference is shown, whatever the mean says.",
+            partial(_board, said=lambda mean, half: _said(mean, 0.0)),
+        ),
+        (
+            "An interval that just touches 0 still holds it: |mean| must be *larger* than half.",
+            partial(_board, said=lambda mean, half: _said(mean, half * (1 - 1e-12))),
+        ),
+        (
+            "mine - theirs below 0 means that mine has the lower loss: better.",
+            partial(_board, said=lambda mean, half: _said(-mean, half)),
+        ),
+        (
+            "Rank by the mean over the seeds, not by the luckiest one.",
+            partial(_board, loss_of=min),
+        ),
+        (
+            "Every row is there, mine too; what has no interval shows no difference to itself.",
+            lambda losses, intervals: [
+                row for row in _board(losses, intervals) if row[0] in intervals
+            ],
+        ),
+    ],
+)
+def leaderboard(losses: Losses, intervals: Intervals) -> list[Row]:
+    """Give the rows of a leaderboard, the lowest mean loss first.
+
+    Parameters
+    ----------
+    losses : mapping of str to sequence of float
+        The losses of each way, mine among them, one for each seed.
+    intervals : mapping of str to (float, float)
+        For each rival the mean of mine - theirs, and half its 95 % interval.
+
+    Returns
+    -------
+    list of (str, float, str)
+        The name, the mean loss, and whether mine is "better" than this one, "worse", or "no
+        difference shown": where the interval holds 0, and for mine itself.
+    """
+    return _board(losses, intervals)
 
 
 def _race(name: str, split: str, steps: int, seed: int) -> float:

@@ -5,8 +5,10 @@ from gumlab.course.explore.cuts import Removal, Tradeoff, removal, tradeoff
 from gumlab.course.explore.models import Activations, Budget, Texts, activations, budget, texts
 from gumlab.course.explore.runs import Replay, replay
 from gumlab.course.explore.studies import Claims, Healing, claims, healing
-from gumlab.course.explore.tabs import Page, page
+from gumlab.course.explore.tabs import Page, Tab, page
+from gumlab.course.explore.touching import Touched, touch
 from gumlab.course.explore.uniqueness import Deletion, Twins, Worth, deletion, twins, worth
+from gumlab.course.explore.writing import RealSentence, Sentence, real_sentence, sentence
 
 __all__ = [
     "Activations",
@@ -16,9 +18,13 @@ __all__ = [
     "Explorer",
     "Healing",
     "Page",
+    "RealSentence",
     "Removal",
     "Replay",
+    "Sentence",
+    "Tab",
     "Texts",
+    "Touched",
     "Tradeoff",
     "Twins",
     "Worth",
@@ -30,9 +36,12 @@ __all__ = [
     "labelled",
     "one_shot_loss",
     "page",
+    "real_sentence",
     "removal",
     "replay",
+    "sentence",
     "texts",
+    "touch",
     "tradeoff",
     "twins",
     "worth",

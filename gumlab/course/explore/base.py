@@ -2,7 +2,8 @@
 
 An explorer is a `VBox` of core ipywidgets. A moved control gives a new state; the state's answer is
 computed once, a pure builder of `plots` draws it once, and both are kept; picture and sentence go
-to the values of two HTML widgets. Nothing is ever printed.
+to the values of two HTML widgets. Nothing is ever printed. Over the picture lies a `Pointer`, where
+anywidget is there: a click selects a neuron, and the sentence then tells of it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import html
 import time
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 from torch import Tensor, nn
 
 from gumlab.course import plots
+from gumlab.course.explore.portraits import Portraits
+from gumlab.course.plots.places import text_of
 from gumlab.errors import GumlabError, check_whole
 from gumlab.evaluation import mean_target_loss
 from gumlab.gating import gate
@@ -36,10 +40,11 @@ class Answer(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """A drawn answer: a PNG file in base64, and its sentence."""
+    """A drawn answer: a PNG file in base64, its sentence, and where its neurons are."""
 
     image: str
     sentence: str
+    placed: list[dict[str, Any]]
 
 
 class Explorer(widgets.VBox):
@@ -59,6 +64,10 @@ class Explorer(widgets.VBox):
         The controls; from code, one is moved by `explorer.controls["keep"].value = 25`.
     sentence : str
         What stands below the picture.
+    selected : (int or None, int) or None
+        Layer and number of the selected neuron, if one is.
+    portraits : Portraits or None
+        What tells twin and texts of a selected neuron; a subclass that has a model makes it.
     plot : Plot or None
         What is shown, as a figure, drawn anew; None where a red sentence stands.
     error : Exception or None
@@ -84,24 +93,32 @@ class Explorer(widgets.VBox):
     """
 
     alt = "A figure; the sentence below it says what it shows."
+    portraits: Portraits | None = None
     _ipython_display_ = None  # with ipywidgets 7 this would hide the picture from GitHub
 
     def __init__(self, controls: Mapping[str, widgets.Widget]) -> None:
         self.controls = dict(controls)
         self.sentence = ""
+        self.selected: tuple[int | None, int] | None = None
         self.error: Exception | None = None
+        self._selecting = False
         self._image = ""
         self._answers: dict[Hashable, Answer] = {}  # by state
         self._drawn: dict[Hashable, Drawing] = {}  # by state and `drawn_with`
         self._last_seconds = 0.0
         self._picture = widgets.HTML()
         self._words = widgets.HTML()
+        self._pointer = _new_pointer()
         row = widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
-        super().__init__([row, self._picture, self._words])
+        touched = widgets.VBox([self._picture], layout={"overflow": "hidden"})
+        touched.add_class("gumlab-picture")
+        if self._pointer is not None:
+            touched.children = [self._picture, self._pointer]
+            self._pointer.observe(lambda change: self._clicked(change["new"]), "selected")
+        super().__init__([row, touched, self._words])
         for control in controls.values():
-            control.observe(lambda change: self._update(change["owner"]), "value")
+            control.observe(lambda change: self._moved(change["owner"]), "value")
         self._update()
-        gc.freeze()  # else every few pictures the collector walks all of torch, half a second
 
     # `*args` below is never passed: with it mypy lets a subclass name its controls as arguments
 
@@ -167,25 +184,58 @@ class Explorer(widgets.VBox):
         """How long `compute` will take, about; by default as long as the last time."""
         return self._last_seconds
 
+    def select(self, layer: int | None, neuron: int) -> None:
+        """Select a neuron, as a click on it does: the sentence tells of it, its twin and texts.
+
+        Parameters
+        ----------
+        layer : int or None
+            Its layer; None in a picture that does not know it.
+        neuron : int
+            Its number. Controls named layer and neuron, where there are any, go there.
+        """
+        self.selected = (layer, neuron)
+        self._selecting = True  # the controls move together: one answer for both
+        for name, value in (("layer", layer), ("neuron", neuron)):
+            if name in self.controls:
+                self.controls[name].value = value
+        self._selecting = False
+        self._update()
+
+    def _clicked(self, place: Sequence[int]) -> None:
+        """Select what the browser says, if it is news."""
+        if place and tuple(place) != self.selected:
+            self.select(*place)
+
+    def _moved(self, control: widgets.Widget) -> None:
+        """Answer a moved control; where one names a neuron, it is selected."""
+        if self._selecting:
+            return
+        layer: Any = self.controls.get("layer")
+        neuron: Any = self.controls.get("neuron")
+        names_a_neuron = layer is not None and neuron is not None and control in (layer, neuron)
+        if self.portraits is not None and names_a_neuron:
+            last = self.portraits.width(layer.value) - 1
+            self.selected = (layer.value, min(neuron.value, last))
+        self._update(control)
+
     def _update(self, moved: widgets.Widget | None = None) -> None:
         """Answer what the controls say now; moved: the control that was moved, if one was."""
         self.error = None
         state = self.state()
-        with _collecting_afterwards():
-            try:
-                answer = self._answer(state, moved)
-                drawing = self._draw(state, answer)
-                self._show(drawing, answer.notes)
-            except GumlabError as error:
-                self._alert(error, str(error))
-            except Exception as error:  # a callback's traceback would vanish in Jupyter's log
-                self._alert(
-                    error,
-                    f"This failed ({type(error).__name__}: {error}). Choose another value; "
-                    "`raise explorer.error` shows where.",
-                )
-            finally:
-                self._switch_off(self.idle(**state))
+        try:
+            answer = self._answer(state, moved)
+            self._show(self._draw(state, answer), answer.notes)
+        except GumlabError as error:
+            self._alert(error, str(error))
+        except Exception as error:  # a callback's traceback would vanish in Jupyter's log
+            self._alert(
+                error,
+                f"This failed ({type(error).__name__}: {error}). Choose another value; "
+                "`raise explorer.error` shows where.",
+            )
+        finally:
+            self._switch_off(self.idle(**state))
 
     def _answer(self, state: dict[str, Any], moved: widgets.Widget | None) -> Answer:
         """The answer to a state, computed if it is not kept."""
@@ -213,26 +263,66 @@ class Explorer(widgets.VBox):
         """The drawing of an answer, made if it is not kept."""
         key = (tuple(state.items()), self.drawn_with())
         if key not in self._drawn:
-            plot = self.draw(answer.value, **state)
-            image = base64.b64encode(plot.png(compress=1)).decode()
-            self._drawn[key] = Drawing(image, plot.sentence)
+            with _collecting_young():
+                self._drawn[key] = self._drawing(state, answer)
         return self._drawn[key]
+
+    def _drawing(self, state: dict[str, Any], answer: Answer) -> Drawing:
+        plot = self.draw(answer.value, **state)
+        image = base64.b64encode(plot.png(compress=1)).decode()
+        return Drawing(image, plot.sentence, plot.placed())
 
     def _show(self, drawing: Drawing, notes: Sequence[str]) -> None:
         self._image = drawing.image
+        width, height = _size(drawing.image)  # keeps its room free while the picture changes
         self._picture.value = (
-            f'<img alt="{html.escape(self.alt)}" style="display: block; max-width: 100%" '
+            f'<img alt="{html.escape(self.alt)}" width="{width}" height="{height}" '
+            f'style="display: block; max-width: 100%; height: auto" '
             f'src="data:image/png;base64,{drawing.image}">'
         )
-        self._say(" ".join([drawing.sentence, *notes]))
+        self._point(drawing.placed)
+        sentence = " ".join([drawing.sentence, *notes])
+        if self.selected is not None:
+            sentence += f"\n{self._told(drawing, *self.selected)}"
+        self._say(sentence)
+
+    def _point(self, placed: list[dict[str, Any]]) -> None:
+        """Tell the pointer where the neurons are, and which one is selected."""
+        if self._pointer is not None:
+            self._pointer.places = placed
+            self._pointer.selected = list(self.selected or ())
+            if self.selected is None:
+                self._pointer.twin = []
+
+    def _told(self, drawing: Drawing, layer: int | None, neuron: int) -> str:
+        """What is to be said of the selected neuron."""
+        name = f"neuron {neuron}" if layer is None else f"layer {layer}, neuron {neuron}"
+        text = text_of(drawing.placed, layer, neuron)
+        selected = f"Selected: {name}: {text}." if text else f"Selected: {name}."
+        if self.portraits is None or layer is None:
+            return selected
+        if not self.portraits.known(layer):
+            self._say(f"{selected} computing ...")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that long texts are cut, say
+            told = self.portraits.tell(layer, neuron)
+        if self._pointer is not None:
+            twin, _ = self.portraits.twin(layer, neuron)
+            self._pointer.twin = [layer, twin]
+        return f"{selected} {told}"
 
     def _say(self, sentence: str) -> None:
         self.sentence = sentence
-        self._words.value = f'<p role="status" aria-live="polite">{html.escape(sentence)}</p>'
+        self._words.value = (
+            '<p role="status" aria-live="polite" style="white-space: pre-line">'
+            f"{html.escape(sentence)}</p>"
+        )
 
     def _alert(self, error: Exception, sentence: str) -> None:
         """Show a red sentence and no picture."""
         self.error = error
+        self.selected = None
+        self._point([])
         self.sentence = sentence
         self._image = ""
         self._picture.value = ""
@@ -256,8 +346,12 @@ class Explorer(widgets.VBox):
 
 
 @contextlib.contextmanager
-def _collecting_afterwards() -> Iterator[None]:
-    """Put the garbage collector off: a collection is slow, and can wait for the answer."""
+def _collecting_young() -> Iterator[None]:
+    """Keep the garbage collector off while a figure is drawn, and let it take that figure then.
+
+    All of the figure is young then, so this takes a moment. Figures that grow old would make the
+    collector walk all of torch every few pictures, which takes half a second.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -265,7 +359,22 @@ def _collecting_afterwards() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-            gc.collect()
+            gc.collect(0)
+
+
+def _new_pointer() -> Any:
+    """A pointer, or None: without anywidget a picture cannot be touched."""
+    if find_spec("anywidget") is None:
+        return None
+    from gumlab.course.pointer import Pointer
+
+    return Pointer()
+
+
+def _size(image: str) -> tuple[int, int]:
+    """Width and height of a PNG file in base64, in pixels: its header has them."""
+    header = base64.b64decode(image[:32])
+    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
 
 
 def labelled(kind: type[widgets.Widget], label: str, tooltip: str, **options: Any) -> Any:

@@ -20,6 +20,7 @@ from gumlab.course.explore.base import (
     labelled,
     one_shot_loss,
 )
+from gumlab.course.explore.portraits import Portraits
 from gumlab.evaluation import MAIN_METRIC, METRICS, generate
 from gumlab.feedforward import neurons
 from gumlab.gating import gate
@@ -55,8 +56,9 @@ class Removal(Explorer):
         self._curves: dict[tuple[str, str, int], dict[float, Any]] = {}  # by method, scope and seed
         everyone = [torch.ones(layer.width, dtype=torch.bool) for layer in self.layers]
         began = time.perf_counter()
-        self.dense = self._point(everyone)
+        self.dense = self._measure(everyone)
         self._seconds_a_point = time.perf_counter() - began
+        self.portraits = self._new_portraits()
         super().__init__(
             {
                 "method": labelled(widgets.Dropdown, "score", "Who stays", options=self.methods),
@@ -102,7 +104,7 @@ class Removal(Explorer):
             warnings.simplefilter("ignore")
             for share in self._missing(method, scope, keep, seed):
                 chosen = masks if share == keep else select(scores, share, scope)
-                curve[share] = self._point(chosen)
+                curve[share] = self._measure(chosen)
         return masks, self._remark(masks)
 
     def draw(
@@ -114,7 +116,8 @@ class Removal(Explorer):
         others = [key for key in self._curves if key != present]
         newest_first = others[::-1]
         shown = [present, *newest_first[:3]]
-        plot = self._figure(masks, {_label(*key): self._curves[key] for key in shown}, keep)
+        curves = {_label(*key): self._curves[key] for key in shown}
+        plot = self._figure(masks, curves, keep, self._kept_scores(method, seed))
         gone = sum(
             layer.parameters_per_neuron() * int((~mask).sum())
             for layer, mask in zip(self.layers, masks, strict=True)
@@ -126,8 +129,13 @@ class Removal(Explorer):
             plot.sentence += f" {remark}"
         return plot
 
-    def _figure(self, masks: list[Tensor], curves: dict[str, Any], keep: float) -> plots.Plot:
-        return plots.removal(masks, curves, keep)
+    def _figure(
+        self, masks: list[Tensor], curves: dict[str, Any], keep: float, scores: list[Tensor]
+    ) -> plots.Plot:
+        return plots.removal(masks, curves, keep, scores)
+
+    def _new_portraits(self) -> Portraits:
+        return Portraits(self.model, self.tokenizer, self.examples)
 
     def _kept_scores(self, method: str, seed: int) -> list[Tensor]:
         """The scores, measured if they are not kept."""
@@ -138,7 +146,7 @@ class Removal(Explorer):
     def _measure_scores(self, method: str, seed: int) -> list[Tensor]:
         return score(self.model, method, seed=seed)
 
-    def _point(self, masks: list[Tensor]) -> Any:
+    def _measure(self, masks: list[Tensor]) -> Any:
         """A point of a curve: the loss with these masks."""
         return one_shot_loss(self.model, masks, self.tokenizer, self.examples)
 
@@ -187,14 +195,21 @@ class Tradeoff(Removal):
         for method in self.methods:  # now, so that no move has to wait for its scores
             self._kept_scores(method, seed=0)
 
-    def _figure(self, masks: list[Tensor], curves: dict[str, Any], keep: float) -> plots.Plot:
-        return plots.tradeoff(masks, curves, keep)
+    def _figure(
+        self, masks: list[Tensor], curves: dict[str, Any], keep: float, scores: list[Tensor]
+    ) -> plots.Plot:
+        return plots.tradeoff(masks, curves, keep, scores)
+
+    def _new_portraits(self) -> Portraits:
+        return Portraits(
+            self.model, self.tokenizer, self.calibration, lambda layer: self.cosines[layer]
+        )
 
     def _measure_scores(self, method: str, seed: int) -> list[Tensor]:
         scores = score(self.model, method, self.tokenizer, self.calibration, seed=seed)
         return [layer.cpu() for layer in scores]
 
-    def _point(self, masks: list[Tensor]) -> dict[str, float]:
+    def _measure(self, masks: list[Tensor]) -> dict[str, float]:
         """Sensitivity and uniqueness of the kept neurons, divided by those of all; the loss."""
         among_themselves = [
             unique(cosines[mask][:, mask]).float()
@@ -205,7 +220,7 @@ class Tradeoff(Removal):
         return {
             "sensitivity": float(sensitivity),
             "uniqueness": float(uniqueness),
-            "loss": super()._point(masks),
+            "loss": super()._measure(masks),
         }
 
     def _remark(self, masks: list[Tensor]) -> str:

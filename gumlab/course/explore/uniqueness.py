@@ -20,6 +20,7 @@ from gumlab.course.explore.base import (
     labelled,
     one_shot_loss,
 )
+from gumlab.course.explore.portraits import Portraits
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gram import cosine
 from gumlab.inspection import redundancy
@@ -28,6 +29,8 @@ from gumlab.scoring import obs, random_scores, squared_norm
 from gumlab.selection import SCOPES, select
 from gumlab.tasks import Task
 from gumlab.tasks.batches import IGNORED, batches, evaluating, token_losses
+
+READ = 64  # texts in which is looked up what a neuron fires on
 
 
 def neuron_sliders(layers: Sequence[FeedForward], first: int) -> dict[str, widgets.IntSlider]:
@@ -77,6 +80,12 @@ class Worth(Explorer):
         self._cuts: dict[tuple[str, str, int, bool], tuple[list[Tensor], float]] = {}
         everyone = [mask.cpu() for mask in self.report.kept]
         self.dense = one_shot_loss(model, everyone, tokenizer, self.examples)
+        self.portraits = Portraits(
+            model,
+            tokenizer,
+            task.split("train")[:READ],
+            lambda layer: cosine(self.report.gram[layer]),
+        )
         most_rebuilt = int(self.report.reconstructability[0].argmax())
         super().__init__(
             {
@@ -128,6 +137,7 @@ class Worth(Explorer):
             mask,
             selected=(neuron, twin),
             title=f"layer {layer}",
+            layer=layer,
         )
         plot.sentence += (
             f" Neuron {neuron}: the others rebuild {1 - self.unique[layer][neuron]:.1%} of it; its "
@@ -177,6 +187,12 @@ class Deletion(Explorer):
         no_change = torch.zeros_like(self.layers[0].outgoing())
         self.loss_before, _ = self._loss_and_error(0, no_change, 0.0)
         self.tried: dict[tuple[int, int, bool], dict[str, float]] = {}
+        self.portraits = Portraits(
+            self.model,
+            tokenizer,
+            self.examples,
+            lambda layer: cosine(self.statistics[layer].gram),
+        )
         largest = int(self.obs[0].argmax())
         super().__init__(
             {
@@ -282,6 +298,9 @@ class Twins(Explorer):
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, limit: int = 256) -> None:
         self.report = redundancy(model, tokenizer, task, limit=limit)
         self.cosines = [cosine(gram).cpu() for gram in self.report.gram]
+        self.portraits = Portraits(
+            model, tokenizer, task.split("train")[:READ], lambda layer: self.cosines[layer]
+        )
         closest = int(self.report.max_cosine[0].abs().argmax())
         super().__init__(neuron_sliders(neurons(model), closest))
 
@@ -297,7 +316,7 @@ class Twins(Explorer):
         """Draw the layer's pairs, and what is rebuilt of each neuron."""
         neuron, nearest = answer
         r2 = self.report.reconstructability[layer].cpu()
-        return plots.twins(self.cosines[layer], r2, neuron, nearest, title=f"layer {layer}")
+        return plots.twins(self.cosines[layer], r2, neuron, nearest, f"layer {layer}", layer)
 
 
 def worth(

@@ -8,6 +8,7 @@ from gumlab.course.plots.drawings import Drawing, neuron
 from gumlab.course.plots.figure import Plot, new_figure
 from gumlab.course.plots.healing import healing
 from gumlab.course.plots.models import activations, parameter_shares, relative_costs, texts
+from gumlab.course.plots.places import Block, Cells, Dots
 from gumlab.course.plots.runs import (
     keep_curves,
     method_bars,
@@ -20,6 +21,9 @@ from gumlab.course.plots.studies import bands, forest, gaps, layer_widths, ratio
 from gumlab.course.plots.uniqueness import against, deletions, twins, used_and_unique
 
 __all__ = [
+    "Block",
+    "Cells",
+    "Dots",
     "Drawing",
     "Plot",
     "activations",

@@ -22,12 +22,15 @@ from gumlab.course.plots.figure import (
     new_figure,
     point_at,
 )
+from gumlab.course.plots.places import Block, Cells
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def neuron_map(masks: Sequence[Tensor], title: str = "") -> Plot:
+def neuron_map(
+    masks: Sequence[Tensor], title: str = "", scores: Sequence[Tensor] | None = None
+) -> Plot:
     """Show which neurons stay: every neuron a cell, kept dark, removed light.
 
     Parameters
@@ -36,6 +39,8 @@ def neuron_map(masks: Sequence[Tensor], title: str = "") -> Plot:
         A (N,) bool tensor per layer, True for a neuron that stays.
     title : str, optional
         What stands above the map.
+    scores : sequence of Tensor, optional
+        A (N,) tensor per layer, which the pointer tells.
 
     Returns
     -------
@@ -43,7 +48,7 @@ def neuron_map(masks: Sequence[Tensor], title: str = "") -> Plot:
         A row of cells, or several, for each layer, with its count; the sentence gives the widths.
     """
     figure, (ax,) = new_figure(width=7, height=0.8 + 0.6 * len(masks))
-    folded_map(ax, masks)
+    cells = folded_map(ax, masks, scores)
     ax.set_title(title, fontsize=10, loc="left")
     widths = kept_widths(masks)
     kept = sum(widths)
@@ -51,6 +56,7 @@ def neuron_map(masks: Sequence[Tensor], title: str = "") -> Plot:
     return Plot(
         figure,
         f"{kept:,} of {total:,} neurons stay ({kept / total:.0%}): {joined(widths)} by layer.",
+        [cells],
     )
 
 
@@ -59,7 +65,7 @@ def kept_widths(masks: Sequence[Tensor]) -> list[int]:
     return [int(mask.sum()) for mask in masks]
 
 
-def folded_map(ax: Axes, masks: Sequence[Tensor]) -> None:
+def folded_map(ax: Axes, masks: Sequence[Tensor], scores: Sequence[Tensor] | None = None) -> Cells:
     """Draw every neuron as a cell into axes, each layer folded into rows: kept dark, removed light.
 
     Parameters
@@ -68,6 +74,13 @@ def folded_map(ax: Axes, masks: Sequence[Tensor]) -> None:
         Where to draw.
     masks : sequence of Tensor
         A (N,) bool tensor per layer, True for a neuron that stays.
+    scores : sequence of Tensor, optional
+        A (N,) tensor per layer, which the pointer tells.
+
+    Returns
+    -------
+    Cells
+        Where each neuron is.
     """
     total = sum(len(mask) for mask in masks)
     widest = max(len(mask) for mask in masks)
@@ -75,10 +88,13 @@ def folded_map(ax: Axes, masks: Sequence[Tensor]) -> None:
     empty_row = np.full(columns, np.nan)
     rows: list[np.ndarray] = []
     middles: list[float] = []
-    for mask in masks:
+    blocks: list[Block] = []
+    for layer, mask in enumerate(masks):
         height = -(-len(mask) // columns)  # rounded up
         cells = np.full(height * columns, np.nan)
         cells[: len(mask)] = np.asarray(mask, dtype=float)
+        texts = _fates(mask, None if scores is None else scores[layer])
+        blocks.append(Block(layer, len(rows), range(len(mask)), texts))
         middles.append(len(rows) + height / 2 - 0.5)
         rows.extend(cells.reshape(height, columns))
         rows.append(empty_row)
@@ -94,10 +110,24 @@ def folded_map(ax: Axes, masks: Sequence[Tensor]) -> None:
     ]
     ax.set_yticks(middles, labels)
     ax.set_xlabel("each cell is a neuron; dark: stays")
+    return Cells(ax, len(image), columns, blocks)
+
+
+def _fates(mask: Tensor, scores: Tensor | None) -> list[str]:
+    """Whether each neuron stays, and its score where there are scores."""
+    fates = ["stays" if stays else "goes" for stays in mask.tolist()]
+    if scores is None:
+        return fates
+    return [
+        f"{fate}, score {score:.3g}" for fate, score in zip(fates, scores.tolist(), strict=True)
+    ]
 
 
 def removal(
-    masks: Sequence[Tensor], curves: Mapping[str, Mapping[float, float]], keep: float
+    masks: Sequence[Tensor],
+    curves: Mapping[str, Mapping[float, float]],
+    keep: float,
+    scores: Sequence[Tensor] | None = None,
 ) -> Plot:
     """Show who stays, beside the loss against the fraction of neurons kept; nothing is trained.
 
@@ -110,6 +140,8 @@ def removal(
         present curve comes first; each has the dense model's loss at 1.
     keep : float
         The fraction of the present curve's point that is marked.
+    scores : sequence of Tensor, optional
+        A (N,) tensor per layer, which the pointer tells.
 
     Returns
     -------
@@ -117,7 +149,7 @@ def removal(
         Left the map of the neurons, right the curves; the sentence gives widths and losses.
     """
     figure, (left, right) = new_figure(2, width=9.4, height=3.8, margins=(0.85, 0.1, 0.5, 0.1))
-    folded_map(left, masks)
+    cells = folded_map(left, masks, scores)
     for (name, curve), style in zip(curves.items(), STYLES, strict=False):
         shares = sorted(curve)
         right.plot(
@@ -153,6 +185,7 @@ def removal(
         figure,
         f"{name}: {kept:,} of {total:,} neurons stay ({kept / total:.0%}), by layer "
         f"{joined(widths)}. Loss {loss:.2f}; dense {dense_loss:.2f}.",
+        [cells],
     )
 
 
@@ -160,6 +193,7 @@ def tradeoff(
     masks: Sequence[Tensor],
     paths: Mapping[str, Mapping[float, Mapping[str, float]]],
     keep: float,
+    scores: Sequence[Tensor] | None = None,
 ) -> Plot:
     """Show who stays, how sensitive and unique those neurons are, and the loss without training.
 
@@ -173,6 +207,8 @@ def tradeoff(
         present path comes first; each has the dense model at 1.
     keep : float
         The fraction of the present path's point that is marked.
+    scores : sequence of Tensor, optional
+        A (N,) tensor per layer, which the pointer tells.
 
     Returns
     -------
@@ -185,7 +221,7 @@ def tradeoff(
     arXiv 2302.03773, Figure 1: sensitivity against uniqueness.
     """
     figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=MARGINS)
-    folded_map(left, masks)
+    cells = folded_map(left, masks, scores)
     for (name, path), style in zip(paths.items(), STYLES, strict=False):
         shares = sorted(path)
         looks: dict[str, Any] = {"color": style.colour, "markersize": 5, "label": name}
@@ -224,6 +260,7 @@ def tradeoff(
         f"{joined(widths)}. They are {now['sensitivity']:.2f} times "
         f"as sensitive and {now['uniqueness']:.2f} times as unique as all neurons. Loss "
         f"{now['loss']:.2f}; dense {dense_loss:.2f}.",
+        [cells],
     )
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from gumlab.course.plots.figure import BLUE, GREEN, GREY, ORANGE, RED
@@ -22,6 +23,8 @@ INK = "#222222"
 FAINT = "#D8D8D8"
 PALE = "#F3F3F3"
 DASHED = "7 5"
+THICK: dict[str, Any] = {"stroke": BLUE, "stroke_width": 2.5}  # lines of the neuron looked at
+ON_COLOUR: dict[str, Any] = {"fill": "white", "font_weight": "bold"}
 WIDTH = 640
 
 # where things stand in the drawing of a block
@@ -49,6 +52,16 @@ class Drawing:
 
     svg: str
     sentence: str
+
+    def save(self, path: str | Path) -> None:
+        """Write the graphic to a file, for a slide or a sheet of paper.
+
+        Parameters
+        ----------
+        path : str or Path
+            Where to; a name that ends in .svg.
+        """
+        Path(path).write_text(self.svg + "\n", encoding="utf-8")
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"image/svg+xml": self.svg, "text/plain": self.sentence}, {}
@@ -214,20 +227,18 @@ def _others(*without: float) -> list[str]:
     return lines + [_circle(HIDDEN, y, RADIUS, fill=PALE, stroke=GREY) for y in heights]
 
 
-def _hidden(y: float, name: str, colour: str, **style: Any) -> str:
+def _hidden(y: float, name: str, colour: str) -> str:
     """A neuron: a filled circle with its activation's name."""
-    ink = {"fill": "white", "font_weight": "bold"}
-    circle = _circle(HIDDEN, y, RADIUS, fill=colour, **style)
-    return circle + _label(HIDDEN, y + 5, name, **ink)
+    circle = _circle(HIDDEN, y, RADIUS, fill=colour)
+    return circle + _label(HIDDEN, y + 5, name, **ON_COLOUR)
 
 
 def _whole() -> list[str]:
     names = ("x: D numbers", "row i of W_in", "N neurons", "column w_i of W_out", "output")
-    lines = {"stroke": BLUE, "stroke_width": 2.5}
     return [
         *_frame("h_i = act(row i · x + b_i) and it adds h_i w_i", names),
         *_others(MIDDLE),
-        _row(MIDDLE, **lines) + _column(MIDDLE, **lines),
+        _row(MIDDLE, **THICK) + _column(MIDDLE, **THICK),
         _hidden(MIDDLE, "h_i", BLUE),
     ]
 
@@ -236,9 +247,7 @@ def _gated() -> list[str]:
     names = ("x: D numbers", "two rows: g, u", "N neurons", "column w_i of W_out", "output")
     between = HIDDEN - 72
     up, down = MIDDLE - 17, MIDDLE + 17
-    gate = {"stroke": BLUE, "stroke_width": 2.5}
-    other = {"stroke": ORANGE, "stroke_width": 2.5, "stroke_dasharray": DASHED}
-    ink = {"fill": "white", "font_weight": "bold"}
+    other = {**THICK, "stroke": ORANGE, "stroke_dasharray": DASHED}
     parts = _frame("h_i = act(gate row i · x) × (up row i · x)", names)
     for y in NEURONS:
         if y != MIDDLE:
@@ -248,13 +257,13 @@ def _gated() -> list[str]:
             parts.append(_circle(HIDDEN, y, RADIUS, fill=PALE, stroke=GREY))
     return [
         *parts,
-        _row(up, between, **gate) + _row(down, between, **other) + _column(MIDDLE, **gate),
-        _line(between, up, HIDDEN, MIDDLE, **gate),
+        _row(up, between, **THICK) + _row(down, between, **other) + _column(MIDDLE, **THICK),
+        _line(between, up, HIDDEN, MIDDLE, **THICK),
         _line(between, down, HIDDEN, MIDDLE, **other),
         *[
             _circle(between, y, 13, fill=fill) + _label(between, y + 5, name, **words)
             for y, name, fill, words in (
-                (up, "g", BLUE, ink),
+                (up, "g", BLUE, ON_COLOUR),
                 (down, "u", ORANGE, {"font_weight": "bold"}),
             )
         ],
@@ -264,12 +273,11 @@ def _gated() -> list[str]:
 
 def _masked() -> list[str]:
     names = ("x: D numbers", "row i: still there", "N neurons", "w_i: still there", "output")
-    lines = {"stroke": BLUE, "stroke_width": 2.5}
     return [
         *_frame("h_i is still computed, then times 0: it adds nothing", names),
         *_others(MIDDLE),
-        _row(MIDDLE, **lines) + _column(MIDDLE, HIDDEN + 92, stroke=BLUE, stroke_dasharray=DASHED),
-        _line(HIDDEN, MIDDLE, HIDDEN + 55, MIDDLE, **lines),
+        _row(MIDDLE, **THICK) + _column(MIDDLE, HIDDEN + 92, stroke=BLUE, stroke_dasharray=DASHED),
+        _line(HIDDEN, MIDDLE, HIDDEN + 55, MIDDLE, **THICK),
         _hidden(MIDDLE, "h_i", BLUE),
         _box(HIDDEN + 46, MIDDLE - 15, 46, 30, rx=4, stroke=RED, stroke_width=2.5),
         _label(HIDDEN + 69, MIDDLE + 6, "× 0", font_weight="bold"),
@@ -301,8 +309,8 @@ def _twins() -> list[str]:
         (first, "h_i", BLUE, None, heights),
         (second, "h_j", RED, DASHED, like),
     ):
-        lines = {"stroke": colour, "stroke_width": 2, "stroke_dasharray": dash}
-        parts += [_row(y, **lines) + _column(y, **lines), _hidden(y, name, colour)]
+        own = {**THICK, "stroke": colour, "stroke_dasharray": dash}
+        parts += [_row(y, **own) + _column(y, **own), _hidden(y, name, colour)]
         parts.append(_box(HIDDEN + 30, y - 17, 76, 34, rx=3, stroke=colour, stroke_dasharray=dash))
         parts += _bars(HIDDEN + 36, y + 12, bars, 8, 3.2, fill=colour, stroke="none")
     sign = _circle(HIDDEN + 68, MIDDLE, 15, stroke=INK)

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+
+from gumlab.course.plots.places import Cells, Dots
 
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
@@ -77,10 +75,13 @@ class Plot:
         The figure.
     sentence : str
         What it shows, with its numbers.
+    places : sequence of (Dots or Cells)
+        Where its neurons are, for a pointer over the picture.
     """
 
     figure: Figure
     sentence: str
+    places: Sequence[Dots | Cells] = ()
 
     def png(self, compress: int = 6) -> bytes:
         """Draw the figure.
@@ -95,8 +96,6 @@ class Plot:
         bytes
             The picture as a PNG file's bytes.
         """
-        if self.figure.get_layout_engine() is None:
-            _flatten(self.figure)
         buffer = io.BytesIO()
         self.figure.savefig(
             buffer,
@@ -106,6 +105,20 @@ class Plot:
             pil_kwargs={"compress_level": compress},
         )
         return buffer.getvalue()
+
+    def placed(self) -> list[dict[str, Any]]:
+        """Where the neurons are in the picture, in fractions of its width and height.
+
+        Returns
+        -------
+        list of dict
+            What `pointer.Pointer` reads, one for each group of neurons in `places`.
+        """
+        if self.figure.get_layout_engine() is not None:
+            self.figure.draw_without_rendering()  # only a drawing fits the margins
+        for group in self.places:
+            group.ax.apply_aspect()
+        return [group.placed() for group in self.places]
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"image/png": self.png(), "text/plain": self.sentence}, {}
@@ -167,109 +180,3 @@ def point_at(
 def joined(numbers: Sequence[int]) -> str:
     """The numbers as a sentence lists them: "12, 30, 7"."""
     return ", ".join(str(number) for number in numbers)
-
-
-def _flatten(figure: Figure) -> None:
-    """Replace each axis by a few lines and texts: matplotlib's own take most of the drawing."""
-    figure.set_dpi(DPI)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    for ax in figure.axes:
-        locator = ax.get_axes_locator()
-        final_position = None if locator is None else locator(ax, renderer)
-        ax.apply_aspect(final_position)
-        for axis in (ax.xaxis, ax.yaxis):
-            if ax.axison and axis.get_visible():
-                _flatten_axis(ax, axis, renderer)
-                axis.set_visible(False)
-
-
-def _flatten_axis(ax: Axes, axis: Any, renderer: Any) -> None:
-    """Draw an axis' grid, its tick labels on its own side, and the axis' label beyond them."""
-    side = axis.get_ticks_position()
-    style = axis.get_tick_params()
-    low, high = sorted(axis.get_view_interval())
-    positions = axis.get_majorticklocs()
-    names = axis.get_major_formatter().format_ticks(positions)
-    ticks = [
-        (position, name)
-        for position, name in zip(positions, names, strict=True)
-        if low <= position <= high
-    ]
-    if style.get("gridOn"):
-        _draw_grid(ax, side, [position for position, _ in ticks], style)
-    tick_labels = _draw_tick_labels(ax, side, ticks, style)
-    _draw_axis_label(ax, axis, side, tick_labels, renderer)
-
-
-def _on(side: str, along: float, across: float) -> tuple[float, float]:
-    """The x and y of a place that lies so far along an axis of this side, and across it."""
-    return (along, across) if side == "bottom" else (across, along)
-
-
-def _draw_grid(ax: Axes, side: str, positions: Sequence[float], style: dict[str, Any]) -> None:
-    transform = ax.get_xaxis_transform() if side == "bottom" else ax.get_yaxis_transform()
-    lines = LineCollection(
-        [[_on(side, position, 0), _on(side, position, 1)] for position in positions],
-        transform=transform,
-        colors=style["grid_color"],
-        linewidths=style["grid_linewidth"],
-        zorder=0.5,
-    )
-    ax.add_collection(lines, autolim=False)
-
-
-def _draw_tick_labels(
-    ax: Axes, side: str, ticks: Sequence[tuple[float, str]], style: dict[str, Any]
-) -> list[Text]:
-    place_labels = {
-        "bottom": ax.get_xaxis_text1_transform,
-        "left": ax.get_yaxis_text1_transform,
-        "right": ax.get_yaxis_text2_transform,
-    }[side]
-    transform, vertical, horizontal = place_labels(3)  # points between the axis and its labels
-    across = 1.0 if side == "right" else 0.0
-    return [
-        ax.text(
-            *_on(side, position, across),
-            name,
-            transform=transform,
-            verticalalignment=vertical,
-            horizontalalignment=horizontal,
-            fontsize=style.get("labelsize", "medium"),
-            family=style.get("labelfontfamily"),
-            rotation=style.get("rotation", 0),
-        )
-        for position, name in ticks
-    ]
-
-
-def _draw_axis_label(
-    ax: Axes, axis: Any, side: str, tick_labels: Sequence[Text], renderer: Any
-) -> None:
-    """Write the axis' label outside its tick labels, with the power of ten that those leave out."""
-    boxes = [ax.bbox]
-    if tick_labels:  # the longest alone: measuring takes time
-        longest = max(reversed(tick_labels), key=lambda label: len(label.get_text()))
-        boxes.append(longest.get_window_extent(renderer))
-    corners = Bbox.union(boxes).get_points()
-    (left, bottom), (right, _) = ax.transAxes.inverted().transform(corners)
-    spot, gap, horizontal, vertical, rotation = {
-        "bottom": ((0.5, bottom), (0, -4), "center", "top", 0),
-        "left": ((left, 0.5), (-4, 0), "right", "center", 90),
-        "right": ((right, 0.5), (4, 0), "left", "center", 90),
-    }[side]
-    name = axis.get_label_text()
-    left_out = axis.get_major_formatter().get_offset()
-    if left_out:
-        name += f", in {left_out}"
-    ax.annotate(
-        name,
-        spot,
-        gap,
-        xycoords="axes fraction",
-        textcoords="offset points",
-        horizontalalignment=horizontal,
-        verticalalignment=vertical,
-        rotation=rotation,
-        fontproperties=axis.label.get_fontproperties(),
-    )

@@ -211,7 +211,7 @@ def replay(history: History, index: int, layer: int) -> Plot:
     check_whole("layer", layer, 0, len(history.frames[0].masks) - 1)
     frame = history.frames[index]
     figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=MARGINS)
-    folded_map(left, frame.masks)
+    cells = folded_map(left, frame.masks, frame.scores)
     _draw_progress(middle, history, frame.step)
     _draw_scores(right, history, index, layer)
     widths = kept_widths(frame.masks)
@@ -222,6 +222,7 @@ def replay(history: History, index: int, layer: int) -> Plot:
         f"Step {frame.step}: {sum(widths):,} of {total:,} neurons are "
         f"there, by layer {joined(widths)}. In layer {layer}, {returned} came back so "
         f"far. Training loss {history.losses[frame.step - 1]:.2f}.",
+        [cells],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from gumlab.course.plots.figure import (
@@ -17,6 +18,7 @@ from gumlab.course.plots.figure import (
     new_figure,
     point_at,
 )
+from gumlab.course.plots.places import Block, Cells, Dots
 from gumlab.study.intervals import rank_correlation
 
 
@@ -26,6 +28,7 @@ def used_and_unique(
     mask: ArrayLike,
     selected: tuple[int, int] | None = None,
     title: str = "",
+    layer: int | None = None,
 ) -> Plot:
     """Show how much each neuron of a layer is used against how unique it is, kept or removed.
 
@@ -41,6 +44,8 @@ def used_and_unique(
         A neuron and its twin, which are marked and joined.
     title : str, optional
         What stands above the figure and begins the sentence, such as "layer 2".
+    layer : int, optional
+        Whose neurons these are, for the pointer.
 
     Returns
     -------
@@ -83,12 +88,17 @@ def used_and_unique(
         point_at(ax, x[one], y[one], size=12)
         point_at(ax, x[twin], y[twin], marker="s", size=11, width=1.4)
     ax.legend(frameon=False, loc="lower left")
+    texts = [
+        f"used {its_use:.3g}, unique {its_uniqueness:.3g}, {'stays' if kept else 'goes'}"
+        for its_use, its_uniqueness, kept in zip(x, y, stays, strict=True)
+    ]
     beginning = f"{title}: " if title else ""
     return Plot(
         figure,
         f"{beginning}{int(stays.sum())} of {len(stays)} neurons stay. Between "
         f"the 5th and the 95th percentile, use varies {_spread(x[alive]):.0f}-fold and uniqueness "
         f"{_spread(y[alive]):.1f}-fold.",
+        [Dots(ax, x, y, range(len(x)), texts, [layer] * len(x))],
     )
 
 
@@ -158,7 +168,7 @@ def deletions(
     right.legend(frameon=False, fontsize=9)
 
     layer, neuron, refit = now
-    how = "deleted, the others refitted" if refit else "deleted"
+    how = _how(refit)
     predictor = "OBS" if refit else "its use"
     return Plot(
         figure,
@@ -166,6 +176,31 @@ def deletions(
         f"changes by {marked['measured']:+.1e}, the slope said {marked['told']:+.1e}; the layer's "
         f"output error is {marked['error_measured']:.3g}, "
         f"{predictor} said {marked['error_told']:.3g}.",
+        [_dots_of(tried, ax, predicted, measured) for ax, predicted, measured in panels],
+    )
+
+
+def _how(refit: bool) -> str:
+    return "deleted, the others refitted" if refit else "deleted"
+
+
+def _dots_of(
+    tried: Mapping[tuple[int, int, bool], Mapping[str, float]],
+    ax: Axes,
+    predicted: str,
+    measured: str,
+) -> Dots:
+    """Where the deletions stand in one panel."""
+    return Dots(
+        ax,
+        [row[predicted] for row in tried.values()],
+        [row[measured] for row in tried.values()],
+        [neuron for _, neuron, _ in tried],
+        [
+            f"{_how(refit)}; told {row[predicted]:.3g}, measured {row[measured]:.3g}"
+            for (_, _, refit), row in tried.items()
+        ],
+        [layer for layer, _, _ in tried],
     )
 
 
@@ -174,8 +209,9 @@ def against(
     y: ArrayLike,
     labels: tuple[str, str],
     marked: Mapping[int, str] | None = None,
+    layer: int | None = None,
 ) -> Plot:
-    """Show two figures of the same neurons against each other, some of them named.
+    """Show two numbers of the same neurons against each other, some of them named.
 
     Parameters
     ----------
@@ -185,6 +221,8 @@ def against(
         What x and y are.
     marked : mapping of int to str, optional
         Neurons to mark, and what is written beside each.
+    layer : int, optional
+        Whose neurons these are, for the pointer.
 
     Returns
     -------
@@ -201,14 +239,24 @@ def against(
         ax.annotate(name, place, (8, 6), textcoords="offset points", fontsize=9)
     ax.set(xlabel=labels[0], ylabel=labels[1])
     rho = rank_correlation(across, up)
+    texts = [
+        f"{labels[0]} {one:.3g}, {labels[1]} {other:.3g}"
+        for one, other in zip(across, up, strict=True)
+    ]
     return Plot(
         figure,
         f"{len(across)} neurons: {labels[0]} and {labels[1]} have a rank correlation of {rho:.2f}.",
+        [Dots(ax, across, up, range(len(across)), texts, [layer] * len(across))],
     )
 
 
 def twins(
-    cosines: ArrayLike, r2: ArrayLike, selected: int, neighbours: Sequence[int], title: str
+    cosines: ArrayLike,
+    r2: ArrayLike,
+    selected: int,
+    neighbours: Sequence[int],
+    title: str,
+    layer: int | None = None,
 ) -> Plot:
     """Show every pair of a layer's neurons, and each one's twin against all others together.
 
@@ -224,6 +272,8 @@ def twins(
         The neurons nearest to the selected one, the nearest first.
     title : str
         What stands above the left figure and begins the sentence, such as "layer 2".
+    layer : int, optional
+        Whose neurons these are, for the pointer.
 
     Returns
     -------
@@ -256,10 +306,19 @@ def twins(
     ax.set(xlim=(-0.03, 1.03), ylim=(lowest - 0.03, 1.03))
     ax.legend(frameon=False, fontsize=9, loc="lower right")
     nearest = [f"{neuron} ({float(signed[selected][neuron]):+.2f})" for neuron in neighbours]
+    texts = [
+        f"its twin rebuilds {alone:.0%}, all others {together:.1%}"
+        for alone, together in zip(by_twin, by_all, strict=True)
+    ]
+    column = Block(layer, 0, order, [texts[neuron] for neuron in order])
     return Plot(
         figure,
         f"{title}, neuron {selected}: its nearest are {', '.join(nearest)}. The twin rebuilds "
         f"{by_twin[selected]:.0%} of it, all others together {by_all[selected]:.1%}.",
+        [
+            Cells(heat, 1, len(order), [column]),  # a neuron's column, as high as the map
+            Dots(ax, by_twin, by_all, range(len(texts)), texts, [layer] * len(texts)),
+        ],
     )
 
 

@@ -62,6 +62,13 @@ def test_every_text_is_large_enough_inside_the_card_and_beside_the_others(kind):
         assert not box.overlaps(its_box), (one, other)
 
 
+def test_a_drawing_is_saved_as_a_file_that_a_browser_reads(tmp_path):
+    drawing = gl.plots.neuron("masked")
+    drawing.save(tmp_path / "masked.svg")
+    tree = ElementTree.parse(tmp_path / "masked.svg")
+    assert tree.getroot()[1].text == drawing.sentence
+
+
 def test_each_kind_is_a_drawing_of_its_own():
     drawings = [gl.plots.neuron(kind) for kind in KINDS]
     assert len({drawing.svg for drawing in drawings}) == len(KINDS)

@@ -135,15 +135,23 @@ def test_a_page_makes_a_tab_when_it_is_opened_and_once():
             raise gl.GumlabError("No <such> model.")
         return explore.budget(tiny("gpt2"))
 
-    page = explore.Page({name: partial(maker, name) for name in ("first", "second", "broken")})
+    page = explore.Page(
+        {name: explore.Tab(partial(maker, name), f"{name}?", "Look <here>.")
+         for name in ("first", "second", "broken")}
+    )  # fmt: skip
+    boxes = page.children
     assert made == ["first"]
     page.selected_index = 1
     page.selected_index = 0
     page.selected_index = 1
     assert made == ["first", "second"]
-    assert isinstance(page.children[1], explore.Budget)
+    heading, content = boxes[1].children
+    assert "second?" in heading.value
+    assert "Look &lt;here&gt;." in heading.value
+    assert isinstance(content, explore.Budget)
     page.selected_index = 2
-    assert "No &lt;such&gt; model." in page.children[2].value
+    assert "No &lt;such&gt; model." in boxes[2].children[1].value
+    assert page.children == boxes  # else the tab would close for a moment, and the page jump
     assert "first, second, broken" in repr(page)
 
 

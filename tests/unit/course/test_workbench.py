@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 import gumlab as gl
-from gumlab.course.workbench import Own
+from gumlab.course.workbench import CutFirst, Own, OwnGate
+from gumlab.gating import Gate
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,72 @@ def test_cuts_and_curves_take_a_name_or_scores(bench):
 def test_a_run_that_prunes_nothing_takes_no_option_of_a_pruner(bench):
     with pytest.raises(gl.GumlabError, match="takes no floor"):
         bench.run(None, floor=2)
+
+
+def test_what_is_heard_is_what_the_block_computes_text_by_text(bench):
+    layer = bench.layers[1]
+    heard = bench.listen(["A place.", "The mill is near."], layer=1)
+    z = heard.x @ layer.incoming().T + layer.incoming_bias()[:, 0]
+    h = torch.nn.functional.gelu(z, approximate="tanh")
+    assert torch.allclose(h, heard.h, atol=1e-5)
+    assert torch.allclose(h @ layer.outgoing() + layer.proj.bias, heard.out, atol=1e-4)
+    assert "".join(heard.tokens) == "A place.The mill is near."
+    alone = bench.listen("The mill is near.", layer=1)
+    assert torch.allclose(heard.h[-len(alone.tokens) :], alone.h, atol=1e-5)
+    assert alone.ids.tolist() == heard.ids[-len(alone.tokens) :].tolist()
+    assert not any(map(len, (layer.proj._forward_pre_hooks, layer.proj._forward_hooks)))
+
+
+def test_a_gated_model_is_heard_behind_its_gates(bench):
+    masks = [torch.arange(layer.width) % 2 == 0 for layer in bench.layers]
+    with gl.gate(bench.model, masks):
+        gated = bench.listen("A place.")
+    assert not gated.h[:, ~masks[0]].any()
+    other = bench.listen("A place.", model=bench.cut(masks_as_scores(masks), keep=0.5))
+    assert torch.allclose(other.out, gated.out, atol=1e-5)
+
+
+def masks_as_scores(masks):
+    return [mask.float() for mask in masks]
+
+
+def test_a_gate_with_your_own_way_back_hears_what_gumlabs_gate_hears(bench):
+    def straight_through(h, mask, grad):
+        return grad * mask, (h * grad).sum((0, 1))
+
+    heard = []
+    for yours in (True, False):
+        model = copy.deepcopy(bench.model).train()
+        layer = gl.neurons(model)[1]
+        score = torch.zeros(layer.width, requires_grad=True)
+        gate = OwnGate(layer, straight_through) if yours else Gate(layer, score)
+        gate.mask = torch.arange(layer.width) % 2 == 0
+        model(**next(bench.batches())).loss.backward()
+        heard.append((gate.score.grad, layer.incoming(grad=True)))
+    for mine, gumlabs in zip(*heard, strict=True):
+        torch.testing.assert_close(mine, gumlabs)
+    assert heard[0][0].abs().min() > 0
+
+
+def test_a_cut_comes_first_and_sees_the_seeds_texts(bench):
+    seen = []
+
+    def loud(layer, found):
+        seen.append(found.tokens)
+        return found.energy
+
+    run = bench.run(CutFirst(loud), seed=1)
+    assert sum(run.widths) == round(0.25 * sum(layer.width for layer in bench.layers))
+    assert seen == [bench.look(1)[0].tokens] * len(bench.layers)
+    assert bench.look(1)[0].tokens != bench.look(2)[0].tokens
+    assert bench.run(CutFirst(loud), seed=1) is run
+    assert bench.run(CutFirst(loud), seed=1, steps=4, keep=0.25) is run  # the workbench's own
+
+
+@pytest.mark.parametrize("name", ["random", "magnitude", "obs"])
+def test_a_name_is_a_score_of_a_cut_too_and_a_refit_lowers_its_loss(name, bench):
+    cut = bench.cut_first(CutFirst(name, refit=False), seed=1)
+    refitted = bench.cut_first(CutFirst(name), seed=1)
+    widths = [[layer.width for layer in gl.neurons(model)] for model in (cut, refitted)]
+    assert widths[0] == widths[1]
+    assert bench.loss(refitted) < bench.loss(cut)

@@ -287,3 +287,14 @@ def test_a_forest_shows_each_setting_of_a_claim_as_it_was_told():
     assert sorted(drawn) == pytest.approx(sorted(mine["effect"]))
     count = (mine["says"] == "as claimed").sum()
     assert f"Of {len(mine)} settings: {count} as claimed" in plot.sentence
+
+
+def test_side_by_side_has_the_tiny_models_and_the_real_one():
+    table = gl.paper.side_by_side("magnitude", "random")
+    assert set(table["verdict"]) <= {"lower", "higher", "no difference shown"}
+    real = gl.paper.real_study().query("asked == 0.5 and not distilled")
+    differences = paired(real, "magnitude", "random")
+    row = table.loc["smollm2-135m", "wikitext", 0.5]
+    assert row["verdict"] == verdict(differences)
+    assert row["difference of loss"].startswith(f"{differences.mean():+.4f} +- ")
+    assert len(table) > len(gl.paper.side_by_side("GUM", "random at GUM's widths"))

@@ -1,0 +1,128 @@
+"""Let SmolLM2-135M write, whole and cut: gumlab/assets/real_sentences.json, for the explorer.
+
+    python tools/make_sentences.py --data-dir FOLDER    # of WikiText-2
+
+The cuts are those of benchmarks/quality/allocation.py, by its first draw, and take some minutes on
+one core. What that benchmark has measured (the sums over the calibration data and the scores, in
+runs/allocation) is used; what it has not is measured now, which takes longer. The file is written
+after each cut: stopped, the command goes on where it was. Nothing of the data's text is in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "quality"))
+import allocation
+import torch
+import transformers
+
+import gumlab as gl
+from gumlab.course.explore.writing import continued
+from gumlab.io.loading import ASSETS
+
+ROOT = Path(__file__).parents[1]
+OUT = ASSETS / "real_sentences.json"
+PROMPTS = (
+    "The capital of France is",
+    "Water boils at a lower temperature on a high mountain because",
+    "The old lighthouse keeper opened the door and saw",
+    "Three things to pack for a day in the mountains: 1.",
+    "To make a simple tomato soup, first",
+    "def mean(numbers):",
+    'Teacher: "What did you do on Sunday?" Pupil: "I',
+    "Good morning everyone, the meeting on Friday is moved to",
+)
+TOKENS = 40
+BLOCKS = 2  # of test text, 1,024 tokens each
+KEEPS = (0.5, 0.25, 0.75, 0.9)  # the most telling first
+WAYS = (  # method, scope, and what allocation.py calls them
+    ("recommended", "global", "greedy_obs", "loss_scalar"),
+    ("magnitude", "layer", "magnitude", "equal"),
+    ("random", "layer", "random", "equal"),
+)
+
+
+def made_with() -> dict[str, Any]:
+    """What the texts depend on."""
+    return {
+        "command": "python tools/make_sentences.py --data-dir FOLDER",
+        "model": allocation.REAL,
+        "gumlab": gl.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "tokens": TOKENS,
+        "calibration": f"WikiText-2, {allocation.BLOCKS * 1024} tokens",
+        "test": f"WikiText-2, {BLOCKS * 1024} tokens",
+    }
+
+
+def begun() -> dict[str, Any]:
+    """The file as it is, if the same settings made it; else an empty one."""
+    fresh = {"made_with": made_with(), "prompts": list(PROMPTS), "dense": [], "rows": []}
+    if not OUT.exists():
+        return fresh
+    known = json.loads(OUT.read_text(encoding="utf-8"))
+    same = known["made_with"] == fresh["made_with"] and known["prompts"] == fresh["prompts"]
+    return known if same else fresh
+
+
+def write(found: dict[str, Any]) -> None:
+    """Write the file at once or not at all: a line for each row."""
+    head = {key: value for key, value in found.items() if key != "rows"}
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in found["rows"])
+    text = json.dumps(head, ensure_ascii=False, indent=1)[:-2] + f',\n "rows": [\n{lines}\n]}}\n'
+    unfinished = OUT.with_suffix(".part")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, OUT)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", required=True, help="WikiText-2's folder")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="of allocation.py")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    warnings.simplefilter("ignore")
+    draw = allocation.Draw(allocation.REAL, "wikitext", 0, args)
+    draw.rows = draw.rows[:BLOCKS]
+    found = begun()
+    if not found["dense"]:
+        found["dense_loss"] = loss(draw, draw.model)
+        found["dense"] = continued(draw.model, draw.tokenizer, PROMPTS, TOKENS)
+        write(found)
+    cuts = [
+        (*way, keep, refit) for keep, way, refit in itertools.product(KEEPS, WAYS, (True, False))
+    ]
+    for number, (method, scope, score, share, keep, refit) in enumerate(cuts):
+        named = {"method": method, "scope": scope, "keep": keep, "refit": refit}
+        if any(named.items() <= row.items() for row in found["rows"]):
+            continue
+        order = allocation.Order(
+            allocation.REAL, "wikitext", 0, score, share, "refit" if refit else "cut", keep
+        )
+        small = draw.cut(draw.masks(order), refit)
+        cost = loss(draw, small)
+        texts = continued(small, draw.tokenizer, PROMPTS, TOKENS)
+        for prompt, text in enumerate(texts):
+            found["rows"].append({"prompt": prompt, **named, "text": text, "loss": cost})
+        write(found)
+        print(f"{number + 1} of {len(cuts)}: {named}: loss {cost:.3f}: {texts[0]!r}", flush=True)
+
+
+def loss(draw: allocation.Draw, model: Any) -> float:
+    """Nats per token of the test blocks, one at a time."""
+    nats, tokens = draw.nats(model)
+    return round(nats / tokens, 4)
+
+
+if __name__ == "__main__":
+    main()
