@@ -314,6 +314,7 @@ def _both(norm_in: Tensor, norm_out: Tensor, keep: float) -> tuple[Tensor, Tenso
         (torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([4.0, 1.0, 3.0, 2.0]), 0.5),
         (torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0]), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]), 0.4),
         (_INCOMING.norm(dim=1), _OUTGOING.norm(dim=1), 0.6),
+        (torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([1.0, 4.0, 3.0, 2.0]), 0.7),  # 2.8
     ],
     hints=[
         (

@@ -383,6 +383,8 @@ def _guard(scores: Tensor, keep: float) -> int:
         (torch.tensor([-5.0, -6.0, -7.0, -5.5, -8.0]), 0.35, 0.35),
         (torch.tensor([0.0, -200.0, 1.0, 2.0]), 1.0, 0.5),
         (torch.tensor([0.05, 1.0, -0.05, 2.0, 3.0, 0.2]), 0.3, 0.3),
+        # one between a right threshold and those of a wrong sign or a product for the quotient
+        (torch.tensor([3.0, 2.0, 1.0, -2.944, -2.2, -5.0, -6.0, -7.0]), 0.5, 0.25),
     ],
     hints=[
         (

@@ -206,6 +206,7 @@ def _from_the_widest(scores: Layers, keep: float, floor: int) -> Layers:
         (_scores([9, 8, 7, 6, 5, 4], [0, 3, 2, 1], [5.4, 5.5, 5.6, 0]), 0.5, 2),
         (_scores([1, 2, 3, 4], [8, 7, 6, 5]), 0.5, 1),
         (_scores([9, 8, 7], [1, 2, 3]), 0.5, 1),
+        (_scores([9, 8, 7, 6, 5, 4, 3], [12, 11, 10, 2, 1, 0.5, 0]), 0.4, 1),  # 5.6: six stay
     ],
     hints=[
         (

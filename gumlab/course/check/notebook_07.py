@@ -289,7 +289,12 @@ def _not_only_pairs(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[st
 
 
 @exercise(
-    cases=[(_STAY, _PAIRS), (_STAY[1:], _PAIRS[1:]), (_STAY[:1], _PAIRS[:1])],
+    cases=[
+        (_STAY, _PAIRS),
+        (_STAY[1:], _PAIRS[1:]),
+        (_STAY[:1], _PAIRS[:1]),
+        ([torch.arange(8) < 5], [torch.tensor([[0, 1], [2, 3], [4, 5]])]),  # 2, 1 and 0
+    ],
     hints=[
         ("Count the pairs of all layers, not of the first one alone.", _first_layer),
         ("Count pairs, not neurons.", _neurons),

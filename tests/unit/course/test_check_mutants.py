@@ -18,7 +18,7 @@ from torch import Tensor
 from gumlab.course.check.comparison import same
 from gumlab.course.check.trial import Raised, tried
 
-OPEN = {"my_score"}  # any answer of the right form is right
+OPEN = {"my_score", "my_variant"}  # any answer of the right form is right
 SOLUTIONS = {
     name: code for path in NOTEBOOKS for name, code in solutions(path).items() if name not in OPEN
 }
@@ -186,10 +186,7 @@ def differs(exercise, mutant: Callable) -> tuple | None:
 
 # How many mutants a check lets pass although they are wrong: each asks for one more case.
 LET_PASS = {
-    "stay_whole": 1,  # int for round
-    "who_stays": 1,  # int for round
-    "with_floor": 1,  # int for round
-    "told": 2,  # n ** 0.6 for the root; "lower" for a small positive mean
+    "heal": 1,  # gradients clipped at 1.1, which AdamW hardly notices
 }
 
 
