@@ -211,7 +211,7 @@ def to_list(value):
 
 
 def to_array(value):
-    return value.numpy() if isinstance(value, Tensor) else np.array(value)
+    return value.detach().numpy() if isinstance(value, Tensor) else np.array(value)
 
 
 def with_one_more_dimension(value):
