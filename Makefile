@@ -13,7 +13,7 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=150
 NOTEBOOKS = $(or $(wildcard notebooks/*.ipynb),$(error No notebook in notebooks/, so none was tested))
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)
 
-.PHONY: help demo lab app test test-package test-browser test-notebooks notebooks bench mutations lint assets coverage lowest docs clean
+.PHONY: help demo lab app test test-package test-browser test-notebooks notebooks bench mutations lint assets coverage lowest docs slides clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -64,6 +64,7 @@ lint: $(READY) ## Check style, types, versions in step, fresh notebooks and tabl
 	$(PY) tools/run_notebooks.py --check
 	$(PY) tools/update_readme.py --check
 	$(PY) tools/addresses.py --check
+	$(PY) tools/course_numbers.py --check
 
 coverage: $(READY) ## Measure which lines of the package its tests reach (results/coverage.md)
 	$(PY) -m coverage erase
@@ -81,6 +82,9 @@ assets: $(READY) ## Make the built-in checkpoints and tokenizer again
 
 docs: $(READY) ## Build the site, without a network (build/site/index.html)
 	$(PY) docs/build.py build/site
+
+slides: $(READY) ## Make the slides of the 90-minute class (build/slides.html)
+	$(PY) tools/make_slides.py
 
 clean: ## Remove what a build, a test or the demo left (.venv and runs/ stay)
 	rm -rf build dist gumlab-demo .pytest_cache .ruff_cache .hypothesis .mypy_cache .coverage*

@@ -36,6 +36,8 @@ class Slide(NamedTuple):
 
 
 ALL = 99
+DPI = 200
+EM = 10 / 72 * DPI  # dots of matplotlib's font of 10 points
 SLIDES = (
     Slide("00", "How many of a language model's neurons can you remove", 1),
     Slide("00", "Predict", ALL),
@@ -47,11 +49,11 @@ SLIDES = (
     Slide("02", "cut a plain block", 1, ('gl.plots.neuron("cut")',)),
     Slide("03", "Predict", ALL),
     Slide("03", "The cut alone", 1, ("bench.plot_curves",)),
-    Slide("03", "And on a real language model?", 1),
+    Slide("03", "And on a real language model?", 1, ("gl.plots.keep_curves",)),
     Slide("07", "Predict", ALL, ('gl.plots.neuron("twins")',)),
     Slide("07", "how alike are two?", 2, ('gl.plots.neuron("gram")',)),
     Slide("08", "Predict", 2, ('gl.plots.neuron("gum")',)),
-    Slide("08", "a control that takes away one thing", 1),
+    Slide("08", "a control that takes away one thing", 1, ("race.plot()",)),
     Slide("13", "Predict", ALL),
     Slide("13", "your score", 2),
 )
@@ -65,10 +67,10 @@ section { box-sizing: border-box; min-height: 100vh; padding: 4vh 7vw; scroll-sn
 section > * { margin: 0; max-width: 62rem; }
 h1, h2, h3 { line-height: 1.2; }
 img, svg { max-width: 100%; max-height: 62vh; height: auto; }
-img.formula { max-height: none; height: 1.5em; vertical-align: -0.4em; }
-img.display { height: 3.2em; }
+img.formula { max-height: none; }
+img.display { display: block; margin: 0.5em 0; }
 table { border-collapse: collapse; font-size: 0.8em; }
-th, td { border: 1px solid var(--line); padding: 0.2em 0.6em; text-align: right; }
+th, td { border: 1px solid var(--line); padding: 0.2em 0.6em; text-align: left; }
 pre { font-size: 0.75em; white-space: pre-wrap; }
 footer { font-size: 0.9rem; color: #595959; }
 @media (max-width: 40rem) { body { font-size: 1.1rem; } section { padding: 3vh 5vw; } }
@@ -90,10 +92,18 @@ addEventListener("keydown", (event) => {
 def formula(tex: str, display: bool) -> str:
     """A formula as a picture within the page, with its source for those who do not see it."""
     drawn = io.BytesIO()
-    matplotlib.mathtext.math_to_image(f"${tex.strip()}$", drawn, dpi=200, format="png")
+    known = tex.replace(r"\lVert", r"\|").replace(r"\rVert", r"\|")  # in matplotlib's dialect
+    below = matplotlib.mathtext.math_to_image(
+        f"${' '.join(known.split())}$", drawn, dpi=DPI, format="png"
+    )
+    height = int.from_bytes(drawn.getvalue()[20:24], "big")  # of a PNG, in dots
+    size = f"height: {height / EM:.2f}em; vertical-align: {-below / EM:.2f}em"
     image = base64.b64encode(drawn.getvalue()).decode()
     kind = "formula display" if display else "formula"
-    return f'<img class="{kind}" alt="{html.escape(tex)}" src="data:image/png;base64,{image}">'
+    return (
+        f'<img class="{kind}" style="{size}" alt="{html.escape(tex)}" '
+        f'src="data:image/png;base64,{image}">'
+    )
 
 
 def as_html(text: str) -> str:
@@ -117,12 +127,12 @@ def shown(cell: Any) -> list[str]:
         data = output.get("data", {})
         if "image/svg+xml" in data:
             parts.append("".join(data["image/svg+xml"]))
+        elif "text/html" in data:
+            parts.append(f"<div>{''.join(data['text/html'])}</div>")
         elif "image/png" in data:
             told = html.escape("".join(data.get("text/plain", "")))
             image = "".join(data["image/png"]).replace("\n", "")
             parts.append(f'<img alt="{told}" src="data:image/png;base64,{image}">')
-        elif "text/html" in data:
-            parts.append(f"<div>{''.join(data['text/html'])}</div>")
     return parts
 
 

@@ -161,7 +161,7 @@ def training_runs(histories: Mapping[str, History], window: int = 8) -> Plot:
     histories : mapping of str to History
         What `gumlab.train` returned for each label; at most three.
     window : int, default 8
-        Over how many steps the loss is averaged.
+        Over how many steps the loss is averaged; at most as many as the shortest run has.
 
     Returns
     -------
@@ -171,6 +171,7 @@ def training_runs(histories: Mapping[str, History], window: int = 8) -> Plot:
     check_whole("window", window)
     if not 1 <= len(histories) <= 3:
         raise GumlabError(f"training_runs shows one to three runs; got {len(histories)}.")
+    window = min(window, *(len(history.losses) for history in histories.values()))
     figure, (left, right) = new_figure(2, width=9.4, height=3.4)
     looks = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"))
     for (name, history), (colour, line) in zip(histories.items(), looks, strict=False):
