@@ -675,3 +675,19 @@ def test_the_figures_of_readmes_last_two_rows_are_the_real_models(allocation, be
     figures = re.findall(r"\d+", trained.partition("perplexity:")[2].partition("[real]")[0])
     expected = [*perplexity[order], perplexity["one shot, then healing"]]
     assert [int(figure) for figure in figures] == [round(value) for value in expected]
+
+
+def test_half_of_the_neurons_write_faster_and_healing_takes_back_a_part():
+    import json
+
+    from gumlab.study import paper
+
+    chat = paper.real_chat()
+    assert chat.loc["dense", "perplexity"] < chat.loc["50% kept, healed", "perplexity"]
+    for keep in ("75% kept", "50% kept"):
+        assert chat.loc[f"{keep}, healed", "perplexity"] < chat.loc[keep, "perplexity"]
+    rows = {row["model"]: row for row in json.loads(paper.CHAT.read_text("utf-8"))["rows"]}
+    for name in ("50% kept", "50% kept, healed"):
+        for speed, before in zip(rows[name]["speed"], rows["dense"]["speed"], strict=True):
+            times = speed["decode_tokens_per_s"] / before["decode_tokens_per_s"]
+            assert 1.15 < times < 1.45  # "1.2 to 1.4"
