@@ -1,4 +1,4 @@
-"""Make the pictures of README.md and of results/: an explorer, the recipes, score x refit.
+"""Make the pictures of README.md, TEACHING.md and results/: an explorer, a neuron, recipes, refits.
 
 python tools/make_pictures.py
 """
@@ -66,5 +66,6 @@ def refits() -> bytes:
 
 if __name__ == "__main__":
     (RESULTS / "explorer.png").write_bytes(explorer())
+    gl.plots.neuron("whole").save(RESULTS / "neuron.svg")
     (RESULTS / "recipes.png").write_bytes(recipes())
     (RESULTS / "one_shot.png").write_bytes(refits())

@@ -6,6 +6,7 @@ import itertools
 from xml.etree import ElementTree
 
 import pytest
+from helpers import ROOT
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
@@ -80,3 +81,9 @@ def test_an_unknown_kind_is_told_all_kinds():
     with pytest.raises(GumlabError, match=r"Unknown kind 'maskd'\. Did you mean 'masked'") as told:
         gl.plots.neuron("maskd")
     assert all(kind in str(told.value) for kind in KINDS)
+
+
+def test_the_drawing_of_teaching_is_what_the_code_makes():
+    stored = (ROOT / "results" / "neuron.svg").read_text(encoding="utf-8")
+    assert stored.strip() == gl.plots.neuron("whole").svg.strip()
+    assert "results/neuron.svg" in (ROOT / "TEACHING.md").read_text(encoding="utf-8")
