@@ -24,16 +24,23 @@ KERNEL_ENVIRONMENT = {  # the same as in tools/run_notebooks.py
 }
 # At the end of a notebook, in its kernel: the first slider goes one step, then far to the right.
 MOVE = """
-def moved(explorer):
-    slider = next(c for c in explorer.controls.values() if hasattr(c, "step"))
-    _, picture, words = explorer.children
+def places(slider):
+    if not hasattr(slider, "step"):  # a choice
+        return [(slider.index + by) % len(slider.options) for by in (1, -1)], "index"
     near = slider.value + slider.step
     if near > slider.max:
         near = slider.value - slider.step
     far = slider.min + round(0.85 * (slider.max - slider.min) / slider.step) * slider.step
-    for value in (near, far):
+    return (near, far), "value"
+
+def moved(explorer):
+    controls = list(explorer.controls.values())
+    sliders = [c for c in controls if hasattr(c, "step")] or [explorer.controls["keep"]]
+    picture, words = explorer._picture, explorer._words
+    values, name = places(sliders[0])
+    for value in values:
         before = picture.value, words.value
-        slider.value = value
+        setattr(sliders[0], name, value)
         if explorer.error:
             raise explorer.error
         assert picture.value != before[0], f"the picture stays as it was at {value}"

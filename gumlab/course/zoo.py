@@ -162,7 +162,7 @@ def kinds(models: Mapping[str, nn.Module], kind_of: Callable) -> pd.DataFrame:
         try:
             ours = str(neurons(model)[0])
         except GumlabError as error:
-            ours = str(error).partition(".")[0]
+            ours = str(error).partition(";")[0]
         rows[name] = {"yours": ", ".join(sorted(map(str, found))) or "no block", "gumlab": ours}
     return pd.DataFrame.from_dict(rows, orient="index")
 
