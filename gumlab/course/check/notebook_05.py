@@ -51,6 +51,12 @@ def _summed(weights: Tensor, gradient: Tensor) -> Tensor:
             ),
         ),
         (
+            "Leave abs() out: the sign says whether the training wants the neuron.",
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: (
+                (incoming * incoming_grad).abs().sum(1) + (outgoing * outgoing_grad).abs().sum(1)
+            ),
+        ),
+        (
             "Take the sum over the neuron's weights, not the mean.",
             lambda incoming, incoming_grad, outgoing, outgoing_grad: (
                 (incoming * incoming_grad).mean(1) + (outgoing * outgoing_grad).mean(1)
@@ -385,6 +391,7 @@ def _guard(scores: Tensor, keep: float) -> int:
         (torch.tensor([0.05, 1.0, -0.05, 2.0, 3.0, 0.2]), 0.3, 0.3),
         # one between a right threshold and those of a wrong sign or a product for the quotient
         (torch.tensor([3.0, 2.0, 1.0, -2.944, -2.2, -5.0, -6.0, -7.0]), 0.5, 0.25),
+        (torch.tensor([-5.0, -6.0, -7.0, -8.0]), 0.25, 0.25),  # all by the guard, and 1 is whole
     ],
     hints=[
         (
@@ -398,6 +405,14 @@ def _guard(scores: Tensor, keep: float) -> int:
         (
             "The guard rounds down before it adds 1: int(keep N) + 1.",
             lambda scores, v, keep: _soft(scores, _rising(v, keep), round(keep * len(scores)) + 1),
+        ),
+        (
+            "The guard has int(keep N) + 1 neurons, not round(keep N).",
+            lambda scores, v, keep: _soft(scores, _rising(v, keep), round(keep * len(scores))),
+        ),
+        (
+            "The guard goes by keep, the fraction at the end, not by v.",
+            lambda scores, v, keep: _soft(scores, _rising(v, keep), _guard(scores, v)),
         ),
         (
             "Your threshold is 0.1 from the start; it rises from 0 as v falls from 1 to keep.",
