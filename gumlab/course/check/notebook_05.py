@@ -292,6 +292,15 @@ def _corrected_state(
     return score, mean / (1 - 0.9**step), square / (1 - 0.999**step)
 
 
+def _epsilon_inside(
+    score: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam with its small number under the root."""
+    _, mean, square = _adam(score, gradient, mean, square, step, rate)
+    root = (square / (1 - 0.999**step) + 1e-8).sqrt()
+    return score - rate * mean / (1 - 0.9**step) / root, mean, square
+
+
 _ADAM = random_tensors((4,), (4,), (4,), (4,))
 
 
@@ -300,6 +309,8 @@ _ADAM = random_tensors((4,), (4,), (4,), (4,))
         (torch.zeros(3), torch.tensor([1.0, -2.0, 0.5]), torch.zeros(3), torch.zeros(3), 1, 0.5),
         (*_ADAM[:3], _ADAM[3].square(), 7, 0.1),
         (_ADAM[2], _ADAM[0], _ADAM[1], _ADAM[3].square() + 1, 400, 0.3),
+        # gradients as small as real ones: the small number must not outweigh them
+        (torch.zeros(2), torch.tensor([2e-4, -1e-4]), torch.zeros(2), torch.zeros(2), 1, 0.5),
     ],
     hints=[
         (
@@ -327,6 +338,10 @@ _ADAM = random_tensors((4,), (4,), (4,), (4,))
         (
             "Hand on the two means as they are: the corrected ones serve for this step alone.",
             _corrected_state,
+        ),
+        (
+            "Add 1e-8 after the root; under it, it outweighs small gradients.",
+            _epsilon_inside,
         ),
         (
             "You hand on the old means; return the new ones.",
