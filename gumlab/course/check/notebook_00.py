@@ -29,6 +29,10 @@ from gumlab.course.check.judging import exercise
             "You count the neurons that go, not those that stay.",
             lambda keep, widths: sum(widths) - round(keep * sum(widths)),
         ),
+        (
+            "You did not round; neurons are counted in whole numbers.",
+            lambda keep, widths: keep * sum(widths),
+        ),
     ],
 )
 def kept_count(keep: float, widths: list[int]) -> int:
@@ -74,6 +78,10 @@ def _ranked(scores: Tensor) -> Tensor:
             "Positions begin at 0: the lowest score that stays is number count - 1 of the sorted "
             "ones.",
             lambda scores, count: scores >= _ranked(scores)[count],
+        ),
+        (
+            "Your sort begins with the lowest score; sort with descending=True.",
+            lambda scores, count: scores >= scores.sort().values[count - 1],
         ),
         (
             "Those are the positions of the neurons that stay; a mask has True or False for each "
@@ -145,6 +153,10 @@ def mask_from(scores: Tensor, count: int) -> Tensor:
         (
             "The table must be the word after FROM; yours may stand anywhere in the query.",
             lambda query, table: query.startswith("SELECT ") and table in query.split(),
+        ),
+        (
+            "The table's name may be a part of another word; compare it with the word after FROM.",
+            lambda query, table: query.startswith("SELECT ") and table in query,
         ),
         (
             "A table at the end of the query has no space behind it.",

@@ -203,6 +203,10 @@ def gated_activation(x: Tensor, gate: Tensor, up: Tensor, act: Callable) -> Tens
             lambda out, h, outgoing, i: out - torch.outer(h[i], outgoing[i]),
         ),
         (
+            "Each token needs its own multiple of the row: torch.outer(h[:, i], outgoing[i]).",
+            lambda out, h, outgoing, i: out - h[:, i] * outgoing[i],
+        ),
+        (
             "outgoing[:, i] is not a neuron; what neuron i writes is the row outgoing[i].",
             lambda out, h, outgoing, i: out - torch.outer(h[:, i], outgoing[:, i]),
         ),
@@ -258,6 +262,11 @@ def _ids_of_top(h: Tensor, ids: Tensor, count: int) -> Tensor:
         (
             torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0], [0.5, 0.1], [0.1, 2.5]]),
             torch.tensor([4, 4, 4, 6, 8]),
+            3,
+        ),
+        (  # the best two places have the same token, the third has another
+            torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0], [0.5, 0.1]]),
+            torch.tensor([4, 4, 5, 4]),
             3,
         ),
     ],

@@ -161,6 +161,10 @@ def remove_neurons(
             lambda gate, up, down, mask: (gate, up[mask], down[:, mask]),
         ),
         (
+            "Down keeps its first columns, whatever the mask says.",
+            lambda gate, up, down, mask: (gate[mask], up[mask], down[:, : int(mask.sum())]),
+        ),
+        (
             "Down is proj: its neurons are the columns.",
             lambda gate, up, down, mask: (gate[mask], up[mask], down[mask]),
         ),
@@ -203,11 +207,11 @@ def _flops(d: int, widths: list[int], vocabulary: int, attention: int = 4, block
     ],
     hints=[
         (
-            "A number of a map costs two operations, one multiplication and one addition.",
+            "A weight of a map costs two operations, one multiplication and one addition.",
             lambda d, widths, vocabulary: _flops(d, widths, vocabulary) // 2,
         ),
         (
-            "You forgot the attention: four maps from D to D in each layer.",
+            "You forgot the attention: four maps from d to d in each layer.",
             lambda d, widths, vocabulary: _flops(d, widths, vocabulary, attention=0),
         ),
         (
@@ -225,7 +229,7 @@ def _flops(d: int, widths: list[int], vocabulary: int, attention: int = 4, block
             lambda d, widths, vocabulary: _flops(d, widths, vocabulary, block=1),
         ),
         (
-            "You forgot the last map, from D to the vocabulary.",
+            "You forgot the last map, from d to the vocabulary.",
             lambda d, widths, vocabulary: _flops(d, widths, 0),
         ),
         (

@@ -190,6 +190,12 @@ def _ranked(scores: Tensor) -> Tensor:
                 : _count(scores, keep)
             ],
         ),
+        (
+            "argsort gives the positions of the best, not each neuron's rank; set the mask there.",
+            lambda scores, keep: (
+                scores.argsort(descending=True, stable=True) < _count(scores, keep)
+            ),
+        ),
     ],
 )
 def top_v(scores: Tensor, keep: float) -> Tensor:
@@ -222,8 +228,10 @@ class Toy(nn.Module):
         return SimpleNamespace(loss=(x @ (self.mask * self.weight) - y) ** 2)
 
     def prune(self, step: int) -> None:
-        """Leave fewer weights at every step, in an order of their own."""
-        self.mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])[min(step, 2)]
+        """Take other weights out at every step; one that is out gets no gradient."""
+        self.mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])[min(step, 2)]
+        if self.weight.grad is not None:
+            self.weight.grad *= self.mask
 
 
 class Descent:
@@ -268,19 +276,21 @@ def _run(
     start: int = 1,
     learns: bool = True,
     clears: bool = True,
-    pruned_first: bool = False,
+    pruned: str = "after backward",
 ) -> list[float]:
     """The loop, with what may be forgotten in it."""
     losses = []
     for step, batch in enumerate(batches, start):
-        if pruned_first:
+        if pruned == "before the loss":
             prune(step)
         loss = model(**batch).loss
         loss.backward()
-        if not pruned_first:
+        if pruned == "after backward":
             prune(step)
         if learns:
             optimizer.step()
+        if pruned == "after the step":
+            prune(step)
         if clears:
             optimizer.zero_grad()
         losses.append(loss.item())
@@ -318,7 +328,13 @@ def _run(
             "You prune before the loss; a score may need the step's gradients, so prune after "
             "loss.backward().",
             lambda model, batches, optimizer, prune: _run(
-                model, batches, optimizer, prune, pruned_first=True
+                model, batches, optimizer, prune, pruned="before the loss"
+            ),
+        ),
+        (
+            "The order matters: loss.backward(), then prune(step), then optimizer.step().",
+            lambda model, batches, optimizer, prune: _run(
+                model, batches, optimizer, prune, pruned="after the step"
             ),
         ),
         (
@@ -404,6 +420,10 @@ def _without_a_thought_for_one(values: list[float], t: float) -> tuple[float, fl
         (
             "With one run n - 1 is 0. One run says nothing about others: return infinity.",
             _without_a_thought_for_one,
+        ),
+        (
+            'One run says nothing about others: then the half is float("inf").',
+            lambda values, t: _mean_and_half(values, t) if len(values) > 1 else (values[0], 0.0),
         ),
     ],
 )

@@ -129,6 +129,12 @@ def _first(scores: Tensor, count: int) -> Tensor:
             ],
         ),
         (
+            "argsort gives the positions of the best, not each neuron's rank; set the mask there.",
+            lambda scores, keep: (
+                scores.argsort(descending=True, stable=True) < _count(scores, keep)
+            ),
+        ),
+        (
             "You keep the first neurons of the layer; set the mask at the positions of the best.",
             lambda scores, keep: _first(scores, _count(scores, keep)),
         ),

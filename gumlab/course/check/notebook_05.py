@@ -51,6 +51,12 @@ def _summed(weights: Tensor, gradient: Tensor) -> Tensor:
             ),
         ),
         (
+            "Leave abs() out: the sign says whether the training wants the neuron.",
+            lambda incoming, incoming_grad, outgoing, outgoing_grad: (
+                (incoming * incoming_grad).abs().sum(1) + (outgoing * outgoing_grad).abs().sum(1)
+            ),
+        ),
+        (
             "Take the sum over the neuron's weights, not the mean.",
             lambda incoming, incoming_grad, outgoing, outgoing_grad: (
                 (incoming * incoming_grad).mean(1) + (outgoing * outgoing_grad).mean(1)
@@ -286,6 +292,15 @@ def _corrected_state(
     return score, mean / (1 - 0.9**step), square / (1 - 0.999**step)
 
 
+def _epsilon_inside(
+    score: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam with its small number under the root."""
+    _, mean, square = _adam(score, gradient, mean, square, step, rate)
+    root = (square / (1 - 0.999**step) + 1e-8).sqrt()
+    return score - rate * mean / (1 - 0.9**step) / root, mean, square
+
+
 _ADAM = random_tensors((4,), (4,), (4,), (4,))
 
 
@@ -294,6 +309,8 @@ _ADAM = random_tensors((4,), (4,), (4,), (4,))
         (torch.zeros(3), torch.tensor([1.0, -2.0, 0.5]), torch.zeros(3), torch.zeros(3), 1, 0.5),
         (*_ADAM[:3], _ADAM[3].square(), 7, 0.1),
         (_ADAM[2], _ADAM[0], _ADAM[1], _ADAM[3].square() + 1, 400, 0.3),
+        # gradients as small as real ones: the small number must not outweigh them
+        (torch.zeros(2), torch.tensor([2e-4, -1e-4]), torch.zeros(2), torch.zeros(2), 1, 0.5),
     ],
     hints=[
         (
@@ -321,6 +338,10 @@ _ADAM = random_tensors((4,), (4,), (4,), (4,))
         (
             "Hand on the two means as they are: the corrected ones serve for this step alone.",
             _corrected_state,
+        ),
+        (
+            "Add 1e-8 after the root; under it, it outweighs small gradients.",
+            _epsilon_inside,
         ),
         (
             "You hand on the old means; return the new ones.",
@@ -385,6 +406,7 @@ def _guard(scores: Tensor, keep: float) -> int:
         (torch.tensor([0.05, 1.0, -0.05, 2.0, 3.0, 0.2]), 0.3, 0.3),
         # one between a right threshold and those of a wrong sign or a product for the quotient
         (torch.tensor([3.0, 2.0, 1.0, -2.944, -2.2, -5.0, -6.0, -7.0]), 0.5, 0.25),
+        (torch.tensor([-5.0, -6.0, -7.0, -8.0]), 0.25, 0.25),  # all by the guard, and 1 is whole
     ],
     hints=[
         (
@@ -398,6 +420,14 @@ def _guard(scores: Tensor, keep: float) -> int:
         (
             "The guard rounds down before it adds 1: int(keep N) + 1.",
             lambda scores, v, keep: _soft(scores, _rising(v, keep), round(keep * len(scores)) + 1),
+        ),
+        (
+            "The guard has int(keep N) + 1 neurons, not round(keep N).",
+            lambda scores, v, keep: _soft(scores, _rising(v, keep), round(keep * len(scores))),
+        ),
+        (
+            "The guard goes by keep, the fraction at the end, not by v.",
+            lambda scores, v, keep: _soft(scores, _rising(v, keep), _guard(scores, v)),
         ),
         (
             "Your threshold is 0.1 from the start; it rises from 0 as v falls from 1 to keep.",

@@ -93,8 +93,7 @@ def kept_by_layer(masks: Layers) -> list[float]:
             lambda masks, scores: masks,
         ),
         (
-            "You share the total out anew over the layers; each layer keeps as many as its mask "
-            "does.",
+            "You choose over all layers together; each layer keeps as many as its mask does.",
             lambda masks, scores: _highest(scores, int(torch.cat(masks).sum())),
         ),
         (
@@ -108,6 +107,13 @@ def kept_by_layer(masks: Layers) -> list[float]:
             lambda masks, scores: [
                 layer >= layer.sort(descending=True).values[int(mask.sum()) - 1]
                 for mask, layer in zip(masks, scores, strict=True)
+            ],
+        ),
+        (
+            "You give every layer the same share; each keeps as many as its own mask does.",
+            lambda masks, scores: [
+                top(layer, round(float(torch.cat(masks).float().mean()) * len(layer)))
+                for layer in scores
             ],
         ),
         (
@@ -192,6 +198,11 @@ def _added(scores: Layers, count: int, floor: int) -> Layers:
     return [mask | top(layer, floor) for mask, layer in zip(masks, scores, strict=True)]
 
 
+def _ahead(layer: Tensor, sure: Tensor) -> Tensor:
+    """The scores of a layer, with some neurons at the head of every queue."""
+    return layer.masked_fill(sure, torch.inf)
+
+
 def _from_the_widest(scores: Layers, keep: float, floor: int) -> Layers:
     """The floors on top of the total, which the widest layer then pays for."""
     count = _count(scores, keep)
@@ -210,8 +221,7 @@ def _from_the_widest(scores: Layers, keep: float, floor: int) -> Layers:
     ],
     hints=[
         (
-            "The bug is still there: count the neurons. A floor's neurons come out of the same "
-            "total.",
+            "You add the floors on top of the total; a floor's neurons come out of the same total.",
             lambda scores, keep, floor: _added(scores, _count(scores, keep), floor),
         ),
         (
@@ -228,6 +238,14 @@ def _from_the_widest(scores: Layers, keep: float, floor: int) -> Layers:
         (
             "There is no floor yet: a layer may still end with fewer than `floor` neurons.",
             lambda scores, keep, floor: _highest(scores, _count(scores, keep)),
+        ),
+        (
+            "You make the first neurons of each layer sure; a floor is for those with the highest "
+            "scores.",
+            lambda scores, keep, floor: _highest(
+                [_ahead(layer, torch.arange(len(layer)) < floor) for layer in scores],
+                _count(scores, keep),
+            ),
         ),
         (
             "You rank inside each layer; the places that the floors leave go by the scores.",
