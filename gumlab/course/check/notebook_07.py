@@ -31,7 +31,7 @@ def _all_values(weights: Parts, gradients: Parts) -> Tensor:
 @exercise(
     cases=[
         ([_IN, _BIAS, _OUT], [_IN_GRAD, _BIAS_GRAD, _OUT_GRAD]),
-        ([_OUT, _IN], [_OUT_GRAD, _IN_GRAD]),
+        ([_OUT, _BIAS, _IN], [_OUT_GRAD, _BIAS_GRAD, _IN_GRAD]),
     ],
     hints=[
         (
@@ -49,6 +49,10 @@ def _all_values(weights: Parts, gradients: Parts) -> Tensor:
         (
             "That is the first part alone; the bias and the outgoing weights are the neuron's too.",
             lambda weights, gradients: _products(weights, gradients)[0].abs(),
+        ),
+        (
+            "The bias is missing, the part in the middle; it is one of the neuron's weights.",
+            lambda weights, gradients: _all_values(weights[::2], gradients[::2]).sum(1).abs(),
         ),
         (
             "Each gradient is multiplied by its own weight before you add up.",
@@ -145,6 +149,7 @@ def _share(alike: Tensor) -> float:
         (_cosines(4, {(0, 3): 0.8}), 0.8),
         (_cosines(5, {(0, 1): -0.95, (2, 4): 0.85}), 0.8),
         (_cosines(5, {(0, 1): 0.9, (0, 2): 0.9, (0, 3): 0.9}), 0.8),
+        (_cosines(5, {(0, 3): 0.9, (1, 3): 0.9}), 0.8),
         (_cosines(3, {(0, 1): 0.9, (1, 2): 0.6}), 0.5),
     ],
     hints=[
@@ -169,6 +174,10 @@ def _share(alike: Tensor) -> float:
         (
             "You look at earlier partners; the rule looks at later ones, j > i.",
             lambda cosines, above: _share((cosines >= above).tril(-1)),
+        ),
+        (
+            "Count neurons, not pairs: one with three later partners counts once.",
+            lambda cosines, above: 1 - float((cosines >= above).triu(1).sum()) / len(cosines),
         ),
         (
             "That is the share that is *not* unique.",
@@ -205,6 +214,17 @@ def _by_inverse(gram: Tensor, ridge: float, times_energy: bool = True) -> Tensor
     return 1 - rest / lifted.diagonal() if times_energy else 1 - rest
 
 
+def _share_rebuilt(gram: Tensor) -> Tensor:
+    """R2 from a matrix as it is, (N,)."""
+    return 1 - 1 / (gram.diagonal() * torch.linalg.inv(gram).diagonal())
+
+
+def _energy_without_ridge(gram: Tensor) -> Tensor:
+    """The inverse has the ridge, the energy that it is compared with has not."""
+    lifted = gram.double() + RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
+    return 1 - 1 / (gram.diagonal() * torch.linalg.inv(lifted).diagonal())
+
+
 _TWO = torch.tensor([[2.0, 2.0], [2.0, 2.0]])  # a neuron and its exact copy
 
 
@@ -222,11 +242,19 @@ _TWO = torch.tensor([[2.0, 2.0], [2.0, 2.0]])  # a neuron and its exact copy
         (
             "Without the ridge a neuron and its copy leave G no inverse. Add it to the diagonal "
             "first.",
-            lambda gram: 1 - 1 / (gram.diagonal() * torch.linalg.inv(gram).diagonal()),
+            _share_rebuilt,
         ),
         (
             "The ridge is one ten-thousandth *of the mean of the diagonal*, not of 1.",
             lambda gram: _by_inverse(gram, float(RIDGE / gram.diagonal().mean())),
+        ),
+        (
+            "G has the ridge in the whole formula: G_ii is an entry of the matrix with the ridge.",
+            _energy_without_ridge,
+        ),
+        (
+            "The ridge goes on the diagonal alone (times torch.eye(N)), not on every entry.",
+            lambda gram: _share_rebuilt(gram.double() + RIDGE * gram.diagonal().mean()),
         ),
         (
             "You took 1 over the diagonal of G; it is the diagonal of the *inverse* that counts.",
@@ -278,6 +306,11 @@ def _at_least_one(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[str,
     return {**counts, "one": counts["one"] + counts["both"]}
 
 
+def _as_shares(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[str, float]:
+    counts = planted.fate(masks, pairs)
+    return {name: count / sum(counts.values()) for name, count in counts.items()}
+
+
 def _of_removed(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[str, int]:
     return planted.fate([~mask for mask in masks], pairs)
 
@@ -307,6 +340,7 @@ def _not_only_pairs(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[st
             "A pair is a row of `pairs`: its two numbers say which neurons of the mask to look at.",
             _not_only_pairs,
         ),
+        ("Return the counts, whole numbers, not shares of all pairs.", _as_shares),
     ],
 )
 def fate(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[str, int]:

@@ -99,6 +99,11 @@ _WITH_DEAD = torch.tensor([[4.0, -3.0, 0.0], [-3.0, 9.0, 0.0], [0.0, 0.0, 0.0]])
             lambda gram, mask: mean_similarity(gram, mask) * mask.float().mean(),
         ),
         (
+            "You divide by how many *others* are kept; divide by all that the mask keeps, the "
+            "neuron itself among them.",
+            lambda gram, mask: mean_similarity(gram, mask) * mask.sum() / (mask.sum() - 1 * mask),
+        ),
+        (
             "You took the signed cosine; opposite neurons are alike too, so take |cos|.",
             lambda gram, mask: (cosine(gram) * mask).fill_diagonal_(0).sum(1) / mask.sum(),
         ),
@@ -368,6 +373,12 @@ def _behind(scores: Tensor, cosines: Tensor) -> Tensor:
         (
             "Of two equal scores both go back; the first one is the higher, and stays in front.",
             lambda scores, cosines: (_alike(cosines) & (scores[None] >= scores[:, None])).any(1),
+        ),
+        (
+            "All go to the back: each neuron has cosine 1 with itself. Leave the diagonal out.",
+            lambda scores, cosines: ((cosines.abs() > 0.8) & (scores[None] >= scores[:, None])).any(
+                1
+            ),
         ),
         (
             "It is the *lower*-scored twin that goes to the back.",

@@ -224,6 +224,11 @@ def _rows(logits: Tensor, labels: Tensor, shift: int = 1) -> Tensor:
             lambda logits, labels: _rows(logits, labels, shift=0),
         ),
         (
+            "You left out the last row of logits, but took the labels of the same places: the "
+            "label that counts is the next one, labels[:, 1:].",
+            lambda logits, labels: logits[:, :-1][labels[:, :-1] != IGNORED],
+        ),
+        (
             "You shifted the wrong way: leave out the first label and the last row of logits.",
             lambda logits, labels: logits[:, 1:][labels[:, :-1] != IGNORED],
         ),

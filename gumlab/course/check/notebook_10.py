@@ -38,6 +38,10 @@ def _looked(h: Tensor, power: float = 0.5, centre: bool = True, axis: int = 0) -
             partial(_looked, power=1.0),
         ),
         (
+            "The norm is the root of the *sum* of squares; you took their mean.",
+            lambda h: (_looked(h)[0] / len(h) ** 0.5, _looked(h)[1]),
+        ),
+        (
             "A variance is about the mean: take h.mean(0) off before you square.",
             partial(_looked, centre=False),
         ),

@@ -113,6 +113,10 @@ _RANDOM = {0: 0.530, 1: 0.526, 2: 0.529}
             lambda one, other: _interval(_differences(one, other), power=0.0),
         ),
         (
+            "That is the whole width of the interval; return half of it.",
+            lambda one, other: _interval(_differences(one, other), t=2 * t_95(3)),
+        ),
+        (
             "You divide by n; the spread of a mean falls with the root of n.",
             lambda one, other: _interval(_differences(one, other), power=1.0),
         ),
@@ -211,6 +215,12 @@ def _ruled(said: Sequence[str], of: Sequence[str], exactly: bool = False) -> str
 _YES, _NO, _OPEN = "as claimed", "opposite", "open"
 
 
+def _at_least_half(said: Sequence[str]) -> str:
+    if 2 * [*said].count(_YES) >= len(said):
+        return "holds"
+    return "does not hold" if 2 * [*said].count(_NO) >= len(said) else UNTOLD
+
+
 @exercise(
     cases=[
         ([_YES, _YES, _OPEN],),
@@ -225,6 +235,11 @@ _YES, _NO, _OPEN = "as claimed", "opposite", "open"
         (
             "Half of the settings is not more than half.",
             lambda said: _ruled(said, said, exactly=True),
+        ),
+        (
+            "Half of the settings is not more than half, and of no settings nothing holds: >, "
+            "not >=.",
+            _at_least_half,
         ),
         (
             "The open settings count too: more than half of *all* settings, not of those alone "
@@ -267,6 +282,13 @@ def _share(loss: Tensor, columns: list[Tensor], about: Tensor | float) -> float:
     return 1 - float(rest.square().sum() / (loss - about).square().sum())
 
 
+def _each_from_each(loss: Tensor, sensitivity: Tensor, uniqueness: Tensor) -> float:
+    """The mistake: (M,) less (M, 1)."""
+    x = torch.stack([torch.ones_like(loss), sensitivity.log(), uniqueness], 1)
+    rest = loss - x @ torch.linalg.lstsq(x, loss[:, None]).solution
+    return 1 - float(rest.square().sum() / (loss - loss.mean()).square().sum())
+
+
 _NOISE, _LOG_SENSITIVITY, _LOGIT = (values.double() for values in random_tensors((9,), (9,), (9,)))
 _SENSITIVITY = _LOG_SENSITIVITY.exp()
 _UNIQUENESS = 0.9 + 0.1 * _LOGIT.sigmoid()
@@ -305,6 +327,11 @@ _LOSS = 2 + 0.3 * _NOISE - 0.4 * _SENSITIVITY.log() - 3 * _UNIQUENESS
             lambda loss, sensitivity, uniqueness: _share(
                 loss, [torch.ones_like(loss), sensitivity.log(), uniqueness], 0.0
             ),
+        ),
+        (
+            "Your rest is a table, (M, M): (M,) less (M, 1) subtracts each from each. Take "
+            "solution[:, 0].",
+            _each_from_each,
         ),
         (
             "That is the share that is *not* explained.",

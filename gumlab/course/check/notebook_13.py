@@ -274,6 +274,13 @@ def _said(mean: float, half: float) -> str:
     return "better" if mean < 0 else "worse"
 
 
+def _smaller_is_open(mean: float, half: float) -> str:
+    """The mistake: an interval of half width 0 at 0 does not hold 0."""
+    if abs(mean) < half:
+        return "no difference shown"
+    return "better" if mean < 0 else "worse"
+
+
 def _board(
     losses: Losses,
     intervals: Intervals,
@@ -306,6 +313,11 @@ def _board(
         (
             "An interval that just touches 0 still holds it: |mean| must be *larger* than half.",
             partial(_board, said=lambda mean, half: _said(mean, half * (1 - 1e-12))),
+        ),
+        (
+            "What has no interval has (0, 0), which touches 0: ask whether |mean| is *larger* than "
+            "half, not whether it is smaller.",
+            partial(_board, said=_smaller_is_open),
         ),
         (
             "mine - theirs below 0 means that mine has the lower loss: better.",
