@@ -48,12 +48,14 @@ class Exercise:
         The arguments that a function is tried on.
     hints : sequence of (str, callable)
         Known mistakes: a hint, and the wrong implementation that it is for.
-    run : callable, optional
-        run(function, *case) gives the answer that is compared, for an exercise whose answer is
-        not simply what `function(*case)` returns: a class (make an object, call its methods), a
-        function that returns a function (call that one too), an object whose numbers count, or
-        what is left in an argument that the function is to change. It is used for the reference
-        and the known mistakes as well.
+
+    Notes
+    -----
+    The field ``run``, called with a function and the arguments of a case, gives the answer that is
+    compared, for an exercise whose answer is not simply what the function returns: a class (make
+    an object, call its methods), a function that returns a function (call that one too), an object
+    whose numbers count, or what is left in an argument that the function is to change. It is used
+    for the reference and the known mistakes as well.
     """
 
     reference: Callable

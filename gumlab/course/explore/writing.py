@@ -419,7 +419,8 @@ def real_sentence() -> RealSentence:
         shares of neurons; `refit`. The recommended score ranks all layers together, the others cut
         every layer alike. The loss is in nats per token of WikiText-2, on which scores and refit
         were measured too. It shows at once, without the model; with it at hand, `sentence` is the
-        same, live: gumlab.explore.sentence(*gumlab.load("smollm2-135m"), task, examples=2).
+        same, live: `model, tokenizer = gumlab.load("smollm2-135m")`, then
+        `gumlab.explore.sentence(model, tokenizer, task, examples=2)`.
     """
     return RealSentence()
 

@@ -454,8 +454,9 @@ def test_the_case_of_a_line_can_be_pasted(exercise, capsys):
 def test_small_cases_are_shown_as_python_and_large_ones_by_their_number(capsys):
     line = line_of(check.top_v, lambda scores, keep: scores >= 0.5, capsys)
     assert "top_v(torch.tensor([3, 1, 2, 2, 2, 0]), 0.5) should give" in line
-    line = line_of(check.new_bias, lambda bias, h, outgoing, mask: bias, capsys)
-    assert "new_bias(*gl.check.new_bias.case(1)) should give" in line
+    line = line_of(check.cosine_table, lambda gram: gram, capsys)
+    assert "cosine_table(*gl.check.cosine_table.case(" in line
+    assert ")) should give" in line
 
 
 def test_a_case_is_a_copy():
