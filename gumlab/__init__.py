@@ -31,7 +31,7 @@ _HOMES = {
     "Study": "study.runs",
     "start": "course.session",
     "environment": "course.session",
-    "workbench": "course.workbench",
+    "workbench": "course.bench",
 }
 _MODULES = {
     "check": "course.check",

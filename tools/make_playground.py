@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import gumlab as gl
-from gumlab.course.workbench import Workbench
+from gumlab.course.bench import Workbench
 from gumlab.io.loading import ASSETS
 
 OUT = Path(__file__).parents[1] / "docs" / "_static" / "playground_data.js"

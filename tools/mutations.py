@@ -365,17 +365,17 @@ MUTATIONS = (
     ),
     Mutation(
         "a gate of a student's own lets everything through",
-        "course/workbench.py",
+        "course/bench.py",
         "        return h * gate.mask\n",
         "        return h\n",
-        "unit/course/test_workbench.py::test_a_gate_with_your_own_way_back_hears_what_gumlabs_gate_hears",
+        "unit/course/test_bench.py::test_a_gate_with_your_own_way_back_hears_what_gumlabs_gate_hears",
     ),
     Mutation(
         "a cut of a student's own looks at one draw for all seeds",
-        "course/workbench.py",
+        "course/bench.py",
         "pairs = zip(self.layers, self.look(seed), strict=True)",
         "pairs = zip(self.layers, self.look(0), strict=True)",
-        "unit/course/test_workbench.py::test_a_cut_comes_first_and_sees_the_seeds_texts",
+        "unit/course/test_bench.py::test_a_cut_comes_first_and_sees_the_seeds_texts",
     ),
     Mutation(
         "runs that had a teacher count among those without",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gumlab.collecting import Statistics, collect
-from gumlab.course.workbench import Workbench
+from gumlab.course.bench import Workbench
 from gumlab.feedforward import neurons
 from gumlab.gram import RIDGE
 from gumlab.removal import shrink

@@ -9,7 +9,7 @@ from helpers import ROOT
 
 import gumlab as gl
 from gumlab.course import check
-from gumlab.course.workbench import Learned
+from gumlab.course.bench import Learned
 from gumlab.scoring import neuron_gradient
 
 EXERCISES = ("similarity_to_kept", "gum_gradient", "gum_slopes")

@@ -7,7 +7,7 @@ import torch
 from helpers.exercises import EXERCISES
 
 import gumlab as gl
-from gumlab.course.workbench import Own
+from gumlab.course.bench import Own
 from gumlab.selection import schedule
 
 ANSWERS = {name: exercise.reference for name, exercise in EXERCISES.items()}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gumlab as gl
-from gumlab.course.workbench import CutFirst, Own, OwnGate
+from gumlab.course.bench import CutFirst, Own, OwnGate
 from gumlab.gating import Gate
 
 
