@@ -443,14 +443,16 @@ def both_ways(args: Any) -> pd.DataFrame:
 
 
 def told_of_precision(path: Path) -> str:
-    """How much bfloat16 moves the loss of a row, or nothing where it was not measured."""
+    """How much bfloat16 moves the loss of a row, or that this was not measured."""
+    mixed = f"Part of the rows of `{REAL}` were measured in bfloat16 (column precision of "
     if not path.exists():
-        return ""
+        return (
+            f"{mixed}allocation.csv); how far that moves a row (--both-ways) was not measured.\n\n"
+        )
     table = pd.read_csv(path)
     moved = (table["bf16"] / table["float32"] - 1).abs()
     return (
-        f"Part of the rows of `{REAL}` were measured in bfloat16 (column precision of "
-        f"allocation.csv). {len(table)} rows measured both ways differ in the loss by "
+        f"{mixed}allocation.csv). {len(table)} rows measured both ways differ in the loss by "
         f"{moved.median():.3%} in the median and {moved.max():.3%} at the most.\n\n"
     )
 

@@ -691,3 +691,16 @@ def test_half_of_the_neurons_write_faster_and_healing_takes_back_a_part():
         for speed, before in zip(rows[name]["speed"], rows["dense"]["speed"], strict=True):
             times = speed["decode_tokens_per_s"] / before["decode_tokens_per_s"]
             assert 1.15 < times < 1.45  # "1.2 to 1.4"
+
+
+def test_on_the_real_model_the_refit_decides_more_than_the_score(allocation, bench):
+    half = allocation.query("base == @bench.REAL and keep == 0.5 and allocation == 'equal'")
+    losses = half.groupby(["refit", "score"])["loss"].agg(["mean", "count"])
+    measure = ["greedy_obs", "obs", "flap", "wanda"]
+    for refit in ("cut", "refit"):
+        assert (losses.loc[refit].loc[[*measure, "random", "magnitude"], "count"] == 3).all()
+    refitted, cut = losses.loc["refit", "mean"], losses.loc["cut", "mean"]
+    spread = refitted[measure].max() - refitted[measure].min()
+    assert spread < 0.1 * (cut[measure] - refitted[measure]).min()
+    assert refitted[["random", "magnitude"]].min() > refitted[measure].max() + 1.5
+    assert cut[measure].idxmin() == "wanda"
