@@ -259,7 +259,7 @@ class Movement(Rule):
                 weights = self.penalty_weights(i)
                 push = scoring.penalty_gradient(score.detach(), weights, len(now.layers))
                 score.grad += strength * push
-        self._optimizer.param_groups[0]["lr"] = self._lr * _rate(now.step, now.steps)
+        self._optimizer.param_groups[0]["lr"] = self._lr * warmed_up(now.step, now.steps)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
@@ -523,7 +523,7 @@ def options_of(method: str) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(METHODS[method]) if f.init)
 
 
-def _rate(step: int, steps: int) -> float:
+def warmed_up(step: int, steps: int) -> float:
     """The factor on the rate of learned scores at `step` (from 1): linear up, then linear to 0."""
     rise = max(1, round(WARM_UP * steps))
     return min(step / rise, max(0.0, (steps - step) / max(1, steps - rise)))

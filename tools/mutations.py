@@ -217,7 +217,7 @@ MUTATIONS = (
     Mutation(
         "the scores' rate neither warms up nor falls",
         "rules.py",
-        "self._lr * _rate(now.step, now.steps)",
+        "self._lr * warmed_up(now.step, now.steps)",
         "self._lr",
         "unit/test_pruner.py::test_the_rate_of_the_scores_warms_up_and_falls",
     ),

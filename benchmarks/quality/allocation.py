@@ -442,8 +442,10 @@ def both_ways(args: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def told_of_precision(path: Path) -> str:
-    """How much bfloat16 moves the loss of a row, or that this was not measured."""
+def told_of_precision(rows: pd.DataFrame, path: Path) -> str:
+    """How much bfloat16 moves the loss of a row, or that this was not measured; of rows in it."""
+    if not (rows["precision"] == "bf16").any():
+        return ""
     mixed = f"Part of the rows of `{REAL}` were measured in bfloat16 (column precision of "
     if not path.exists():
         return (
@@ -653,7 +655,7 @@ def main() -> None:
         "![Allocations on a real model and on tiny ones](allocation.png)\n\n"
         "Below: perplexity by token, of running text also by word, and the loss; means over the "
         "draws, +- is half of a 95 % t interval.\n\n"
-        f"{told_of_precision(precision)}{by_setting(table)}",
+        f"{told_of_precision(table, precision)}{by_setting(table)}",
     )
     harness.save_figure(args, "allocation.png", draw_figure(table))
 

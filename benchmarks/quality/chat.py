@@ -149,7 +149,10 @@ def main() -> None:
         "questions": shown,
         "rows": rows,
     }
-    target = args.out if args.quick or args.base != BASE else Path(gl.__file__).parent / "assets"
+    is_real = args.base == BASE and not args.quick
+    if args.base != BASE:
+        args.out = work  # the results are the real model's
+    target = Path(gl.__file__).parent / "assets" if is_real else args.out
     (target / "real_chat.json").write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     harness.write(args, "chat.md", report(args, stored))
 

@@ -20,7 +20,7 @@ from gumlab.feedforward import FeedForward, neurons
 from gumlab.io.loading import load
 from gumlab.pruner import Pruner
 from gumlab.removal import shrink
-from gumlab.rules import WARM_UP, Moment, Rule
+from gumlab.rules import Moment, Rule, warmed_up
 from gumlab.scoring import DATA_SCORES, Criterion
 from gumlab.scoring import score as scores_by_name
 from gumlab.selection import schedule, select
@@ -154,10 +154,7 @@ class Learned(Rule):
         """
         for score, slope in zip(self.learned, slopes, strict=True):
             score.grad = slope
-        rise = max(1, round(WARM_UP * now.steps))
-        fall = max(1, now.steps - rise)
-        rate = min(now.step / rise, (now.steps - now.step) / fall)
-        self._adam.param_groups[0]["lr"] = 0.01 * rate
+        self._adam.param_groups[0]["lr"] = 0.01 * warmed_up(now.step, now.steps)
         self._adam.step()
         return self.learned
 

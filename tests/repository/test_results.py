@@ -704,3 +704,33 @@ def test_on_the_real_model_the_refit_decides_more_than_the_score(allocation, ben
     assert spread < 0.1 * (cut[measure] - refitted[measure]).min()
     assert refitted[["random", "magnitude"]].min() > refitted[measure].max() + 1.5
     assert cut[measure].idxmin() == "wanda"
+
+
+def test_without_training_neither_chance_nor_magnitude_leaves_much_of_the_real_model(
+    allocation, bench
+):
+    from gumlab.course import explore
+
+    half = allocation.query("base == @bench.REAL and keep == 0.5 and allocation == 'equal'")
+    cut = half.query("refit == 'cut'").pivot(index="draw", columns="score", values="loss")
+    assert (cut[["random", "magnitude"]] > 10).all(axis=None)  # both leave noise
+    assert 0 < (cut["random"] > cut["magnitude"]).sum() < len(cut)  # who is worse: by the draw
+    stored = explore.real_sentence().losses  # one draw
+    for keep in (0.9, 0.75):
+        losses = [stored[name, "layer", False][keep] for name in ("magnitude", "random")]
+        assert losses[0] > losses[1] + 2
+
+
+def test_widths_of_their_own_write_as_fast_as_can_be_told_and_read_q8_0_more_slowly():
+    lines = (ROOT / "results" / "serving.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    table = pd.DataFrame(rows[2:], columns=rows[0])
+    for numbers, mine in table.groupby("numbers"):
+        write = mine.set_index("model")["write, x dense, 1 thread(s)"].astype(float)
+        twins = write[["equal widths", "equal, multiple of 32"]]  # both of 768: one model, twice
+        own = write[write.index.str.startswith("unequal")]
+        assert abs(own.mean() - twins.mean()) < twins.max() - twins.min(), numbers
+        read = mine.set_index("model")["read, x dense, 1 thread(s)"].astype(float)
+        if numbers == "Q8_0":
+            own = read[read.index.str.startswith("unequal")]
+            assert own.mean() < 0.95 * read[twins.index].mean()

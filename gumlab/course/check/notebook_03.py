@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from gumlab.course.check.judging import exercise
+from gumlab.course.check.judging import Hint, exercise
 from gumlab.selection import schedule, top
 
 
@@ -141,14 +141,51 @@ def schedule_value(step: int, steps: int, keep: float) -> float:
     return schedule(step, steps, keep)
 
 
-def _count(scores: Tensor, keep: float) -> int:
+def how_many(scores: Tensor, keep: float) -> int:
     """How many neurons stay."""
     return round(keep * len(scores))
 
 
-def _ranked(scores: Tensor) -> Tensor:
+def best_first(scores: Tensor) -> Tensor:
     """The scores, the highest first."""
     return scores.sort(descending=True).values
+
+
+# what a choice of exactly round(keep * N) neurons may get wrong; notebook 04 asks for one too
+TOP_V_MISTAKES: list[Hint] = [
+    (
+        "A threshold with >= keeps every neuron of a tie; keep exactly round(keep * N).",
+        lambda scores, keep: scores >= best_first(scores)[how_many(scores, keep) - 1],
+    ),
+    (
+        "A threshold with > loses a neuron; keep exactly round(keep * N).",
+        lambda scores, keep: scores > best_first(scores)[how_many(scores, keep) - 1],
+    ),
+    (
+        "int() cuts the fraction off; keep exactly round(keep * N).",
+        lambda scores, keep: top(scores, int(keep * len(scores))),
+    ),
+    (
+        "You always round up; keep exactly round(keep * N).",
+        lambda scores, keep: top(scores, math.ceil(keep * len(scores))),
+    ),
+    (
+        "You keep the lowest scores; a high score means stay.",
+        lambda scores, keep: top(-scores, how_many(scores, keep)),
+    ),
+    (
+        "Your ties go to the last neuron; they go to the first (a stable sort).",
+        lambda scores, keep: top(scores.flip(0), how_many(scores, keep)).flip(0),
+    ),
+    (
+        "Those are the positions; a mask is one bool per neuron.",
+        lambda scores, keep: scores.argsort(descending=True, stable=True)[: how_many(scores, keep)],
+    ),
+    (
+        "argsort gives the positions of the best, not each neuron's rank; set the mask there.",
+        lambda scores, keep: scores.argsort(descending=True, stable=True) < how_many(scores, keep),
+    ),
+]
 
 
 @exercise(
@@ -159,44 +196,7 @@ def _ranked(scores: Tensor) -> Tensor:
         (torch.tensor([1, 1, 1, 1, 1]), 0.4),
         (torch.tensor([2, 5, 3, 1]), 0.3),
     ],
-    hints=[
-        (
-            "A threshold with >= keeps every neuron of a tie; keep exactly round(keep * N).",
-            lambda scores, keep: scores >= _ranked(scores)[_count(scores, keep) - 1],
-        ),
-        (
-            "A threshold with > loses a neuron; keep exactly round(keep * N).",
-            lambda scores, keep: scores > _ranked(scores)[_count(scores, keep) - 1],
-        ),
-        (
-            "int() cuts the fraction off; keep exactly round(keep * N).",
-            lambda scores, keep: top(scores, int(keep * len(scores))),
-        ),
-        (
-            "You always round up; keep exactly round(keep * N).",
-            lambda scores, keep: top(scores, math.ceil(keep * len(scores))),
-        ),
-        (
-            "You keep the lowest scores; a high score means stay.",
-            lambda scores, keep: top(-scores, _count(scores, keep)),
-        ),
-        (
-            "Your ties go to the last neuron; they go to the first (a stable sort).",
-            lambda scores, keep: top(scores.flip(0), _count(scores, keep)).flip(0),
-        ),
-        (
-            "Those are the positions; a mask is one bool per neuron.",
-            lambda scores, keep: scores.argsort(descending=True, stable=True)[
-                : _count(scores, keep)
-            ],
-        ),
-        (
-            "argsort gives the positions of the best, not each neuron's rank; set the mask there.",
-            lambda scores, keep: (
-                scores.argsort(descending=True, stable=True) < _count(scores, keep)
-            ),
-        ),
-    ],
+    hints=TOP_V_MISTAKES,
 )
 def top_v(scores: Tensor, keep: float) -> Tensor:
     """Choose who stays: the highest scores.
@@ -213,7 +213,7 @@ def top_v(scores: Tensor, keep: float) -> Tensor:
     Tensor
         The mask, (N,) bool: exactly round(keep * N) are True, of a tie the first.
     """
-    return top(scores, _count(scores, keep))
+    return top(scores, how_many(scores, keep))
 
 
 class Toy(nn.Module):

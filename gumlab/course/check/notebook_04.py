@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from gumlab.course.check.judging import exercise, random_tensors
+from gumlab.course.check.notebook_03 import TOP_V_MISTAKES, best_first, how_many
 from gumlab.selection import top
 
 Layers = list[Tensor]  # a (N,) tensor per layer
@@ -69,16 +68,6 @@ def neuron_magnitude(incoming: Tensor, outgoing: Tensor) -> Tensor:
     return torch.hypot(*_norms(incoming, outgoing))
 
 
-def _count(scores: Tensor, keep: float) -> int:
-    """How many neurons stay."""
-    return round(keep * len(scores))
-
-
-def _ranked(scores: Tensor) -> Tensor:
-    """The scores, the highest first."""
-    return scores.sort(descending=True).values
-
-
 def _first(scores: Tensor, count: int) -> Tensor:
     """A mask of the first neurons, whatever their scores."""
     return torch.arange(len(scores)) < count
@@ -94,49 +83,14 @@ def _first(scores: Tensor, count: int) -> Tensor:
         (torch.tensor([0.3, 0.1, 0.2]), 1.0),
     ],
     hints=[
-        (
-            "A threshold with >= keeps every neuron of a tie; keep exactly round(keep * N).",
-            lambda scores, keep: scores >= _ranked(scores)[_count(scores, keep) - 1],
-        ),
-        (
-            "A threshold with > loses a neuron; keep exactly round(keep * N).",
-            lambda scores, keep: scores > _ranked(scores)[_count(scores, keep) - 1],
-        ),
+        *TOP_V_MISTAKES,
         (
             "Positions begin at 0: the neuron at position `count` is the first that has to go.",
-            lambda scores, keep: scores >= _ranked(scores)[_count(scores, keep)],
-        ),
-        (
-            "int() cuts the fraction off; keep exactly round(keep * N).",
-            lambda scores, keep: top(scores, int(keep * len(scores))),
-        ),
-        (
-            "You round up; keep exactly round(keep * N).",
-            lambda scores, keep: top(scores, math.ceil(keep * len(scores))),
-        ),
-        (
-            "You keep the lowest scores; a high score means stay.",
-            lambda scores, keep: top(-scores, _count(scores, keep)),
-        ),
-        (
-            "Your ties go to the last neuron; they go to the first (a stable sort).",
-            lambda scores, keep: top(scores.flip(0), _count(scores, keep)).flip(0),
-        ),
-        (
-            "Those are the positions; a mask is one bool per neuron.",
-            lambda scores, keep: scores.argsort(descending=True, stable=True)[
-                : _count(scores, keep)
-            ],
-        ),
-        (
-            "argsort gives the positions of the best, not each neuron's rank; set the mask there.",
-            lambda scores, keep: (
-                scores.argsort(descending=True, stable=True) < _count(scores, keep)
-            ),
+            lambda scores, keep: scores >= best_first(scores)[how_many(scores, keep)],
         ),
         (
             "You keep the first neurons of the layer; set the mask at the positions of the best.",
-            lambda scores, keep: _first(scores, _count(scores, keep)),
+            lambda scores, keep: _first(scores, how_many(scores, keep)),
         ),
     ],
 )
@@ -155,7 +109,7 @@ def which_stay(scores: Tensor, keep: float) -> Tensor:
     Tensor
         The mask, (N,) bool: exactly round(keep * N) are True, of a tie the first.
     """
-    return top(scores, _count(scores, keep))
+    return top(scores, how_many(scores, keep))
 
 
 def _masks(*rows: str) -> Layers:
