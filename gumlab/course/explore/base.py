@@ -196,10 +196,12 @@ class Explorer(widgets.VBox):
         """
         self.selected = (layer, neuron)
         self._selecting = True  # the controls move together: one answer for both
-        for name, value in (("layer", layer), ("neuron", neuron)):
-            if name in self.controls:
-                self.controls[name].value = value
-        self._selecting = False
+        try:
+            for name, value in (("layer", layer), ("neuron", neuron)):
+                if name in self.controls:
+                    self.controls[name].value = value
+        finally:
+            self._selecting = False
         self._update()
 
     def _clicked(self, place: Sequence[int]) -> None:

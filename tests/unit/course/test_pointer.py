@@ -14,6 +14,7 @@ from helpers.texts import make_examples, word_tokenizer
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from test_explore import shown
+from traitlets import TraitError
 
 import gumlab as gl
 from gumlab.collecting import collect
@@ -261,3 +262,12 @@ def test_a_plot_can_be_touched(known):
 def test_only_a_plot_of_neurons_can_be_touched(what):
     with pytest.raises(gl.GumlabError, match="takes a plot of single neurons"):
         explore.touch(what)
+
+
+def test_a_selection_that_a_control_refuses_leaves_the_controls_working():
+    explorer = explorer_of("deletion")
+    before = len(explorer.tried)
+    with pytest.raises(TraitError):
+        explorer.select(0, "three")
+    explorer.controls["neuron"].value = 4
+    assert len(explorer.tried) == before + 1
