@@ -47,7 +47,7 @@ def answer(value):
 picture, words = Part(value="0"), Part(value="zero")
 slider = Slider(value=1, min=0, max=10, step=1)
 explorer = Part(controls={{"menu": Part(value=0), "x": slider}}, error=None, answer=answer)
-explorer.children = (Part(), picture, words)
+explorer._picture, explorer._words = picture, words
 explorer"""
 DRAWS = "picture.value, words.value = str(value), str(value)"
 NOTEBOOKS = {  # nbval alone passes "empty" and "picture"

@@ -232,14 +232,14 @@ def test_stored_losses_agree_with_the_results_and_with_common_sense(real):
     names = {"greedy_obs": "recommended", "loss_scalar": "global", "equal": "layer"}
     table = pd.read_csv(REAL_ONE_SHOT)
     table = table[(table["draw"] == 0) & table["refit"].isin(["cut", "refit"])]
-    measured = []
+    measured = 0
     for row in table.itertuples():
         cut = names.get(row.score, row.score), names.get(row.allocation), row.refit == "refit"
         if row.keep in losses.get(cut, {}) and row.keep < 1:
-            measured.append((row.loss, losses[cut][row.keep]))
-    assert len(measured) >= 4
-    assert all(abs(there - here) < 0.15 for there, here in measured)  # other blocks of the text
-    assert sorted(measured) == sorted(measured, key=lambda pair: pair[1])
+            measured += 1
+            if row.score != "random":  # the same choice, other blocks of the text
+                assert losses[cut][row.keep] == pytest.approx(row.loss, rel=0.05)
+    assert measured >= 10
     for cut, curve in losses.items():  # the fewer neurons, the higher the loss
         rising = [curve[keep] for keep in sorted(curve, reverse=True)]
         assert rising[0] == dense == min(rising)
