@@ -595,10 +595,7 @@ class RunningGrams:
         self.tokens = tokens
         self.memory = memory
         self.step = 0
-        self.sums = [
-            torch.zeros(len(g.mask), len(g.mask), dtype=torch.float32, device=g.mask.device)
-            for g in gates
-        ]
+        self.sums = [self.nothing(len(gate.mask), gate.mask.device) for gate in gates]
         self._generator = torch.Generator().manual_seed(seed)
         self.heard: set[int] = set()
         self._rows: Tensor | None = None  # the drawn tokens of the batch that runs
@@ -608,6 +605,11 @@ class RunningGrams:
         for i, gate in enumerate(gates):
             gate.watch = partial(self._add, i)
         self._handle = model.register_forward_pre_hook(self, with_kwargs=True)
+
+    @staticmethod
+    def nothing(width: int, device: torch.device) -> Tensor:
+        """The sums of a layer before anything was added."""
+        return torch.zeros(width, width, dtype=torch.float32, device=device)
 
     @property
     def due(self) -> bool:
@@ -632,8 +634,11 @@ class RunningGrams:
         if self._rows is not None and i not in self._added:
             self._added.add(i)
             self.heard.add(i)
-            rows = h.flatten(0, -2)[self._rows].float()  # (drawn tokens, N)
-            self.sums[i].addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
+            self.add(i, h.flatten(0, -2)[self._rows].float())
+
+    def add(self, i: int, rows: Tensor) -> None:
+        """Add the drawn tokens' h of layer i, (tokens, N) float32."""
+        self.sums[i].addmm_(rows.T, rows, beta=self._fade, alpha=(1 - self.memory) / len(rows))
 
     def advance(self) -> None:
         """The step at hand is done."""
@@ -665,6 +670,78 @@ class RunningGrams:
         """Follow the model no longer, and let the sums go."""
         self._handle.remove()
         self.sums = []
+
+
+class RunningLikeness(RunningGrams):
+    """A running mean of u, each neuron's mean |cosine| with kept ones, of a model that trains.
+
+    Instead of all pairs of neurons, at every addition some kept neurons are drawn anew, and all
+    neurons compared with those::
+
+        u_i ~ mean over drawn j != i of |h_i . h_j| / (||h_i|| ||h_j||)
+
+    over the drawn tokens of the batch, scaled as `gumlab.scoring.mean_similarity` is. That costs N
+    `neurons` products a token instead of N^2 and holds 2 N numbers instead of N^2, so it can be
+    renewed at every step.
+
+    Parameters
+    ----------
+    model, gates, every, tokens, memory, seed
+        As in `RunningGrams`.
+    neurons : int
+        How many kept neurons are drawn, 2 or more.
+
+    Attributes
+    ----------
+    sums : list of Tensor
+        (2, N) float32 of each layer: the faded sum of the means, and that of the additions.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        gates: Sequence[Any],
+        every: int,
+        tokens: float,
+        memory: float,
+        seed: int,
+        neurons: int,
+    ) -> None:
+        super().__init__(model, gates, every, tokens, memory, seed)
+        self.neurons = neurons
+        self._gates = gates
+
+    @staticmethod
+    def nothing(width: int, device: torch.device) -> Tensor:
+        """The sums of a layer before anything was added."""
+        return torch.zeros(2, width, dtype=torch.float32, device=device)
+
+    def add(self, i: int, rows: Tensor) -> None:
+        """Add the drawn tokens' h of layer i, (tokens, N) float32."""
+        mask = self._gates[i].mask
+        kept = mask.nonzero().flatten()
+        order = torch.randperm(len(kept), generator=self._generator)[: self.neurons]
+        drawn = kept[order.to(kept.device)]
+        norm = rows.square().sum(0).sqrt()
+        inverse_norm = torch.where(norm > 0, norm.clamp_min(1e-15).reciprocal(), 0.0)
+        products = rows.T @ (rows[:, drawn] * inverse_norm[drawn])
+        sums = products.abs_().sum(1).mul_(inverse_norm)
+        others = torch.full_like(norm, len(drawn))  # of those drawn, how many are not neuron i
+        others[drawn] -= 1
+        sums[drawn] -= (norm[drawn] > 0).float()  # its cosine with itself
+        means = sums / others.clamp_min(1)
+        u = means * (1 - mask.float() / len(kept))  # a kept neuron counts itself as 0
+        added = torch.stack([u, torch.ones_like(u)])
+        self.sums[i].mul_(self._fade).add_(added, alpha=1 - self.memory)
+
+    def likeness(self, i: int) -> Tensor:
+        """u of layer i's neurons, (N,) float32."""
+        total, additions = self.sums[i]
+        return total / additions
+
+    def cut(self, indices: Sequence[Tensor]) -> None:
+        """Follow layers that now hold only their neurons `indices`, (k,) each."""
+        self.sums = [sums[:, index] for sums, index in zip(self.sums, indices, strict=True)]
 
 
 def _attention(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Tensor:
@@ -701,14 +778,18 @@ class FeedsNobody:
         """Do nothing."""
 
 
-def check_running(every: int, tokens: float, memory: float) -> tuple[int, float, float]:
+def check_running(
+    every: int, tokens: float, memory: float, drawn: int | None = None
+) -> tuple[int, float, float, int | None]:
     """The settings of `RunningGrams`; GumlabError for some that make no sense."""
     every = check_whole("gram_every", every)
     tokens = check_number("gram_tokens", tokens, above=0, most=1)
     memory = check_number("gram_memory", memory)
     if memory >= 1:
         raise GumlabError(f"gram_memory must be below 1, or nothing is ever added; got {memory:g}.")
-    return every, tokens, memory
+    if drawn is not None:
+        drawn = check_whole("gram_neurons", drawn, least=2)
+    return every, tokens, memory, drawn
 
 
 def averaged(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gumlab import rules, scoring, selection
-from gumlab.collecting import RunningGrams, averaged, check_running
+from gumlab.collecting import RunningGrams, RunningLikeness, averaged, check_running
 from gumlab.errors import (
     GumlabError,
     check_choice,
@@ -29,7 +29,12 @@ from gumlab.rules import Moment, Rule, SeenGram
 from gumlab.tasks.batches import by_itself
 
 METHODS = tuple(rules.METHODS)
-USUAL_GRAMS: dict[str, Any] = {"gram_every": 8, "gram_tokens": 0.25, "gram_memory": 0.8}
+USUAL_GRAMS: dict[str, Any] = {
+    "gram_every": 8,
+    "gram_tokens": 0.25,
+    "gram_memory": 0.8,
+    "gram_neurons": None,
+}
 _STATE = {"settings", "step_count", "returned", "frozen", "weights", "masks", "origin", "rule"}
 
 
@@ -69,6 +74,10 @@ class Pruner:
     gram_every, gram_tokens, gram_memory
         How the running Gram sums are kept, which GUM's similarity, OBS and the twin filter need;
         see `gumlab.collecting.RunningGrams`.
+    gram_neurons : int, optional
+        GUM compares all neurons with so many kept ones, drawn anew at each addition, instead of
+        with all (`gumlab.collecting.RunningLikeness`): cheap enough for gram_every=1, and no N x N
+        sums are held. Only for the paper's similarity, without a twin filter.
     final : bool
         A removed neuron never returns, nor has a say in the Gram sums.
     cut : bool
@@ -92,7 +101,7 @@ class Pruner:
         The same over the neurons that the run began with. They differ with `cut` only.
     gates : list of Gate
         One per layer.
-    grams : RunningGrams or None
+    grams : RunningGrams, RunningLikeness or None
         The running Gram sums, where something needs them.
     step_count, returned : int
         Steps done; how often a removed neuron came back.
@@ -125,6 +134,7 @@ class Pruner:
         gram_every: int = USUAL_GRAMS["gram_every"],
         gram_tokens: float = USUAL_GRAMS["gram_tokens"],
         gram_memory: float = USUAL_GRAMS["gram_memory"],
+        gram_neurons: int | None = USUAL_GRAMS["gram_neurons"],
         final: bool = False,
         cut: bool = False,
         **options: Any,
@@ -144,8 +154,8 @@ class Pruner:
             check_choice("scope", scope, selection.SCOPES)
         if twin_filter is not None:
             twin_filter = check_number("twin_filter", twin_filter, most=1)
-        gram_every, gram_tokens, gram_memory = _checked_grams(
-            self.rule, twin_filter, (gram_every, gram_tokens, gram_memory)
+        gram_every, gram_tokens, gram_memory, gram_neurons = _checked_grams(
+            self.rule, twin_filter, (gram_every, gram_tokens, gram_memory, gram_neurons)
         )
         selection.schedule(0, steps, keep, start, end)  # raises for a start or end out of order
 
@@ -170,6 +180,7 @@ class Pruner:
         self.gram_every = gram_every
         self.gram_tokens = gram_tokens
         self.gram_memory = gram_memory
+        self.gram_neurons = gram_neurons
         self.cut = check_flag("cut", cut)
         self.final = check_flag("final", final) or self.cut
 
@@ -182,11 +193,18 @@ class Pruner:
         remove_gates(model)
         heard: Sequence[Tensor | None] = self.rule.heard or [None] * len(self.layers)
         self.gates = [Gate(layer, s) for layer, s in zip(self.layers, heard, strict=True)]
-        self.grams: RunningGrams | None = None
         no_pairs = torch.empty(0, 2, dtype=torch.long)
         self._twins = [no_pairs.to(layer.device) for layer in self.layers]
-        if self.rule.needs_grams or twin_filter is not None:
-            self.grams = RunningGrams(model, self.gates, gram_every, gram_tokens, gram_memory, seed)
+        self.grams = self._running_sums()
+
+    def _running_sums(self) -> RunningGrams | None:
+        """The sums that rule and twin filter need, if any."""
+        if not self.rule.needs_grams and self.twin_filter is None:
+            return None
+        sampling = self.gram_every, self.gram_tokens, self.gram_memory, self.seed
+        if self.gram_neurons is None:
+            return RunningGrams(self.model, self.gates, *sampling)
+        return RunningLikeness(self.model, self.gates, *sampling, self.gram_neurons)
 
     @property
     def masks(self) -> list[Tensor]:
@@ -291,7 +309,7 @@ class Pruner:
         names = (
             *("method", "keep", "steps", "scope", "widths", "floor", "multiple_of", "seed"),
             *("start", "end", "freeze", "twin_filter", "gram_every", "gram_tokens", "gram_memory"),
-            *("final", "cut"),
+            *("gram_neurons", "final", "cut"),
         )
         own = rules.options_of(self.method) if self.method in rules.METHODS else ()
         return {
@@ -446,6 +464,7 @@ class Pruner:
 
     def _asked(self, kept_now: float, gram: Callable[[int], SeenGram] | None) -> list[Tensor]:
         """The rule's scores at this step, one per neuron that the model has now."""
+        likeness = self.grams.likeness if isinstance(self.grams, RunningLikeness) else None
         now = Moment(
             step=self.step_count,
             steps=self.steps,
@@ -455,7 +474,8 @@ class Pruner:
             layers=self.layers,
             masks=self.masks,
             origin=[gate.origin for gate in self.gates],
-            gram=gram if self.rule.needs_grams else None,
+            gram=gram if self.rule.needs_grams and likeness is None else None,
+            likeness=None if gram is None else likeness,
         )
         scores = self.rule.scores(now)
         wanted = [(layer.width,) for layer in self.layers]
@@ -564,12 +584,18 @@ class Pruner:
 
 
 def _checked_grams(
-    rule: Rule, twin_filter: float | None, grams: tuple[Any, Any, Any]
-) -> tuple[int, float, float]:
+    rule: Rule, twin_filter: float | None, grams: tuple[Any, Any, Any, Any]
+) -> tuple[int, float, float, int | None]:
     """The settings of the Gram sums; GumlabError for some that cannot be, or that nothing uses."""
     pairs = zip(USUAL_GRAMS.items(), grams, strict=True)
     chosen = {name: value for (name, usual), value in pairs if value != usual}
     rules.check_grams_used(rule, {**chosen, "twin_filter": twin_filter})
+    if "gram_neurons" in chosen and (twin_filter is not None or not rule.likeness_is_enough):
+        raise GumlabError(
+            "gram_neurons compares neurons with some of the others, which tells their mean "
+            "|cosine| and nothing else: it is for method='gum' with its own similarity, without a "
+            "twin_filter. Leave gram_neurons out."
+        )
     return check_running(*grams)
 
 

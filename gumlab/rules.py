@@ -32,7 +32,7 @@ from gumlab.selection import above_threshold
 
 GRADIENTS = ("gate", "neuron")
 WARM_UP = 0.1  # of the steps, in which the rate of learned scores rises
-OF_THE_GRAMS = ("gram_every", "gram_tokens", "gram_memory")
+OF_THE_GRAMS = ("gram_every", "gram_tokens", "gram_memory", "gram_neurons")
 # the options of `Pruner` itself, for the name nearest to a misspelt one
 OF_THE_PRUNER = (
     *("scope", "widths", "floor", "multiple_of", "seed", "start", "end", "freeze", "twin_filter"),
@@ -77,6 +77,9 @@ class Moment:
     gram : callable or None
         `gram(i)` is layer i's `SeenGram`; None at the steps that add nothing to the sums, and where
         the rule did not ask for them (`needs_grams`).
+    likeness : callable or None
+        `likeness(i)` is u of layer i's neurons, (N,), where drawn neurons stand for all
+        (`gram_neurons`); then `gram` is None.
     """
 
     step: int
@@ -88,6 +91,7 @@ class Moment:
     masks: Sequence[Tensor]
     origin: Sequence[Tensor]
     gram: Callable[[int], SeenGram] | None
+    likeness: Callable[[int], Tensor] | None = None
 
 
 @dataclass
@@ -100,6 +104,11 @@ class Rule:
     @property
     def needs_grams(self) -> bool:
         """Whether running Gram sums are to be kept for this rule."""
+        return False
+
+    @property
+    def likeness_is_enough(self) -> bool:
+        """Whether of the Gram sums it reads each neuron's mean |cosine| alone."""
         return False
 
     @property
@@ -372,6 +381,11 @@ class GUM(Movement):
         """The similarity is read from running Gram sums."""
         return self.lambda_gum != 0
 
+    @property
+    def likeness_is_enough(self) -> bool:
+        """With the paper's similarity."""
+        return self.needs_grams and self.similarity is scoring.mean_similarity
+
     def begin(self, layers: Sequence[FeedForward], steps: int, seed: int) -> list[Tensor]:
         """S = 0, and every neuron pressed alike."""
         self.factors: list[Tensor | float] = [1.0 for _ in layers]
@@ -380,15 +394,20 @@ class GUM(Movement):
     def scores(self, now: Moment) -> list[Tensor]:
         """S after one step; what the Gram sums say of likeness serves from the next step on."""
         self._learn(now)
-        if now.gram is not None and self.needs_grams:
-            for i, score in enumerate(self.learned):
+        if now.likeness is not None:
+            for i, origin in enumerate(now.origin):
+                self._press(i, origin, now.likeness(i))
+        elif now.gram is not None and self.needs_grams:
+            for i, origin in enumerate(now.origin):
                 seen = now.gram(i)
-                u = self.similarity(seen.gram, seen.kept)
-                factors = scoring.gum_factor(u, self.lambda_gum)
-                places = now.origin[i][seen.rows]
-                everywhere = factors.new_ones(len(score))
-                self.factors[i] = everywhere.index_copy(0, places, factors)
+                self._press(i, origin[seen.rows], self.similarity(seen.gram, seen.kept))
         return _at_origin(self.learned, now)
+
+    def _press(self, i: int, places: Tensor, u: Tensor) -> None:
+        """Let q of layer i's neurons at `places` follow their similarity u."""
+        factors = scoring.gum_factor(u, self.lambda_gum)
+        everywhere = factors.new_ones(len(self.learned[i]))
+        self.factors[i] = everywhere.index_copy(0, places, factors)
 
     def penalty_strength(self, now: Moment) -> float:
         """lambda_t = lambda v_t / keep."""

@@ -2,11 +2,12 @@
 
     python benchmarks/speed/billion.py
 
-OBS scores, half of every layer's neurons, the refit and the cut in place (`gumlab.score`,
-`gumlab.select`, `gumlab.shrink`): a Llama-shaped model of 1.1 billion random weights in bfloat16,
-which must never need more than 1.3 times its own memory. Smaller models then say how seconds and
-memory grow with the width, the tokens and the layers, and what a model of 70 billion would need.
-Each size is a process of its own, which warms up on a toy model.
+Half of the neurons of a Llama-shaped model of 1.1 billion random weights in bfloat16, scored, then
+refitted and cut in place: by OBS in equal shares, which must never need more than 1.3 times the
+model's own memory, and by the recommended recipe, greedy OBS priced by the loss, which also needs a
+backward pass. Smaller models then say how seconds and memory of OBS grow with the width, the tokens
+and the layers, and what a model of 70 billion would need. Each size is a process of its own, which
+warms up on a toy model.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import pandas as pd
 import torch
 
 import gumlab as gl
+from gumlab.removal import recommended
 from gumlab.tasks import Example
 from gumlab.tasks.batches import token_stream
 
+METHODS = ("obs", "recommended")
 BUDGET = 1.3  # memory at its highest, in models
 DOUBLE = 30e12  # operations a second in float64 of one 80 GB GPU, assumed
 BUS = 25e9  # bytes a second between it and the machine's memory, assumed
@@ -45,6 +48,7 @@ class Size:
     heads: int = 8
     shared: int = 1
     vocabulary: int = 1024
+    method: str = "obs"
 
     def layer(self) -> int:
         """Weights of a layer, norms apart."""
@@ -108,7 +112,7 @@ def perform(size: Size) -> dict[str, float]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(harness.TOKENIZER)
-    prune(build(TOY), tokenizer, text_of(TOY.tokens, tokenizer))
+    prune(size.method, build(TOY), tokenizer, text_of(TOY.tokens, tokenizer))
     examples = text_of(size.tokens, tokenizer)
     harness.forget_high_water()
     before = harness.high_water()
@@ -118,7 +122,7 @@ def perform(size: Size) -> dict[str, float]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "built": harness.high_water() - before,
     }
-    spent = prune(model, tokenizer, examples)
+    spent = prune(size.method, model, tokenizer, examples)
     return {
         **size_before,
         **spent,
@@ -128,15 +132,17 @@ def perform(size: Size) -> dict[str, float]:
     }
 
 
-def prune(model: Any, tokenizer: Any, examples: list[Example]) -> dict[str, float]:
+def prune(method: str, model: Any, tokenizer: Any, examples: list[Example]) -> dict[str, float]:
     """Seconds of the scores, and of the refit and the cut; a sequence at a time."""
+    data = {"tokenizer": tokenizer, "task": examples, "batch_size": 1, "limit": None}
     began = time.perf_counter()
-    scores = gl.score(model, "obs", tokenizer, examples, batch_size=1, limit=None)
-    masks = gl.select(scores, keep=0.5)
+    recipe = recommended()
+    if method != "recommended":
+        recipe = {"method": method, "currency": "output", "scope": "layer"}
+    scores = gl.score(model, recipe["method"], currency=recipe["currency"], **data)
+    masks = gl.select(scores, 0.5, recipe["scope"])
     scored = time.perf_counter()
-    gl.shrink(
-        model, masks, tokenizer, examples, refit=True, in_place=True, batch_size=1, limit=None
-    )
+    gl.shrink(model, masks, refit=True, in_place=True, **data)
     return {"score": scored - began, "shrink": time.perf_counter() - scored}
 
 
@@ -163,7 +169,7 @@ def growth(
     }
     once = list(dict.fromkeys(size for panel in sizes.values() for size in panel))
     rows = harness.in_turns(once, rounds, lambda size, _: run(size))
-    medians = {size: pd.DataFrame(found).median() for size, found in rows.items()}
+    medians = {size: pd.DataFrame(found).median(numeric_only=True) for size, found in rows.items()}
     panels = {name: pd.DataFrame([medians[s] for s in found]) for name, found in sizes.items()}
     return {
         name: table.assign(seconds=table.score + table.shrink, beyond=table.peak - table.model)
@@ -197,25 +203,33 @@ def draw(panels: Mapping[str, pd.DataFrame]) -> Any:
     return figure
 
 
-def whole_text(size: Size, row: Mapping[str, float]) -> str:
-    ratio = row["peak"] / row["model"]
-    layers = size.layers
-    return f"""## {row["parameters"] / 1e9:.2f} billion parameters
+def whole_text(size: Size, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """What each method needs of the large model."""
+    one = rows["obs"]
+    ratio = one["peak"] / one["model"]
+    table = [
+        {
+            "what": what,
+            **{method: value(row) for method, row in rows.items()},
+        }
+        for what, value in (
+            ("the model, MB", lambda row: f"{row['model']:,.0f}"),
+            ("memory at its highest, MB", lambda row: f"{row['peak']:,.0f}"),
+            ("the same, in models", lambda row: f"{row['peak'] / row['model']:.2f}"),
+            ("built, and no more, MB", lambda row: f"{row['built']:,.0f}"),
+            ("scores, s a layer", lambda row: f"{row['score'] / size.layers:.2f}"),
+            ("refit and cut, s a layer", lambda row: f"{row['shrink'] / size.layers:.2f}"),
+            ("all, s", lambda row: f"{row['score'] + row['shrink']:,.0f}"),
+            ("parameters left, billions", lambda row: f"{row['left'] / 1e9:.2f}"),
+        )
+    ]
+    return f"""## {one["parameters"] / 1e9:.2f} billion parameters
 
-{layers} layers, d = {size.d:,}, {size.width:,} neurons, {size.heads} heads and {size.shared} of
-keys and values, a vocabulary of {size.vocabulary:,}; {row["tokens"]:,} tokens. After the cut
-{row["left"] / 1e9:.2f} billion parameters are left.
+{size.layers} layers, d = {size.d:,}, {size.width:,} neurons, {size.heads} heads and {size.shared}
+of keys and values, a vocabulary of {size.vocabulary:,}; {one["tokens"]:,} tokens.
 
-| what | value |
-|---|---|
-| the model | {row["model"]:,.0f} MB |
-| memory at its highest | {row["peak"]:,.0f} MB, {ratio:.2f} models |
-| built, and no more | {row["built"]:,.0f} MB |
-| scores, a layer | {row["score"] / layers:.2f} s |
-| refit and cut, a layer | {row["shrink"] / layers:.2f} s |
-| all | {row["score"] + row["shrink"]:,.0f} s |
-
-The budget is {BUDGET} models: {"kept" if ratio <= BUDGET else "exceeded"}.
+{harness.markdown(table)}
+OBS's budget is {BUDGET} models: {"kept" if ratio <= BUDGET else "exceeded"}.
 """
 
 
@@ -287,7 +301,7 @@ refitted and run again, and half of it goes back.
 def report(
     command: str,
     whole: Size,
-    row: Mapping[str, float],
+    rows: Mapping[str, Mapping[str, float]],
     base: Size,
     panels: Mapping[str, Any],
     rounds: int,
@@ -295,14 +309,14 @@ def report(
     """results/billion.md."""
     return f"""# A billion parameters on 24 GB
 
-{harness.made_by(command)} {harness.machine()}. Random weights in bfloat16. OBS scores, half
-of every layer's neurons, refit behind the layers already cut, in place; a layer at a time. MB: how
+{harness.made_by(command)} {harness.machine()}. Random weights in bfloat16, half of
+the neurons, refit behind the layers already cut, in place; a layer at a time. MB: how
 far the process's high-water mark (VmHWM) rose above what it held before the model was built. The
-smaller models ran {rounds} times, the large one once.
+smaller models ran {rounds} times, by OBS; the large one once by each.
 
-{whole_text(whole, row)}
+{whole_text(whole, rows)}
 {growth_text(base, panels)}
-{seventy_text(whole, row, panels)}"""
+{seventy_text(whole, rows["obs"], panels)}"""
 
 
 def main() -> None:
@@ -311,7 +325,8 @@ def main() -> None:
     whole, base, factors = (TOY, TOY, QUICK) if args.quick else (WHOLE, Size(), FACTORS)
     panels = growth(base, args.rounds, factors)
     harness.save_figure(args, "billion.png", draw(panels))
-    text = report(args.command, whole, child(whole), base, panels, args.rounds)
+    rows = {method: child(replace(whole, method=method)) for method in METHODS}
+    text = report(args.command, whole, rows, base, panels, args.rounds)
     harness.write(args, "billion.md", text)
 
 

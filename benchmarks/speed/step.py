@@ -33,17 +33,18 @@ import pandas as pd
 import torch
 
 import gumlab as gl
-from gumlab.collecting import RunningGrams
-from gumlab.feedforward import FeedForward
+from gumlab.collecting import RunningGrams, RunningLikeness
+from gumlab.gating import Gate
 from gumlab.scoring import mean_similarity
 from gumlab.training import in_precision
 
-Sampling = dict[str, float]
+Sampling = dict[str, Any]
 
 
-def sampling(every: int, tokens: float, memory: float) -> Sampling:
+def sampling(every: int, tokens: float, memory: float, drawn: int | None = None) -> Sampling:
     """How GUM's similarity is sampled, as `Pruner` takes it."""
-    return {"gram_every": every, "gram_tokens": tokens, "gram_memory": memory}
+    found: Sampling = {"gram_every": every, "gram_tokens": tokens, "gram_memory": memory}
+    return found if drawn is None else {**found, "gram_neurons": drawn}
 
 
 USUAL = {
@@ -58,6 +59,8 @@ USUAL = {
 }
 EXACT = "GUM, every step, all tokens, memory 0.8"
 SAMPLED = {
+    "GUM, every step, 1/4 of the tokens, memory 0.8, 64 drawn neurons": sampling(1, 1 / 4, 0.8, 64),
+    "GUM, every step, 1/4 of the tokens, memory 0.8, 32 drawn neurons": sampling(1, 1 / 4, 0.8, 32),
     "GUM, every 2 steps, 1/8 of the tokens, memory 0.8": sampling(2, 1 / 8, 0.8),
     "GUM, every step, 1/16 of the tokens, memory 0.8": sampling(1, 1 / 16, 0.8),
     "GUM, every step, 1/8 of the tokens, memory 0.8": sampling(1, 1 / 8, 0.8),
@@ -134,19 +137,30 @@ def step_times(setting: Setting, labels: list[str], rounds: int, device: str) ->
 
 
 class Tap:
-    """A layer's ungated h for several running sums, which take it for a gate."""
+    """A layer's gate for one of several running sums: its mask, and a `watch` of its own."""
 
-    def __init__(self, layer: FeedForward) -> None:
-        self.mask = torch.ones(layer.width, dtype=torch.bool)
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
         self.watch = None
 
+    @property
+    def mask(self) -> torch.Tensor:
+        return self.gate.mask
 
-def running_sums(model: Any) -> dict[str, RunningGrams]:
+
+def running_sum(model: Any, taps: list[Tap], settings: Sampling) -> RunningGrams:
+    """The sums of one setting."""
+    usual = [settings[name] for name in ("gram_every", "gram_tokens", "gram_memory")]
+    if "gram_neurons" in settings:
+        return RunningLikeness(model, taps, *usual, 0, settings["gram_neurons"])
+    return RunningGrams(model, taps, *usual)
+
+
+def running_sums(model: Any, gates: list[Gate]) -> dict[str, RunningGrams]:
     """The Gram sums of GUM in each setting, all of one model that trains."""
-    layers = gl.neurons(model)
-    taps = {label: [Tap(layer) for layer in layers] for label in SETTINGS_OF_GUM}
+    taps = {label: [Tap(gate) for gate in gates] for label in SETTINGS_OF_GUM}
     sums = {
-        label: RunningGrams(model, taps[label], *settings.values())
+        label: running_sum(model, taps[label], settings)
         for label, settings in SETTINGS_OF_GUM.items()
     }
 
@@ -155,9 +169,16 @@ def running_sums(model: Any) -> dict[str, RunningGrams]:
             for of_setting in taps.values():
                 of_setting[i].watch(inputs[0].detach())
 
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(gl.neurons(model)):
         layer.proj.register_forward_pre_hook(partial(before_proj, i), prepend=True)
     return sums
+
+
+def likeness_of(grams: RunningGrams, i: int, mask: torch.Tensor) -> torch.Tensor:
+    """u of layer i's neurons, (N,)."""
+    if isinstance(grams, RunningLikeness):
+        return grams.likeness(i)
+    return mean_similarity(grams.sums[i], mask)
 
 
 class Enough(Exception):
@@ -173,14 +194,14 @@ def rank_agreement(steps: int, examples: int = 1024) -> dict[str, list[float]]:
     model, tokenizer = gl.load("tiny-gpt-neo", device="cpu")
     task = gl.load_task("restaurants")
     pruner = gl.Pruner(model, "gum", 0.25, steps)
-    sums = running_sums(model)
+    sums = running_sums(model, pruner.gates)
     agreement: dict[str, list[float]] = {label: [] for label in sums}
 
     def compare() -> None:
         exact = exact_grams(model, tokenizer, task.train[:examples])
         for label, grams in sums.items():
-            for ours, theirs, mask in zip(grams.sums, exact, pruner.masks, strict=True):
-                similarity = pd.Series(mean_similarity(ours, mask))
+            for i, (theirs, mask) in enumerate(zip(exact, pruner.masks, strict=True)):
+                similarity = pd.Series(likeness_of(grams, i, mask))
                 wanted = pd.Series(mean_similarity(theirs, mask))
                 agreement[label].append(similarity.corr(wanted, method="spearman"))
 

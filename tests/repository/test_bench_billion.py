@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +43,18 @@ def test_every_size_is_scored_refitted_cut_and_told(billion, tmp_path):
         assert row["shrink"] > 0
     assert list(panels["layers"]["layers"]) == [1, 2]
     assert billion.exponent(panels["width"].width, panels["width"].beyond) == pytest.approx(2)
-    text = billion.report("python x.py", billion.TOY, rows[0], billion.TOY, panels, 1)
+    recommended = dataclasses.replace(billion.TOY, method="recommended")
+    whole = asdict(recommended) | billion.perform(recommended) | {"peak": 1.0}
+    by_obs = [row for row in rows if (row["layers"], row["width"]) == (2, billion.TOY.width)]
+    assert whole["left"] == by_obs[0]["left"]
+    text = billion.report(
+        "python x.py",
+        billion.TOY,
+        {"obs": by_obs[0], "recommended": whole},
+        billion.TOY,
+        panels,
+        1,
+    )
     assert text.splitlines().count("## On paper: 70 billion, one GPU of 80 GB") == 1
     assert "nan" not in text
     billion.draw(panels).savefig(tmp_path / "billion.png")

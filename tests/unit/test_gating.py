@@ -11,10 +11,11 @@ from helpers.texts import make_examples, one_batch
 from torch import nn
 
 import gumlab as gl
-from gumlab.collecting import RunningGrams
+from gumlab.collecting import RunningGrams, RunningLikeness
 from gumlab.feedforward import neurons
 from gumlab.gating import Gate, remove_gates
 from gumlab.inspection import cosine
+from gumlab.scoring import mean_similarity
 
 
 @every_architecture
@@ -59,10 +60,13 @@ def test_a_gate_passes_the_masked_gradient_to_h():
     torch.testing.assert_close(score.grad, (h.detach() * to_h).sum((0, 1)))
 
 
-def running(model, tokenizer, examples, batches, **options):
+def running(model, tokenizer, examples, batches, masks=None, **options):
     """The running sums after `batches` training steps, each on its own examples."""
     gates = [Gate(layer) for layer in neurons(model)]
-    grams = RunningGrams(model, gates, **options)
+    for gate, mask in zip(gates, masks or [gate.mask for gate in gates], strict=True):
+        gate.mask = mask
+    kind = RunningLikeness if "neurons" in options else RunningGrams
+    grams = kind(model, gates, **options)
     history = []
     for i in range(batches):
         batch = one_batch(model, tokenizer, make_examples(6, seed=10 + i))
@@ -122,6 +126,46 @@ def test_a_share_of_the_real_tokens_is_sampled(gpt2, tokenizer, examples, share)
     assert int(torch.linalg.matrix_rank(first, rtol=1e-6)) == wanted
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("kept", [24, 17])
+def test_likeness_with_all_kept_neurons_is_the_mean_similarity(gpt2, tokenizer, examples, kept):
+    mask = torch.arange(24) < kept
+    options = {"masks": [mask, mask], "every": 1, "tokens": 1.0, "seed": 0}
+    (gram, _), *_ = running(gpt2, tokenizer, examples, 1, memory=0.0, **options)
+    (sums, _), *_ = running(gpt2, tokenizer, examples, 1, memory=0.5, neurons=24, **options)
+    torch.testing.assert_close(sums[0] / sums[1], mean_similarity(gram, mask))
+
+
+def test_likeness_is_right_on_average_and_drawn_anew(gpt2, tokenizer):
+    mask = torch.arange(24) % 3 > 0
+    gates = [Gate(layer) for layer in neurons(gpt2)]
+    for gate in gates:
+        gate.mask = mask
+    h = torch.randn(40, 24).relu()
+    h[:, 5] = 0.0
+    grams = RunningLikeness(gpt2, gates, 1, 1.0, 0.0, 0, neurons=4)
+    found = []
+    for _ in range(4000):
+        grams.add(0, h)
+        found.append(grams.likeness(0))
+    grams.remove()
+    assert len({tuple(u.tolist()) for u in found[:20]}) > 10
+    mean = torch.stack(found).mean(0)
+    torch.testing.assert_close(mean, mean_similarity(h.T @ h, mask), rtol=0.03, atol=0)
+    assert mean[5] == 0
+
+
+def test_likeness_of_several_batches_in_a_step_is_their_mean(gpt2):
+    gates = [Gate(layer) for layer in neurons(gpt2)]
+    grams = RunningLikeness(gpt2, gates, 1, 1.0, 0.0, 0, neurons=24)
+    halves = torch.randn(2, 40, 24).relu()
+    for h in halves:
+        grams.add(0, h)
+        grams._fade = 1.0
+    mask = torch.ones(24, dtype=torch.bool)
+    expected = torch.stack([mean_similarity(h.T @ h, mask) for h in halves]).mean(0)
+    torch.testing.assert_close(grams.likeness(0), expected)
 
 
 def test_evaluation_leaves_the_sums_alone(gpt2, tokenizer, examples):

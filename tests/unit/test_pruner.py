@@ -122,6 +122,21 @@ def test_gum_without_its_term_builds_no_gram(gpt2, tokenizer, task):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_gum_by_drawn_neurons_is_gum_where_all_of_them_are_drawn(tokenizer, task, cut):
+    exact = {"gram_every": 1, "gram_tokens": 1.0, "gram_memory": 0.0, "cut": cut}
+    pruners = []
+    for drawn in (None, 24):
+        pruner, _ = prune(tiny("gpt2"), "gum-gate", tokenizer, task, gram_neurons=drawn, **exact)
+        pruners.append(pruner)
+    first, second = pruners
+    for one, other in zip(first.original_masks, second.original_masks, strict=True):
+        assert torch.equal(one, other)
+    triples = zip(first.rule.factors, second.rule.factors, first.original_masks, strict=True)
+    for one, other, mask in triples:
+        torch.testing.assert_close(one[mask], other[mask])
+
+
 def copies_kept(tokenizer, task, seed, lambda_gum):
     """Of layers whose neurons 11 to 23 are one neuron, how many copies GUM keeps; its factors."""
     model = tiny("gpt2", seed)
@@ -301,6 +316,11 @@ def test_a_pruner_of_another_run_is_refused(gpt2, tokenizer, task):
         ({"start": 0.8, "end": 0.2}, "0 <= start < end <= 1"),
         ({"gram_every": 0}, "gram_every"),
         ({"gram_tokens": 0.0}, "gram_tokens"),
+        ({"gram_neurons": 1}, "gram_neurons must be a whole number, 2 or more"),
+        ({"gram_neurons": 8, "twin_filter": 0.8}, "Leave gram_neurons out"),
+        ({"gram_neurons": 8, "similarity": lambda gram, kept: kept}, "Leave gram_neurons out"),
+        ({"gram_neurons": 8, "method": "obs"}, "Leave gram_neurons out"),
+        ({"gram_neurons": 8, "lambda_gum": 0.0}, "gram_neurons: the rule GUM keeps no running"),
     ],
 )
 def test_bad_arguments_fail_before_the_run_and_leave_no_hook(gpt2, arguments, sentence):

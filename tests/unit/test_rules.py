@@ -88,9 +88,12 @@ def step_on(model, pruner, optimizer, batches):
         optimizer.zero_grad()
 
 
-@pytest.mark.parametrize("case", METHOD_CASES)
+DRAWN = {"gum, drawn": ("gum", {"gram_every": 1, "gram_neurons": 6})}
+
+
+@pytest.mark.parametrize("case", [*METHOD_CASES, *DRAWN])
 def test_a_state_goes_through_a_file_and_the_run_goes_on_as_it_was(case, tokenizer, tmp_path):
-    method, options = METHOD_CASES[case]
+    method, options = (METHOD_CASES | DRAWN)[case]
     model = tiny("gpt2")
     batches = list(shuffled(model, tokenizer, make_examples(12), 4, 8, seed=0))
 
