@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import re
 
@@ -19,6 +20,15 @@ T_95 = 4.303  # Student's t for 3 seeds (2 degrees of freedom), two-sided 95 %
 
 def stored(name: str) -> pd.DataFrame:
     return pd.read_csv(ROOT / "results" / f"{name}.csv")
+
+
+def first_table(name: str) -> pd.DataFrame:
+    """The first table of results/NAME.md, its cells as text."""
+    lines = (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("|"))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start:])
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return pd.DataFrame(cells[2:], columns=cells[0])
 
 
 class Results:
@@ -722,9 +732,7 @@ def test_without_training_neither_chance_nor_magnitude_leaves_much_of_the_real_m
 
 
 def test_widths_of_their_own_write_as_fast_as_can_be_told_and_read_q8_0_more_slowly():
-    lines = (ROOT / "results" / "serving.md").read_text(encoding="utf-8").splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
-    table = pd.DataFrame(rows[2:], columns=rows[0])
+    table = first_table("serving")
     for numbers, mine in table.groupby("numbers"):
         write = mine.set_index("model")["write, x dense, 1 thread(s)"].astype(float)
         twins = write[["equal widths", "equal, multiple of 32"]]  # both of 768: one model, twice
@@ -734,3 +742,13 @@ def test_widths_of_their_own_write_as_fast_as_can_be_told_and_read_q8_0_more_slo
         if numbers == "Q8_0":
             own = read[read.index.str.startswith("unequal")]
             assert own.mean() < 0.95 * read[twins.index].mean()
+
+
+def test_greedy_obs_in_blocks_keeps_the_order_and_most_of_the_time():
+    table = first_table("greedy_obs").set_index("neurons")
+    assert (table["same order"] == "yes").all()
+    ratios = table["ratio"].str.split(" ").str[0].astype(float)
+    assert ratios["2048"] < 1 / 3
+    assert ratios["5632"] < 1 / 4
+    above = table["memory in blocks, N x N"].astype(float)  # beside the inverse itself
+    assert (1 + above[["2048", "5632"]] < 2.5).all()
