@@ -129,23 +129,26 @@ def turn(order: Order) -> tuple[Any, ...]:
     """The key that sorts orders, the most telling first.
 
     The recipes' main allocations at a half and three quarters; every score at a half, in equal
-    shares and priced; the recipes at the other keeps; the rest. What takes longest comes last: the
-    damage curves, and the refit layer by layer but for two allocations at a half.
+    shares and priced; the recipes at the other keeps; every score there; the rest. What takes
+    longest comes last: the damage curves, and the refit layer by layer but for two allocations at a
+    half.
     """
     is_main = order.allocation in ("equal", "loss_scalar")
     is_recipe = order.score in RECIPES
     if order.allocation == "measured" or (
         order.refit == "sequential" and not (is_main and order.keep == KEEPS[0])
     ):
-        tier = 4
+        tier = 5
     elif is_recipe and order.keep in KEEPS[:2] and order.allocation not in OTHERS:
         tier = 0
     elif is_main and order.keep == KEEPS[0]:
         tier = 1
     elif is_recipe and order.allocation not in OTHERS:
         tier = 2
-    else:
+    elif is_main:
         tier = 3
+    else:
+        tier = 4
     return tier, KEEPS.index(order.keep) if tier > 1 else 0, order.draw, order.refit == "cut"
 
 
