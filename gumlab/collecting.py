@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gumlab import ranks
 from gumlab.errors import GumlabError, check_choice, check_number, check_whole
 from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.language import check_head, check_trainable
 from gumlab.progress import shown
+from gumlab.ranks import ServesNobody
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
@@ -570,7 +572,7 @@ class RunningGrams:
     memory : float
         What an addition leaves of the sums before, in [0, 1).
     seed : int
-        Of the tokens that are drawn.
+        Of the tokens that are drawn, of several processes by each for itself.
 
     Attributes
     ----------
@@ -599,6 +601,7 @@ class RunningGrams:
             torch.zeros(len(g.mask), len(g.mask), dtype=torch.float32, device=g.mask.device)
             for g in gates
         ]
+        self.seed = seed
         self._generator = torch.Generator().manual_seed(seed)
         self.heard: set[int] = set()
         self._rows: Tensor | None = None  # the drawn tokens of the batch that runs
@@ -621,6 +624,8 @@ class RunningGrams:
         if not (self.due and model.training and torch.is_grad_enabled()):
             return
         real = _attention(model, args, kwargs).flatten().nonzero().flatten()
+        if ranks.count() > 1:  # their batches differ in tokens, so one generator would part them
+            self._generator.manual_seed(ranks.own_seed(self.seed, self.step))
         count = math.ceil(self.tokens * len(real))
         chosen = torch.randperm(len(real), generator=self._generator)[:count]
         self._rows = real[chosen.to(real.device)]
@@ -657,9 +662,9 @@ class RunningGrams:
             for saved, present in zip(state["sums"], self.sums, strict=True)
         ]
 
-    def __reduce__(self) -> tuple[type[FeedsNobody], tuple]:
+    def __reduce__(self) -> tuple[type[ServesNobody], tuple]:
         """In a copy or a pickle of the model nothing stands in the sums' place."""
-        return FeedsNobody, ()
+        return ServesNobody, ()
 
     def remove(self) -> None:
         """Follow the model no longer, and let the sums go."""
@@ -694,13 +699,6 @@ def _attention(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Tensor:
     return mask[:, -count:]  # what stands before belongs to a cache
 
 
-class FeedsNobody:
-    """The hook that a copy of a model has where the original feeds `RunningGrams`."""
-
-    def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Do nothing."""
-
-
 def check_running(every: int, tokens: float, memory: float) -> tuple[int, float, float]:
     """The settings of `RunningGrams`; GumlabError for some that make no sense."""
     every = check_whole("gram_every", every)
@@ -709,16 +707,6 @@ def check_running(every: int, tokens: float, memory: float) -> tuple[int, float,
     if memory >= 1:
         raise GumlabError(f"gram_memory must be below 1, or nothing is ever added; got {memory:g}.")
     return every, tokens, memory
-
-
-def averaged(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-    """The same tensors, each averaged in place over the ranks where several processes train."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for tensor in tensors:
-            if tensor is not None:
-                torch.distributed.all_reduce(tensor)
-                tensor /= torch.distributed.get_world_size()
-    return tensors
 
 
 class _Tap:
