@@ -40,7 +40,7 @@ def save_state(state: dict[str, Any], path: str | Path) -> None:
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     plain = _without_tensors(state, tensors)
-    half = path.with_suffix(".half")
+    half = path.with_name(f"{path.name}.half")
     try:
         save_file(tensors, half, {"state": json.dumps(plain)})
         half.replace(path)
