@@ -67,7 +67,7 @@ def draw_apart(seed: int, step: int) -> None:
 
 
 def check_alike(numbers: Sequence[float | Tensor], what: str) -> None:
-    """Raise GumlabError unless every process has the same numbers.
+    """Raise GumlabError unless every process has the same numbers, but for their rounding.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def check_alike(numbers: Sequence[float | Tensor], what: str) -> None:
     mine = torch.tensor([float(number) for number in numbers], dtype=torch.float64)
     everybody: list[Any] = [None] * count()
     torch.distributed.all_gather_object(everybody, mine)
-    if not all(torch.equal(mine, theirs) for theirs in everybody):
+    if not all(torch.allclose(mine, theirs, rtol=1e-9, atol=0) for theirs in everybody):
         raise GumlabError(
             f"The {count()} processes do not have the same {what}. Each must load the same model "
             "and call with the same settings; files that one of them writes must be where all of "

@@ -64,6 +64,11 @@ def load_state(path: str | Path, advice: str = RESUME) -> dict[str, Any]:
     advice : str
         What to do where it is not there or not whole.
 
+    Returns
+    -------
+    dict
+        Tuples come back as lists.
+
     Raises
     ------
     GumlabError
