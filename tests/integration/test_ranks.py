@@ -126,9 +126,14 @@ def healed():
     """What a model that was pruned at once holds after its teacher has healed it."""
     base, tokenizer, examples = tiny("gpt2"), word_tokenizer(), make_examples(12)
     small = gl.prune(base, "greedy_obs", tokenizer, examples, keep=0.5)
+    rows = []
+    small.register_forward_pre_hook(
+        lambda module, args, given: rows.append(len(given["input_ids"])), with_kwargs=True
+    )
     options = {"batch_size": 4, "lr": 1e-2, "progress": False}
     history = gl.train(small, tokenizer, examples, steps=6, teacher=base, **options)
-    return {"neurons": norms(weights_cut(neurons(small))), "losses": history.losses}
+    found = {"neurons": norms(weights_cut(neurons(small))), "losses": history.losses}
+    return found | {"rows": sum(rows)}
 
 
 class Stopped(Exception):
@@ -226,6 +231,7 @@ def test_two_processes_prune_and_heal_as_one(ranks):
     ours, theirs = (rank["healed"] for rank in ranks)
     assert ours == theirs
     alone = healed()
+    assert ours["rows"] == alone["rows"] / 2 == 12
     for key in ("neurons", "losses"):
         assert ours[key] == pytest.approx(alone[key], rel=1e-3)
 
