@@ -188,7 +188,7 @@ class Pruner:
         self.frozen = False
         self.removed = False
         self.scores: list[Tensor] = self.rule.begin(self.layers, steps, seed)
-        self._scores_when_cut = [score.detach() for score in self.scores]
+        self._scores_when_cut = [score.detach().clone() for score in self.scores]
         remove_gates(model)
         heard: Sequence[Tensor | None] = self.rule.heard or [None] * len(self.layers)
         self.gates = [Gate(layer, s) for layer, s in zip(self.layers, heard, strict=True)]
@@ -401,9 +401,9 @@ class Pruner:
             record_width(self.model, self.layers)
         if state["frozen"]:
             self._freeze()
-        elif self.grams is not None:
+        if self.grams is not None:
             self.grams.load_state_dict(state["grams"])
-            if self.twin_filter is not None:
+            if self.twin_filter is not None and not self.frozen:
                 self._find_twins(self._seen_gram, self.twin_filter)
 
     def _check_state(self, state: Any) -> None:
@@ -585,7 +585,8 @@ class Pruner:
 
     def _cut(self, optimizers: Sequence[Any]) -> None:
         """Take the removed neurons out of the model, its optimizers, and all that has its shape."""
-        self._scores_when_cut = self.original_scores
+        # copies: those that a rule learns go on changing in their place
+        self._scores_when_cut = [score.clone() for score in self.original_scores]
         indices = cut_to_gates(self.model, self.gates, optimizers)
         self.scores = [score.detach()[i] for score, i in zip(self.scores, indices, strict=True)]
         if self.grams is not None and self.grams.sums:

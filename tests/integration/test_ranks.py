@@ -34,7 +34,7 @@ KINDS = {
     "soft_movement-gate": ("soft_movement", {"score_lr": 1.0, "gradient": "gate"}),
     "gum": ("gum", {"gram_every": 3, "gram_tokens": 1.0, "lambda_gum": 20.0}),
     "gum-gate": ("gum", {"gram_every": 3, "gradient": "gate"}),
-    "twin_filter": ("magnitude", {"gram_every": 3, "twin_filter": 0.7}),
+    "twin_filter": ("magnitude", {"gram_every": 3, "gram_tokens": 1.0, "twin_filter": 0.7}),
     "obs": ("obs", {"gram_every": 3, "gram_tokens": 1.0}),
 }
 BY_GRAMS = {"gum", "gum-gate", "twin_filter", "obs"}
