@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gumlab import ranks
 from gumlab.errors import GumlabError, check_choice, check_number, check_whole
 from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.language import check_head, check_trainable
 from gumlab.progress import shown
+from gumlab.ranks import ServesNobody
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
@@ -570,7 +572,7 @@ class RunningGrams:
     memory : float
         What an addition leaves of the sums before, in [0, 1).
     seed : int
-        Of the tokens that are drawn.
+        Of the tokens that are drawn, of several processes by each for itself.
 
     Attributes
     ----------
@@ -596,6 +598,7 @@ class RunningGrams:
         self.memory = memory
         self.step = 0
         self.sums = [self.nothing(len(gate.mask), gate.mask.device) for gate in gates]
+        self.seed = seed
         self._generator = torch.Generator().manual_seed(seed)
         self.heard: set[int] = set()
         self._rows: Tensor | None = None  # the drawn tokens of the batch that runs
@@ -623,6 +626,8 @@ class RunningGrams:
         if not (self.due and model.training and torch.is_grad_enabled()):
             return
         real = _attention(model, args, kwargs).flatten().nonzero().flatten()
+        if ranks.count() > 1:  # their batches differ in tokens, so one generator would part them
+            self._generator.manual_seed(ranks.own_seed(self.seed, self.step))
         count = math.ceil(self.tokens * len(real))
         chosen = torch.randperm(len(real), generator=self._generator)[:count]
         self._rows = real[chosen.to(real.device)]
@@ -662,9 +667,9 @@ class RunningGrams:
             for saved, present in zip(state["sums"], self.sums, strict=True)
         ]
 
-    def __reduce__(self) -> tuple[type[FeedsNobody], tuple]:
+    def __reduce__(self) -> tuple[type[ServesNobody], tuple]:
         """In a copy or a pickle of the model nothing stands in the sums' place."""
-        return FeedsNobody, ()
+        return ServesNobody, ()
 
     def remove(self) -> None:
         """Follow the model no longer, and let the sums go."""
@@ -771,13 +776,6 @@ def _attention(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Tensor:
     return mask[:, -count:]  # what stands before belongs to a cache
 
 
-class FeedsNobody:
-    """The hook that a copy of a model has where the original feeds `RunningGrams`."""
-
-    def __call__(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Do nothing."""
-
-
 def check_running(
     every: int, tokens: float, memory: float, drawn: int | None = None
 ) -> tuple[int, float, float, int | None]:
@@ -790,16 +788,6 @@ def check_running(
     if drawn is not None:
         drawn = check_whole("gram_neurons", drawn, least=2)
     return every, tokens, memory, drawn
-
-
-def averaged(tensors: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-    """The same tensors, each averaged in place over the ranks where several processes train."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for tensor in tensors:
-            if tensor is not None:
-                torch.distributed.all_reduce(tensor)
-                tensor /= torch.distributed.get_world_size()
-    return tensors
 
 
 class _Tap:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import FeedsNobody, RunningGrams
+from gumlab.collecting import RunningGrams
 from gumlab.errors import GumlabError
 from gumlab.feedforward import FeedForward, neurons
+from gumlab.ranks import GradientsByHand, ServesNobody
 from gumlab.selection import check_masks
 
 
@@ -213,7 +214,10 @@ def fraction_by_gates(model: nn.Module) -> float:
 def remove_gates(model: nn.Module) -> None:
     """Take every gate off a model, whoever put it there, and what follows its activations."""
     for module in model.modules():
-        _take_off(module, lambda hook: isinstance(hook, Gate | RunningGrams | FeedsNobody))
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, GradientsByHand):
+                hook.remove()
+        _take_off(module, lambda hook: isinstance(hook, Gate | RunningGrams | ServesNobody))
 
 
 def check_no_fixed_gates(layers: Sequence[FeedForward]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gumlab import rules, scoring, selection
-from gumlab.collecting import RunningGrams, RunningLikeness, averaged, check_running
+from gumlab import ranks, rules, scoring, selection
+from gumlab.collecting import RunningGrams, RunningLikeness, check_running
 from gumlab.errors import (
     GumlabError,
     check_choice,
@@ -24,7 +24,14 @@ from gumlab.feedforward import check_in_place, check_no_layer_dropped, neurons
 from gumlab.gating import Gate, check_device, check_no_fixed_gates, remove_gates
 from gumlab.gram import twin_pairs
 from gumlab.language import check_trainable
-from gumlab.removal import check_optimizers, cut_pays, cut_to_gates
+from gumlab.removal import (
+    check_optimizers,
+    cut_layer,
+    cut_pays,
+    cut_to_gates,
+    record_width,
+    weights_cut,
+)
 from gumlab.rules import Moment, Rule, SeenGram
 from gumlab.tasks.batches import by_itself
 
@@ -35,7 +42,10 @@ USUAL_GRAMS: dict[str, Any] = {
     "gram_memory": 0.8,
     "gram_neurons": None,
 }
-_STATE = {"settings", "step_count", "returned", "frozen", "weights", "masks", "origin", "rule"}
+_STATE = {
+    *("settings", "step_count", "returned", "frozen", "weights", "masks", "origin"),
+    *("scores", "scores_when_cut", "rule"),
+}
 
 
 class Pruner:
@@ -189,13 +199,13 @@ class Pruner:
         self.frozen = False
         self.removed = False
         self.scores: list[Tensor] = self.rule.begin(self.layers, steps, seed)
-        self._scores_when_cut = [score.detach() for score in self.scores]
+        self._scores_when_cut = [score.detach().clone() for score in self.scores]
         remove_gates(model)
         heard: Sequence[Tensor | None] = self.rule.heard or [None] * len(self.layers)
         self.gates = [Gate(layer, s) for layer, s in zip(self.layers, heard, strict=True)]
-        no_pairs = torch.empty(0, 2, dtype=torch.long)
-        self._twins = [no_pairs.to(layer.device) for layer in self.layers]
+        self._twins = [torch.empty(0, 2, dtype=torch.long).to(x.device) for x in self.layers]
         self.grams = self._running_sums()
+        self._by_hand = ranks.GradientsByHand(model, weights_cut(self.layers)) if self.cut else None
 
     def _running_sums(self) -> RunningGrams | None:
         """The sums that rule and twin filter need, if any."""
@@ -262,6 +272,7 @@ class Pruner:
         self._check_passed()
         self._check_gradients()
         self._check_heard()
+        self._check_ranks()
         if self.cut and not self.frozen:
             check_optimizers(self.layers, optimizers)
         self.step_count += 1
@@ -297,6 +308,8 @@ class Pruner:
         self._freeze()
         for gate in self.gates:
             gate.remove()
+        if self._by_hand is not None:
+            self._by_hand.remove()
 
     def settings(self) -> dict[str, Any]:
         """What the pruner was made with.
@@ -343,6 +356,30 @@ class Pruner:
             state["grams"] = self.grams.state_dict()
         return state
 
+    def cut_to(self, state: dict[str, Any]) -> None:
+        """Give a fresh, dense model the widths of a saved state, for its weights to be loaded.
+
+        So a run that cut is gone on with: `pruner.cut_to(state)`, then
+        `model.load_state_dict(...)`, then `pruner.load_state_dict(state)`. Parameters stay the same
+        objects, so an optimizer may be made before or after it. Where nothing was cut it does
+        nothing.
+
+        Parameters
+        ----------
+        state : dict
+            What `state_dict` gave.
+
+        Raises
+        ------
+        GumlabError
+            For a state of other settings, or of other layers.
+        """
+        self._check_state(state)
+        for gate, origin in zip(self.gates, state["origin"], strict=True):
+            if len(origin) < gate.layer.width:
+                cut_layer(gate.layer, origin.to(gate.layer.device))
+        record_width(self.model, self.layers)
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Bring a fresh pruner of the same settings to where the saved one stood.
 
@@ -350,28 +387,14 @@ class Pruner:
         ----------
         state : dict
             What `state_dict` gave. The model must hold the weights of that moment; where neurons
-            were cut, of those left.
+            were cut, of those left (see `cut_to`).
 
         Raises
         ------
         GumlabError
             For a state of other settings or of other weights.
         """
-        if not isinstance(state, dict) or not state.keys() >= _STATE:
-            raise GumlabError(
-                f"Expected the state of a pruner, what its state_dict() gave; got {state!r:.60}."
-            )
-        saved_settings = state["settings"]
-        differ = [
-            f"{name}={saved_settings.get(name)!r} (here {value!r})"
-            for name, value in self.settings().items()
-            if saved_settings.get(name) != value
-        ]
-        if differ:
-            raise GumlabError(
-                f"The saved pruner has {', '.join(differ)}. Make the pruner with the saved "
-                "settings, or train from the start."
-            )
+        self._check_state(state)
         sums = torch.tensor([float(total) for total in self._weight_sums()])
         saved = torch.tensor([float(total) for total in state["weights"]])
         if saved.shape != sums.shape or not torch.allclose(saved, sums):
@@ -392,12 +415,39 @@ class Pruner:
             score.to(gate.mask.device)
             for score, gate in zip(state["scores"], self.gates, strict=True)
         ]
+        if self.cut:
+            record_width(self.model, self.layers)
         if state["frozen"]:
             self._freeze()
-        elif self.grams is not None:
+        if self.grams is not None:
             self.grams.load_state_dict(state["grams"])
-            if self.twin_filter is not None:
+            if self.twin_filter is not None and not self.frozen:
                 self._find_twins(self._seen_gram, self.twin_filter)
+
+    def _check_state(self, state: Any) -> None:
+        """Raise GumlabError for what is no state of a pruner with these settings and layers."""
+        if not isinstance(state, dict) or not state.keys() >= _STATE:
+            raise GumlabError(
+                f"Expected the state of a pruner, what its state_dict() gave; got {state!r:.60}."
+            )
+        saved_settings = state["settings"]
+        differ = [
+            f"{name}={saved_settings.get(name)!r} (here {value!r})"
+            for name, value in self.settings().items()
+            if saved_settings.get(name) != value
+        ]
+        if differ:
+            raise GumlabError(
+                f"The saved pruner has {', '.join(differ)}. Make the pruner with the saved "
+                "settings, or train from the start."
+            )
+        sizes = [len(score) for score in state["scores_when_cut"]]
+        if sizes != [gate.size for gate in self.gates]:
+            raise GumlabError(
+                f"The saved pruner began with layers of {sizes} neurons, this one with "
+                f"{[gate.size for gate in self.gates]}. Make it of the model that the run began "
+                "with."
+            )
 
     def _check_device(self) -> None:
         """Raise GumlabError where the model moved and the scores stayed."""
@@ -446,11 +496,17 @@ class Pruner:
                 "model.train(), and model(...) itself for the loss, not a part of it."
             )
 
+    def _check_ranks(self) -> None:
+        """Raise GumlabError at the first step where other processes prune other weights."""
+        if self.step_count == 0:
+            settings = [self.steps, self.keep, self.seed]
+            ranks.check_alike([*settings, *self._weight_sums()], "weights and settings of a Pruner")
+
     def _fresh_grams(self) -> Callable[[int], SeenGram] | None:
         """What gives each layer's Gram sums at the steps that add to them, over all ranks."""
         if self.grams is None or not self.grams.due:
             return None
-        averaged(self.grams.sums)
+        ranks.averaged(self.grams.sums)
         return self._seen_gram
 
     def _seen_gram(self, i: int) -> SeenGram:
@@ -549,7 +605,8 @@ class Pruner:
 
     def _cut(self, optimizers: Sequence[Any]) -> None:
         """Take the removed neurons out of the model, its optimizers, and all that has its shape."""
-        self._scores_when_cut = self.original_scores
+        # copies: those that a rule learns go on changing in their place
+        self._scores_when_cut = [score.clone() for score in self.original_scores]
         indices = cut_to_gates(self.model, self.gates, optimizers)
         self.scores = [score.detach()[i] for score, i in zip(self.scores, indices, strict=True)]
         if self.grams is not None and self.grams.sums:

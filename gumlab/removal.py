@@ -348,6 +348,12 @@ def cut_pays(gates: Sequence[Gate], last_chance: bool) -> bool:
     return out > 0 if last_chance else out >= there * CUT_PAYS_AT
 
 
+def weights_cut(layers: Sequence[FeedForward]) -> list[nn.Parameter]:
+    """The parameters that a cut takes rows or columns from."""
+    nobody = torch.arange(0)
+    return [parameter for layer in layers for parameter, _, _ in layer.places(nobody)]
+
+
 def check_optimizers(layers: Sequence[FeedForward], optimizers: Sequence[Any]) -> None:
     """Raise GumlabError unless optimizers hold the layers' weights, in state that can be cut too.
 
@@ -359,16 +365,14 @@ def check_optimizers(layers: Sequence[FeedForward], optimizers: Sequence[Any]) -
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    nobody = torch.arange(0)
-    for layer in layers:
-        for parameter, _, _ in layer.places(nobody):
-            if parameter.requires_grad and parameter not in held:
-                raise GumlabError(
-                    "With cut=True the optimizer's state is cut with the weights. Call "
-                    "pruner.step(optimizer) with the optimizer of the model, or with all of them."
-                )
-            for optimizer in optimizers:
-                _check_state(optimizer.state.get(parameter, {}), parameter)
+    for parameter in weights_cut(layers):
+        if parameter.requires_grad and parameter not in held:
+            raise GumlabError(
+                "With cut=True the optimizer's state is cut with the weights. Call "
+                "pruner.step(optimizer) with the optimizer of the model, or with all of them."
+            )
+        for optimizer in optimizers:
+            _check_state(optimizer.state.get(parameter, {}), parameter)
 
 
 def record_width(model: nn.Module, layers: Sequence[FeedForward]) -> None:

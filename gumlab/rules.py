@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from gumlab import scoring
-from gumlab.collecting import averaged
 from gumlab.errors import GumlabError, check_choice, check_number, nearest, unknown
 from gumlab.feedforward import FeedForward
 from gumlab.gram import unrebuilt
+from gumlab.ranks import averaged
 from gumlab.selection import above_threshold
 
 GRADIENTS = ("gate", "neuron")
@@ -252,9 +252,7 @@ class Movement(Rule):
 
     def _learn(self, now: Moment) -> None:
         strength = self.penalty_strength(now)
-        averaged(
-            [score.grad for score in self.learned]
-        )  # the gates', by rank; weights' are already
+        averaged([score.grad for score in self.learned])  # the gates'; those of weights are
         for i, (score, layer) in enumerate(zip(self.learned, now.layers, strict=True)):
             if self.gradient == "neuron":
                 gradient = scoring.neuron_gradient(layer, now.masks[i])

@@ -51,10 +51,9 @@ class PruningCallback(TrainerCallback):
 
     Notes
     -----
-    Of several processes, one pruner each, all keep the same neurons; a pruner with cut=True takes
-    one process. Weights that a Trainer writes on the way, and with `save_model` behind it, are the
-    dense ones: a checkpoint says so in its `PRUNING.md`; the pruned model is
-    `gumlab.shrink(model, pruner.masks)`.
+    Of several processes, one pruner each, all keep the same neurons. Weights that a Trainer writes
+    on the way, and with `save_model` behind it, are the dense ones: a checkpoint says so in its
+    `PRUNING.md`; the pruned model is `gumlab.shrink(model, pruner.masks)`.
 
     A Trainer that was killed while it saved leaves a checkpoint it cannot resume from: the newest
     that holds `pruner.safetensors`, which comes last, is whole; give it by path.
@@ -109,11 +108,6 @@ class PruningCallback(TrainerCallback):
             )
         if pruner.cut:
             self._handle.remove()
-            if args.world_size > 1:
-                raise GumlabError(
-                    f"cut=True works in one process; here are {args.world_size}, whose gradients "
-                    "are gathered by shape. Take final=True, and gumlab.shrink after the training."
-                )
         if state.global_step:
             folder = Path(self.resume_from or _checkpoint(args, state))
             pruner.load_state_dict(load_state(folder / STATE_FILE))

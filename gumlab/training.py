@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from gumlab import ranks
 from gumlab.errors import (
     GumlabError,
     check_choice,
@@ -24,6 +26,7 @@ from gumlab.errors import (
 from gumlab.gating import Gate, fraction_by_gates
 from gumlab.language import check_head, check_trainable, language_config
 from gumlab.pruner import Pruner
+from gumlab.resuming import Run, RunFile
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
@@ -77,10 +80,27 @@ class History:
     seconds: float = 0.0
     frames: list[Frame] = field(default_factory=list)
 
-    def add(self, loss: float, kept: float) -> None:
-        """Note one step."""
+    def add(self, loss: float, kept: float, seconds: float) -> None:
+        """Note one step, `seconds` after the run began."""
         self.losses.append(loss)
         self.kept.append(kept)
+        self.seconds = seconds
+
+    def record(self, pruner: Pruner | None, every: int | None) -> None:
+        """Keep where a pruner stands, if that is asked for at this step."""
+        if pruner is not None and every is not None and len(self.losses) % every == 0:
+            self.frames.append(Frame.of(pruner))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as lists, numbers and tensors."""
+        return {**vars(self), "frames": [list(frame) for frame in self.frames]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        self.losses = state["losses"]
+        self.kept = state["kept"]
+        self.seconds = state["seconds"]
+        self.frames = [Frame(*frame) for frame in state["frames"]]
 
     def __repr__(self) -> str:
         if not self.losses:
@@ -113,6 +133,8 @@ def train(
     seed: int = 0,
     record: int | None = None,
     precision: str | None = None,
+    state: str | Path | None = None,
+    state_every: int | None = None,
     progress: bool = True,
 ) -> History:
     """Fine-tune a model in place, pruning along the way if a pruner is given.
@@ -147,6 +169,12 @@ def train(
     precision : {"bf16", "fp32"}, optional
         "bf16" is autocast: weights, loss and scores stay float32. By default bf16 on a GPU that has
         it, else the model's own.
+    state : str or Path, optional
+        A file that holds where the run stands. Where it is there the run goes on from it, and ends
+        bit for bit as one that was never stopped: call with the same settings, on a model of the
+        same shape (dense, where the pruner cuts) and a fresh pruner.
+    state_every : int, optional
+        Steps from one writing of that file to the next; by default a twentieth of the run.
     progress : bool
         Show a bar.
 
@@ -159,25 +187,29 @@ def train(
     ------
     GumlabError
         For a pruner of another run, a model of which every weight is frozen, a teacher that is the
-        model itself, and a block that cannot be; and where the loss or its gradient is not finite:
-        the model then holds the last weights known to be good (a copy is kept from every twentieth
-        of the run).
+        model itself, a block that cannot be, and a `state` of a run with other settings; and where
+        the loss or its gradient is not finite: the model then holds the last weights known to be
+        good (a copy is kept from every twentieth of the run).
+
+    Notes
+    -----
+    In several processes (`torchrun`, with `torch.distributed.init_process_group` called) each takes
+    its share of every batch, gradients are averaged, and all end with the same weights and the same
+    neurons, near those of one process. The model is given as it is, not wrapped.
     """
     check_head(model)
     steps = check_whole("steps", steps, least=0)
     batch_size = check_whole("batch_size", batch_size)
     seed = check_seed(seed)
     progress = check_flag("progress", progress)
-    weights = {"ce_weight": ce_weight, "kd_weight": kd_weight, "temperature": temperature}
     rates = {"lr": lr, "weight_decay": weight_decay, "eps": eps, "clip": clip}
+    weights = {"ce_weight": ce_weight, "kd_weight": kd_weight, "temperature": temperature}
     check_settings({**rates, **weights})
-    if record is not None:
-        record = check_whole("record", record)
+    record = None if record is None else check_whole("record", record)
     _check_used(pruner, teacher, record, (ce_weight, kd_weight, temperature))
     _check_model(model, pruner, steps)
     examples = task.split("train") if isinstance(task, Task) else task
-    if teacher is not None:
-        _check_teacher(teacher, model, tokenizer, examples)
+    _check_teacher(teacher, model, tokenizer, examples)
     autocast = in_precision(model, precision)
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -188,23 +220,30 @@ def train(
     )
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
     history = History()
+    run = Run(model, optimizer, rate, pruner, history, teacher, examples)
+    settings = {
+        **{"steps": steps, "seed": seed, "record": record, "precision": precision},
+        **{"batch_size": batch_size, "block": block},
+        **{name: float(value) for name, value in {**rates, **weights}.items()},
+    }
+    file = RunFile(state, state_every, steps)
+    file.go_on(run, settings)
     kept_before = fraction_by_gates(model)
-    good = _Copy(model, step=0)
-    began = time.perf_counter()
+    first = len(history.losses)
+    good = _Copy(model, step=first)
+    began = time.perf_counter() - history.seconds
     optimizer.zero_grad(set_to_none=True)  # what an earlier backward pass left
-    bar = tqdm(total=steps, disable=not progress, unit="step", leave=False)
+    silent = not progress or ranks.own() > 0
+    bar = tqdm(total=steps, initial=first, disable=silent, unit="step", leave=False)
     with bar, memory_guard(batch_size), _training(model, seed):
-        for batch in shuffled(model, tokenizer, examples, batch_size, steps, seed, block):
-            labels = batch.pop("labels")
-            with autocast:
-                logits = model(**batch).logits
-                loss = mean_loss(logits, labels)
-                if teacher is not None:
-                    kd = distillation(teacher, batch, logits, labels, temperature)
-                    loss = ce_weight * loss + kd_weight * kd
+        file.draw_on(model)
+        data = shuffled(model, tokenizer, examples, batch_size, steps, seed, block, first)
+        for done, batch in enumerate(data, first):
+            ranks.draw_apart(seed, done)
+            loss = _loss(model, batch, teacher, weights, autocast)
             loss.backward()
+            ranks.averaged([loss.detach(), *(weight.grad for weight in model.parameters())])
             norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-            done = len(history.losses)
             if not (torch.isfinite(loss) and torch.isfinite(norm)):
                 raise good.restored(model, f"{loss.item()} at step {done + 1} of {steps}", lr)
             neurons_left = pruner is not None and pruner.step(optimizer)
@@ -213,13 +252,52 @@ def train(
             optimizer.step()
             rate.step()
             optimizer.zero_grad(set_to_none=True)
-            history.add(loss.item(), pruner.fraction_kept if pruner else kept_before)
-            if pruner is not None and record and (done + 1) % record == 0:
-                history.frames.append(Frame.of(pruner))
+            history.add(
+                loss.item(),
+                pruner.fraction_kept if pruner else kept_before,
+                time.perf_counter() - began,
+            )
+            history.record(pruner, record)
+            file.keep(run, done + 1)
             bar.update()
             bar.set_postfix(loss=history.losses[-1], kept=history.kept[-1], refresh=False)
-    history.seconds = time.perf_counter() - began
     return history
+
+
+def _loss(
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    teacher: nn.Module | None,
+    weights: dict[str, float],
+    autocast: AbstractContextManager[Any],
+) -> Tensor:
+    """The loss on a batch; of several processes each gives its part, which they average."""
+    batch, share = _own_rows(batch)
+    labels = batch.pop("labels")
+    with autocast:
+        logits = model(**batch).logits
+        loss = mean_loss(logits, labels)
+        if teacher is not None:
+            kd = distillation(teacher, batch, logits, labels, weights["temperature"])
+            loss = weights["ce_weight"] * loss + weights["kd_weight"] * kd
+        return loss if share is None else share * loss
+
+
+def _own_rows(batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], float | None]:
+    """This process's rows of a batch, and what their mean loss weighs in the mean of all.
+
+    None where it is alone. Each takes the whole of a batch that has fewer rows than there are
+    processes.
+    """
+    count = ranks.count()
+    if count == 1:
+        return batch, None
+    if len(batch["labels"]) >= count:
+        batch = {name: values[ranks.own() :: count] for name, values in batch.items()}
+    targets = (batch["labels"][:, 1:] != IGNORED).sum().float()
+    mean = targets.clone()
+    ranks.averaged([mean])
+    return batch, float(targets / mean)
 
 
 def _fused(model: nn.Module) -> bool | None:
@@ -316,9 +394,11 @@ def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
 
 
 def _check_teacher(
-    teacher: nn.Module, model: nn.Module, tokenizer: Any, examples: Sequence[Example]
+    teacher: nn.Module | None, model: nn.Module, tokenizer: Any, examples: Sequence[Example]
 ) -> None:
     """Raise GumlabError for a teacher that its student cannot learn from on these examples."""
+    if teacher is None:
+        return
     check_head(teacher)
     sizes = [getattr(language_config(m), "vocab_size", None) for m in (teacher, model)]
     if sizes[0] != sizes[1]:

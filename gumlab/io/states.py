@@ -15,6 +15,10 @@ from gumlab.errors import GumlabError, first_line
 # what a pruner's state, and the note beside it, are called in a Trainer's checkpoint
 STATE_FILE = "pruner.safetensors"
 NOTE_FILE = "PRUNING.md"
+RESUME = (
+    "Resume from a checkpoint that was saved with PruningCallback; for one outside output_dir: "
+    "PruningCallback(pruner, folder)."
+)
 TENSOR = "tensor"  # {"tensor": key} stands in the JSON for the tensor stored under that key
 
 
@@ -36,7 +40,7 @@ def save_state(state: dict[str, Any], path: str | Path) -> None:
     path = Path(path)
     tensors: dict[str, Tensor] = {}
     plain = _without_tensors(state, tensors)
-    half = path.with_suffix(".half")
+    half = path.with_name(f"{path.name}.half")
     try:
         save_file(tensors, half, {"state": json.dumps(plain)})
         half.replace(path)
@@ -50,8 +54,20 @@ def save_state(state: dict[str, Any], path: str | Path) -> None:
         half.unlink(missing_ok=True)
 
 
-def load_state(path: str | Path) -> dict[str, Any]:
+def load_state(path: str | Path, advice: str = RESUME) -> dict[str, Any]:
     """The state that `save_state` wrote, its tensors on the CPU.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    advice : str
+        What to do where it is not there or not whole.
+
+    Returns
+    -------
+    dict
+        Tuples come back as lists.
 
     Raises
     ------
@@ -64,10 +80,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _with_tensors(plain, tensors)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise GumlabError(
-            f"There is no whole state in {path}. Resume from a checkpoint that was saved with "
-            "PruningCallback; for one outside output_dir: PruningCallback(pruner, folder)."
-        ) from error
+        raise GumlabError(f"There is no whole state in {path}. {advice}") from error
 
 
 def _without_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:

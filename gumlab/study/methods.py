@@ -51,7 +51,9 @@ def _options(function: Callable[..., Any], *given: str) -> tuple[str, ...]:
 
 
 TRAINING_OPTIONS = _options(
-    train, "model", "tokenizer", "task", "steps", "pruner", "teacher", "seed", "record", "progress"
+    train,
+    *("model", "tokenizer", "task", "steps", "pruner", "teacher", "seed", "record", "progress"),
+    *("state", "state_every"),
 )
 _SELECT_OPTIONS = _options(select, "scores", "keep")
 _PRUNER_OPTIONS = _options(Pruner, "model", "method", "keep", "steps", "seed")

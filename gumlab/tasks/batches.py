@@ -252,6 +252,7 @@ def shuffled(
     steps: int,
     seed: int,
     block: int | None = None,
+    first: int = 0,
 ) -> Iterator[dict[str, Tensor]]:
     """Training batches, reshuffled each epoch; of near lengths, so little is padding.
 
@@ -269,6 +270,8 @@ def shuffled(
         The order depends on it alone.
     block : int, optional
         Tokens of a block of running text; by default the model's context, at most BLOCK.
+    first : int
+        How many of the batches to leave out at the start, where a run goes on.
 
     Yields
     ------
@@ -287,7 +290,7 @@ def shuffled(
     _check_tokens(model, rows)
     device = next(model.parameters()).device
     lengths = [len(ids) for ids, _ in rows]
-    for chosen in islice(_drawn(lengths, size, seed), steps):
+    for chosen in islice(_drawn(lengths, size, seed), first, steps):
         yield collate([rows[i] for i in chosen], device)
 
 

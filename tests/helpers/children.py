@@ -45,9 +45,13 @@ def alone(module: str, function: str, *arguments: Any) -> Any:
 
 
 def killed(
-    work: Callable[[], object], begun: Callable[[], object], pause: float | None, patience: float
+    work: Callable[[], object],
+    begun: Callable[[], object],
+    pause: float | None,
+    patience: float,
+    how: signal.Signals = signal.SIGKILL,
 ) -> bool:
-    """Do `work` in a forked process, and kill -9 it `pause` seconds after `begun()` holds.
+    """Do `work` in a forked process, and kill it, `pause` seconds after `begun()` holds.
 
     True where it was killed, False where it had come to its end, which must be a good one. Without
     a pause it is left alone. After `patience` seconds it is killed even if it has not begun: a fork
@@ -70,11 +74,11 @@ def killed(
             ended, status = os.waitpid(child, os.WNOHANG)
         if not ended:
             time.sleep(pause)
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, how)
     if not ended:
         _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert os.WTERMSIG(status) == how
         return True
     assert status == 0, "the process failed by itself"
     return False

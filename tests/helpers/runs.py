@@ -129,3 +129,18 @@ def trained(case: str, name: str, way: str = "plain") -> Run:
 
 def same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def assert_states_close(ours, theirs, **tolerance):
+    """The same values, and tensors as close as `tolerance`: rtol and atol."""
+    if isinstance(ours, torch.Tensor):
+        torch.testing.assert_close(ours, theirs, **tolerance)
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_states_close(ours[key], theirs[key], **tolerance)
+    elif isinstance(ours, list | tuple):
+        for one, other in zip(ours, theirs, strict=True):
+            assert_states_close(one, other, **tolerance)
+    else:
+        assert ours == theirs

@@ -32,6 +32,7 @@ from helpers.children import alone, killed
 from helpers.hostile import TOWNS
 from helpers.methods import METHOD_CASES
 from helpers.models import hooks_of, logits_of, loss_of, tiny
+from helpers.runs import assert_states_close
 from helpers.texts import make_examples, one_batch, word_tokenizer
 from test_checkpoint_faults import contents
 from test_study import FEW, base, data, figures  # noqa: F401, base and data are fixtures
@@ -78,7 +79,7 @@ def kill_trainer(work: str, kills: int) -> dict[str, int]:
     How many kills there were, how many checkpoints they left half-written, and how many runs came
     to their end, which all have the masks, scores and moments of one never killed.
     """
-    from test_trainer import assert_states_close, made
+    from test_trainer import made
 
     from gumlab.io.states import load_state
     from gumlab.trainer import STATE_FILE

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from helpers.models import hooks_of, tiny
+from helpers.runs import assert_states_close
 from helpers.texts import make_examples, word_tokenizer
 
 import gumlab as gl
@@ -97,21 +98,6 @@ class Recorder(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         self.norms.append(torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item())
         self.masks.append(torch.cat(self.pruner.original_masks))
-
-
-def assert_states_close(ours, theirs, **tolerance):
-    """The same values, and tensors as close as `tolerance`: rtol and atol."""
-    if isinstance(ours, torch.Tensor):
-        torch.testing.assert_close(ours, theirs, **tolerance)
-    elif isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            assert_states_close(ours[key], theirs[key], **tolerance)
-    elif isinstance(ours, list | tuple):
-        for one, other in zip(ours, theirs, strict=True):
-            assert_states_close(one, other, **tolerance)
-    else:
-        assert ours == theirs
 
 
 def _factors(pruner):
@@ -226,14 +212,6 @@ def test_what_would_spoil_scores_or_masks_is_refused(setting, tokenizer, tmp_pat
     run = trainer(model, pruner, tokenizer, tmp_path)
     setattr(run.args, setting, True)  # neither works on a CPU or without an evaluation
     with pytest.raises(gl.GumlabError, match=f"Pruning needs .*{setting}=False"):
-        run.callback_handler.on_train_begin(run.args, _begun(), run.control)
-
-
-def test_a_cut_in_several_processes_is_refused(tokenizer, tmp_path, monkeypatch):
-    model, pruner = made("cut")
-    run = trainer(model, pruner, tokenizer, tmp_path)
-    monkeypatch.setattr(type(run.args), "world_size", 2)
-    with pytest.raises(gl.GumlabError, match=r"cut=True works in one process.* Take final=True"):
         run.callback_handler.on_train_begin(run.args, _begun(), run.control)
 
 
