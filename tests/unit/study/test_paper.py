@@ -215,13 +215,17 @@ def test_bands_show_means_and_intervals():
     plot = gl.plots.bands(table, "uniqueness")
     left, right = plot.figure.axes
     assert right.get_ylabel() == "uniqueness"
-    lines = {line.get_label(): line for line in left.lines}
+    drawn = {container.get_label(): container.lines for container in left.containers}
+    beside = []
     for method in ("GUM", "random"):
         runs = table[(table["method"] == method) & (table["keep"] == 0.25)]["loss"]
-        assert lines[method].get_ydata()[0] == pytest.approx(runs.mean())
-        band = left.collections[[*lines].index(method)].get_paths()[0].vertices
-        low = band[band[:, 0] == 25.0][:, 1].min()
-        assert low == pytest.approx(runs.mean() - half_interval(runs))
+        line, _, (bars,) = drawn[method]
+        assert line.get_ydata()[0] == pytest.approx(runs.mean())
+        lowest = bars.get_segments()[0][:, 1].min()
+        assert lowest == pytest.approx(runs.mean() - half_interval(runs))
+        beside.append(line.get_xdata()[0])
+        assert beside[-1] == pytest.approx(25, abs=5)
+    assert beside[0] != beside[1]  # no bar hides another
     assert "25%" in plot.sentence
     assert plot.sentence.index("GUM") < plot.sentence.index("soft movement")
 
