@@ -22,9 +22,9 @@ def show_tables_so() -> None:
         return
     shell = get_ipython()
     if shell is not None:
-        shell.display_formatter.formatters["text/html"].for_type_by_name(
-            "pandas.core.frame", "DataFrame", as_html
-        )
+        import pandas as pd
+
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, as_html)
 
 
 def as_html(table: pd.DataFrame) -> str:
@@ -49,7 +49,7 @@ def as_html(table: pd.DataFrame) -> str:
         return table._repr_html_()
     is_nullable = pd.api.types.is_extension_array_dtype  # pandas would write <NA> as it is
     plain = {name: object for name, kind in table.dtypes.items() if is_nullable(kind)}
-    escaped = table.astype(plain).rename(index=_escaped, columns=_escaped)
+    escaped = table.astype(plain).rename(index=_row_name, columns=_escaped)
     escaped = escaped.where(escaped.notna(), float("nan"))
     formatters: list[Callable[[Any], str] | None] = [
         None if pd.api.types.is_float_dtype(kind) else _cell for kind in escaped.dtypes
@@ -62,11 +62,18 @@ def _escaped(label: Any) -> Any:
     return html.escape(label) if isinstance(label, str) else label
 
 
+def _row_name(label: Any) -> Any:
+    return _text(label) if isinstance(label, str) and len(label) < LONG else _escaped(label)
+
+
 def _cell(value: Any) -> str:
     """A value of a column that has more than floats."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         return f"{value:,}"
-    text = str(value)
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
     if len(text) < LONG:
         return f'<span style="white-space: nowrap">{html.escape(text)}</span>'
     return f'<div style="text-align: left; min-width: 16em">{html.escape(text)}</div>'

@@ -64,7 +64,7 @@ _THREE = [_batch([[0, 1, 2, 3]]), _batch([[3, 3, 1, 0], [2, 1, 0, 0]]), _batch([
 _SAME = [_THREE[1]] * 4
 
 
-OTHER_LENGTHS = (0.1, 0.5, 1.1, 2.0, 5.0, 10.0)  # that a gradient is clipped to by mistake
+OTHER_LENGTHS = (0.1, 0.5, 1.1, 2.0)  # that a gradient is clipped to by mistake
 
 
 def _healed(

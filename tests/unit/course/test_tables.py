@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gumlab.course.tables import as_html
+from gumlab.course.tables import as_html, show_tables_so
 
 LONG = "A candle is a small, portable flame that is used to light up a room."
 
@@ -58,3 +58,18 @@ def test_names_of_rows_and_columns_are_text_and_stay_in_their_levels():
 )
 def test_what_is_too_large_or_odd_is_left_to_pandas(table):
     assert as_html(table) == table._repr_html_()
+
+
+def test_a_notebook_that_was_started_shows_its_tables_so(monkeypatch):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    show_tables_so()
+    shown = shell.display_formatter.formatters["text/html"](pd.DataFrame({"a": [1234]}))
+    assert "1,234" in shown
+
+
+def test_outside_a_notebook_nothing_happens(monkeypatch):
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    show_tables_so()
