@@ -125,9 +125,7 @@ def shown(cell: Any) -> list[str]:
     parts = []
     for output in cell.outputs:
         data = output.get("data", {})
-        if "image/svg+xml" in data:
-            parts.append("".join(data["image/svg+xml"]))
-        elif "text/html" in data:
+        if "text/html" in data:
             parts.append(f"<div>{''.join(data['text/html'])}</div>")
         elif "image/png" in data:
             told = html.escape("".join(data.get("text/plain", "")))

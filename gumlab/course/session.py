@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def start(seed: int = 0, threads: int | None = None) -> None:
-    """Set the seeds, the threads and the plot style, quieten libraries, and print one line.
+    """Set seeds, threads and the look of plots and tables, quieten libraries, and print one line.
 
     `gumlab.load` finds the device by itself.
 
@@ -39,6 +39,7 @@ def start(seed: int = 0, threads: int | None = None) -> None:
     from cycler import cycler
 
     from gumlab.course.plots.figure import BLUE, GREEN, ORANGE, RED
+    from gumlab.course.tables import show_tables_so
 
     random.seed(seed)
     np.random.seed(seed)
@@ -54,6 +55,7 @@ def start(seed: int = 0, threads: int | None = None) -> None:
             "axes.spines.top": False,
         }
     )
+    show_tables_so()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"gumlab ready: seed {seed}, device {device}")
 

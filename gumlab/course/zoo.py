@@ -205,7 +205,7 @@ def folders(
     """Saved models by the name of their folder: kilobytes, what opens them, and the loss."""
     rows = {
         name: {
-            "kB": (folder / name / "model.safetensors").stat().st_size / 1000,
+            "kB": round((folder / name / "model.safetensors").stat().st_size / 1000),
             "opens in": " and ".join(doctor(folder / name).loads_with),
             "loss": evaluate(model, tokenizer, task, generated=0)["loss"],
         }

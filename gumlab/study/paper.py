@@ -33,6 +33,30 @@ CHAT = ASSETS / "real_chat.json"
 
 NO_RUNS = "no runs to tell from"
 
+METHODS = ("random", "magnitude", "movement, local", "movement, global", "soft movement", "GUM")
+CUT = "one cut, then training"
+ONE_NAME = {  # for what the stored studies call by several
+    "greedy OBS + refit, global": CUT,
+    "one shot, then healing": CUT,
+    "random + refit, at greedy OBS's widths": "random, cut's widths",
+    "GUM, lambda_gum = 0": "GUM, lambda_gum 0",
+}
+WITH_A_TEACHER = ", with a teacher"
+PAIRS = (
+    ("GUM", "random"),
+    ("magnitude", "random"),
+    ("movement, global", "random"),
+    ("GUM", "movement, global"),
+    ("random at GUM's widths", "random"),
+    ("GUM", "random at GUM's widths"),
+    ("GUM", "GUM, lambda_gum 0"),
+    (CUT, "GUM"),
+    ("random, cut's widths", "GUM"),
+    (f"random{WITH_A_TEACHER}", "random"),
+    (f"GUM{WITH_A_TEACHER}", "GUM"),
+    (f"{CUT}{WITH_A_TEACHER}", CUT),
+)
+
 # The kinds of base models that findings are told apart by. The redundant ones are built so: in one
 # half of the neurons have a planted copy, the other is wider than its tasks need.
 KINDS = {
@@ -81,6 +105,41 @@ def real_study() -> pd.DataFrame:
         A row per run, as `Study.table` gives it.
     """
     return _stored(REAL)
+
+
+def all_runs() -> pd.DataFrame:
+    """`study` and `real_study` in one table, with one name for each method and control.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per run. The methods of the paper are METHODS, what it did not try is CUT. The column
+        way is the method, with a teacher or without, as PAIRS names it.
+    """
+    runs = pd.concat([study(), real_study()], ignore_index=True)
+    runs = runs.replace({"method": ONE_NAME})
+    teacher = runs["distilled"].map({False: "", True: WITH_A_TEACHER})
+    return runs.assign(way=runs["method"] + teacher)
+
+
+def fewest_kept(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The runs of each base and task with the fewest neurons, and its dense ones.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As `all_runs` gives them.
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        By base, task and the share that the grid asked for, such as "tiny-gpt2, tables, 10%".
+    """
+    settings = {}
+    for (model, task), rows in runs.groupby(["model", "task"], sort=False):
+        fewest = rows["asked"].min()
+        settings[f"{model}, {task}, {fewest:.0%}"] = rows[rows["asked"].isin([fewest, 1])]
+    return settings
 
 
 def real_one_shot() -> pd.DataFrame:

@@ -43,7 +43,7 @@ from gumlab.course.check.notebook_04 import (
     shared,
     smallest_magnitude,
     stay_whole,
-    which_stay,
+    weight_lost,
 )
 from gumlab.course.check.notebook_05 import (
     adam_step,
@@ -181,7 +181,7 @@ __all__ = [
     "target_rows",
     "taught_lesson",
     "top_v",
-    "which_stay",
+    "weight_lost",
     "whole_by_chance",
     "with_floor",
     "without_neuron",

@@ -153,7 +153,8 @@ def _same_number(got: Any, wanted: Real) -> bool:
     if isinstance(wanted, Integral):
         return isinstance(got, Integral) and int(got) == int(wanted)
     if isinstance(got, Tensor):
-        is_number = got.ndim == 0 and kind_of(got.dtype) == "float"
+        # one that still has its graph is none: kept in a list, it fills the memory
+        is_number = got.ndim == 0 and kind_of(got.dtype) == "float" and not got.requires_grad
         return is_number and _same_number(got.item(), wanted)
     if not isinstance(got, Real):
         return False

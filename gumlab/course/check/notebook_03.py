@@ -151,7 +151,7 @@ def best_first(scores: Tensor) -> Tensor:
     return scores.sort(descending=True).values
 
 
-# what a choice of exactly round(keep * N) neurons may get wrong; notebook 04 asks for one too
+# what a choice of exactly round(keep * N) neurons may get wrong
 TOP_V_MISTAKES: list[Hint] = [
     (
         "A threshold with >= keeps every neuron of a tie; keep exactly round(keep * N).",

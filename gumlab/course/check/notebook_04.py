@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from gumlab.course.check.judging import exercise, random_tensors
-from gumlab.course.check.notebook_03 import TOP_V_MISTAKES, best_first, how_many
 from gumlab.selection import top
 
 Layers = list[Tensor]  # a (N,) tensor per layer
@@ -68,50 +67,6 @@ def neuron_magnitude(incoming: Tensor, outgoing: Tensor) -> Tensor:
     return torch.hypot(*_norms(incoming, outgoing))
 
 
-def _first(scores: Tensor, count: int) -> Tensor:
-    """A mask of the first neurons, whatever their scores."""
-    return torch.arange(len(scores)) < count
-
-
-@exercise(
-    cases=[
-        (torch.tensor([0.1, 0.9, 0.3, 0.7]), 0.5),
-        (torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0, 0.0]), 0.5),
-        (torch.tensor([1.0, 5.0, 4.0, 3.0, 2.0]), 0.35),
-        (torch.tensor([1.0, 2.0, 5.0, 4.0, 3.0]), 0.5),
-        (torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0]), 0.4),
-        (torch.tensor([0.3, 0.1, 0.2]), 1.0),
-    ],
-    hints=[
-        *TOP_V_MISTAKES,
-        (
-            "Positions begin at 0: the neuron at position `count` is the first that has to go.",
-            lambda scores, keep: scores >= best_first(scores)[how_many(scores, keep)],
-        ),
-        (
-            "You keep the first neurons of the layer; set the mask at the positions of the best.",
-            lambda scores, keep: _first(scores, how_many(scores, keep)),
-        ),
-    ],
-)
-def which_stay(scores: Tensor, keep: float) -> Tensor:
-    """Choose the neurons of a layer that stay: those with the highest scores.
-
-    Parameters
-    ----------
-    scores : Tensor
-        A score for each neuron, (N,).
-    keep : float
-        The fraction of neurons that stays.
-
-    Returns
-    -------
-    Tensor
-        The mask, (N,) bool: exactly round(keep * N) are True, of a tie the first.
-    """
-    return top(scores, how_many(scores, keep))
-
-
 def _masks(*rows: str) -> Layers:
     """The masks of layers: True where a row has an x."""
     return [torch.tensor([letter == "x" for letter in row]) for row in rows]
@@ -137,6 +92,83 @@ def _mean_of_layers(masks: Layers, others: Layers) -> float:
     pairs = zip(_in_both(masks, others), masks, strict=True)
     shares = [float(both.sum() / mask.sum()) for both, mask in pairs]
     return sum(shares) / len(shares)
+
+
+def _squares(magnitudes: Layers) -> Tensor:
+    """The squared magnitudes of all layers' neurons, one behind the other."""
+    return torch.cat(magnitudes).square()
+
+
+def _share_gone(sizes: Tensor, masks: Layers) -> float:
+    """Which share of the neurons' sizes those have that go."""
+    return float(sizes[~torch.cat(masks)].sum() / sizes.sum())
+
+
+def _mean_lost(magnitudes: Layers, masks: Layers) -> float:
+    """Each layer's lost share, averaged over the layers."""
+    pairs = zip(magnitudes, masks, strict=True)
+    shares = [_share_gone(one.square(), [mask]) for one, mask in pairs]
+    return sum(shares) / len(shares)
+
+
+@exercise(
+    cases=[
+        ([torch.tensor([3.0, 4.0])], _masks(".x")),
+        ([torch.tensor([3.0, 4.0, 1.0]), torch.tensor([2.0, 0.5])], _masks("x.x", ".x")),
+        ([_INCOMING.norm(dim=1), _OUTGOING.norm(dim=1)], _masks("x..xx.", ".x...x")),
+        ([torch.tensor([1.0, 2.0]), torch.tensor([5.0, 6.0, 7.0])], _masks("xx", "x..")),
+    ],
+    hints=[
+        (
+            "Those are lengths; squares add up, lengths do not: square the magnitudes first.",
+            lambda magnitudes, masks: _share_gone(torch.cat(magnitudes), masks),
+        ),
+        (
+            "That is what stays; ask for what goes.",
+            lambda magnitudes, masks: 1 - _share_gone(_squares(magnitudes), masks),
+        ),
+        (
+            "That is the fraction of the neurons that go, large or small.",
+            lambda magnitudes, masks: _share_gone(torch.ones(len(_squares(magnitudes))), masks),
+        ),
+        (
+            "You average the layers' shares; add up over all layers first, and divide once.",
+            _mean_lost,
+        ),
+        (
+            "You divide by what stays; divide by the squares of all neurons.",
+            lambda magnitudes, masks: 1 / (1 / _share_gone(_squares(magnitudes), masks) - 1),
+        ),
+        (
+            "That is how much goes; divide by the squares of all neurons.",
+            lambda magnitudes, masks: float(_squares(magnitudes)[~torch.cat(masks)].sum()),
+        ),
+        (
+            "You took the root at the end; the fraction is that of the squares.",
+            lambda magnitudes, masks: _share_gone(_squares(magnitudes), masks) ** 0.5,
+        ),
+        (
+            "You stopped after the first layer: does `return` stand inside the loop?",
+            lambda magnitudes, masks: _share_gone(_squares(magnitudes[:1]), masks[:1]),
+        ),
+    ],
+)
+def weight_lost(magnitudes: Layers, masks: Layers) -> float:
+    """Say how much of the weights a choice throws away.
+
+    Parameters
+    ----------
+    magnitudes : list of Tensor
+        The magnitude of each neuron, a (N,) tensor per layer.
+    masks : list of Tensor
+        Who stays, a (N,) bool tensor per layer.
+
+    Returns
+    -------
+    float
+        Of the squares of all weights of all neurons, the fraction in the neurons that go.
+    """
+    return _share_gone(_squares(magnitudes), masks)
 
 
 @exercise(

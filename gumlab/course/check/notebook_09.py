@@ -54,9 +54,17 @@ def _surprise(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return 3 * nn.functional.cross_entropy(rows, batch["labels"][:, 1:].flatten())
 
 
+def _half_surprise(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """A lesson whose gradients are longer than 1 at some steps, and shorter at others."""
+    return _surprise(model, batch) / 2
+
+
 _TABLE, _OTHER_TABLE = random_tensors((4, 4), (4, 4))
 _THREE = [_batch([[0, 1, 2, 3]]), _batch([[3, 3, 1, 0], [2, 1, 0, 0]]), _batch([[1, 2, 2, 2]])]
 _SAME = [_THREE[1]] * 4
+
+
+OTHER_LENGTHS = (0.1, 0.5, 1.1, 2.0)  # that a gradient is clipped to by mistake
 
 
 def _healed(
@@ -67,7 +75,8 @@ def _healed(
     optimizer: Callable = torch.optim.AdamW,
     training: bool = True,
     clear: bool = True,
-    clip: bool = True,
+    clip: float | None = 1.0,
+    numbers: bool = True,
     step: bool = True,
     renewed: bool = False,
     after: bool = False,
@@ -83,11 +92,13 @@ def _healed(
         if clear:
             updates.zero_grad()
         loss.backward()
-        if clip:
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         if step:
             updates.step()
-        losses.append(lesson(model, batch).item() if after else loss.item())
+        if after:
+            loss = lesson(model, batch)
+        losses.append(loss.item() if numbers else loss)
     return losses
 
 
@@ -100,8 +111,18 @@ def _with(**switches: Any) -> Callable:
     cases=[
         (Table(_TABLE), _THREE, _surprise, 0.3),
         (Table(_OTHER_TABLE), _SAME, _surprise, 0.1),
+        (Table(_TABLE), _THREE * 2, _half_surprise, 0.3),
     ],
     hints=[
+        (
+            "You keep the losses as tensors, each with its whole graph, and memory fills up; "
+            "write down loss.item(), a plain number.",
+            _with(numbers=False),
+        ),
+        *(
+            ("You clip the gradient to another length than 1: max_norm is 1.0.", _with(clip=length))
+            for length in OTHER_LENGTHS
+        ),
         (
             "Nothing is learned: the losses are those of the model as it came. After backward() "
             "the optimizer must step(), and the gradient must not be cleared between the two.",
@@ -124,7 +145,7 @@ def _with(**switches: Any) -> Callable:
         (
             "The gradient is not clipped; clip_grad_norm_(model.parameters(), 1.0) stands between "
             "backward() and step().",
-            _with(clip=False),
+            _with(clip=None),
         ),
         (
             "You write down the loss after the step; write down the one you took the gradient of.",

@@ -24,6 +24,7 @@ from gumlab.course.check.judging import (
 from gumlab.feedforward import FeedForward
 from gumlab.gram import cosine
 
+NEARLY_NOTHING = 1e-5  # of what scores of the toy layer are
 _ORDER = torch.tensor([3, 0, 5, 1, 4, 2])
 
 
@@ -60,6 +61,10 @@ _INFINITE = "A dead neuron (found.dead) gives a number / 0, infinite: it would a
 _BY_PLACE = (
     "The same neurons in another order get other scores: neither a neuron's place nor chance "
     "may count."
+)
+_ITSELF = (
+    "The scores of all neurons that fire are nearly 0: is each neuron its own nearest? The largest "
+    "cosine stands on the diagonal; leave it out (fill_diagonal_(0))."
 )
 _ALL_EQUAL = "All neurons have the same score: then the first ones stay, whoever they are."
 
@@ -101,6 +106,8 @@ class Form(Exercise):
             return _NAN
         if not scores.isfinite().all():
             return _INFINITE
+        if scores[self.cases[0][1].energy > 0].abs().max() < NEARLY_NOTHING:
+            return _ITSELF
         if not torch.allclose(scores[_ORDER].double(), scores_in_order.double(), rtol=1e-3):
             return _BY_PLACE
         if (scores == scores[0]).all():
@@ -164,7 +171,16 @@ def _largest_cosine(gram: Tensor) -> Tensor:
     return cosine(gram).abs().fill_diagonal_(0).max(1).values
 
 
-@partial(Form, cases=[_toy(torch.arange(6)), _toy(_ORDER)], hints=_MISTAKES)
+def _like_itself(layer: FeedForward, found: Statistics) -> Tensor:
+    """The variant with each neuron among those that it is compared with."""
+    return (found.high - found.low) * _norm(layer) * (1 - cosine(found.gram).abs().max(1).values)
+
+
+@partial(
+    Form,
+    cases=[_toy(torch.arange(6)), _toy(_ORDER)],
+    hints=[*_MISTAKES, (_ITSELF, _like_itself)],
+)
 def my_variant(layer: FeedForward, found: Statistics) -> Tensor:
     """Score a layer's neurons in another way: less for one that is like another neuron.
 

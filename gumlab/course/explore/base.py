@@ -316,7 +316,7 @@ class Explorer(widgets.VBox):
     def _say(self, sentence: str) -> None:
         self.sentence = sentence
         self._words.value = (
-            '<p role="status" aria-live="polite" style="white-space: pre-line">'
+            '<p role="status" aria-live="polite" style="white-space: pre-line; line-height: 1.5">'
             f"{html.escape(sentence)}</p>"
         )
 

@@ -90,7 +90,7 @@ def _unopened(tab: Tab) -> widgets.VBox:
     """A tab's question, and below it the place for what it holds."""
     heading = widgets.HTML(
         f'{STYLE}<p style="font-size: 1.25em; font-weight: bold; margin: 0.3em 0">'
-        f"{html.escape(tab.question)}</p><p>{html.escape(tab.look)}</p>"
+        f'{html.escape(tab.question)}</p><p style="line-height: 1.5">{html.escape(tab.look)}</p>'
     )
     waiting = widgets.HTML('<p role="status" aria-live="polite">computing ...</p>')
     return widgets.VBox([heading, waiting], layout={"min_height": ROOM})

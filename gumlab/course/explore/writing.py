@@ -346,7 +346,10 @@ class RealSentence(Sentences):
                     widgets.Dropdown,
                     "score",
                     "Who stays",
-                    options=("random", "magnitude", "recommended"),
+                    options=[
+                        (f"{method}, {SHARED[self._scope[method]]}", method)
+                        for method in ("random", "magnitude", "recommended")
+                    ],
                     value="recommended",
                 ),
                 "keep": labelled(
@@ -561,7 +564,8 @@ def _tiny_curve(curves: Sequence[Mapping[float, float]], keep: float) -> str:
         )
     x, y = place(keep, curves[0][keep])
     return (
-        '<div style="display: flex; flex-wrap: wrap; align-items: center; gap: 0 1em">'
+        '<div style="display: flex; flex-wrap: wrap; align-items: center; gap: 0 1em; '
+        'line-height: 1.5">'
         f'<svg role="img" aria-label="loss by the neurons kept" width="{width}" height="{height}">'
         f'{"".join(lines)}<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{BLUE}"/></svg>'
         "<small>the loss by the neurons kept: all of them on the right;<br>the dot is this cut, "

@@ -246,7 +246,7 @@ def tradeoff(
     middle.annotate("all", (1, 1), (6, 6), textcoords="offset points", fontsize=9)
     middle.set(xlabel="uniqueness, all neurons = 1", ylabel="mean sensitivity, all neurons = 1")
     middle.margins(0.12)
-    middle.set_ylim(bottom=0)
+    middle.set_ylim(0, 1.15 * middle.dataLim.y1)
     right.axhline(dense_loss, color=GREY, linestyle="--", linewidth=1.2)
     right.set(xlim=(0, 105), xlabel="neurons kept (%)", ylabel="loss (nats per target token)")
     right.set_ylim(bottom=0)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gumlab.course.plots.figure import BLUE, GREEN, GREY, ORANGE, RED
+from gumlab.course.plots.pixels import png_of
 from gumlab.errors import check_choice
 from gumlab.selection import schedule
 
@@ -64,7 +65,9 @@ class Drawing:
         Path(path).write_text(self.svg + "\n", encoding="utf-8")
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"image/svg+xml": self.svg, "text/plain": self.sentence}, {}
+        # not the graphic itself: an untrusted notebook hides it, and it is cut off on a phone
+        look = {"alt": self.sentence, "width": WIDTH}
+        return {"image/png": png_of(self.svg), "text/plain": self.sentence}, {"image/png": look}
 
     def __repr__(self) -> str:
         return f"Drawing({self.sentence})"
@@ -389,16 +392,15 @@ def _cosine() -> list[str]:
             _arrow(x, y, x + across, y - up, colour, stroke_width=3.5, stroke_dasharray=dash),
             _label(x + 1.1 * across, y - 1.08 * up, name),
         ]
-    ends = [
-        f"{x + 80 * math.cos(math.radians(degrees)):.1f} "
+    arc = [
+        f"{x + 80 * math.cos(math.radians(degrees)):.1f},"
         f"{y - 80 * math.sin(math.radians(degrees)):.1f}"
-        for degrees in (12, 48)
+        for degrees in range(12, 49, 4)
     ]
-    arc = _tag("path", d=f"M{ends[0]} A80 80 0 0 0 {ends[1]}", fill="none", stroke=INK)
     angle = math.radians(30)
     return [
         *parts,
-        arc,
+        _tag("polyline", points=" ".join(arc), fill="none", stroke=INK),
         _label(x + 98 * math.cos(angle), y + 5 - 98 * math.sin(angle), "θ", font_size=18),
         _label(x + 120, y + 36, "one axis for each token"),
         _label(460, 70, "cos θ = h_i · h_j / (|h_i| |h_j|)"),

@@ -7,7 +7,7 @@ difference is also shown by position, marker or label.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gumlab.course.plots.places import Cells, Dots
+from gumlab.study.paper import METHODS
 
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
@@ -51,6 +52,25 @@ STYLES = (
     Style("X", ":", BLACK),
     Style("*", "-.", YELLOW),
 )
+
+
+def styles_of(names: Iterable[str]) -> dict[str, Style]:
+    """Give each method a style: the paper's methods have theirs in every figure.
+
+    Parameters
+    ----------
+    names : iterable of str
+        What is drawn; others than the paper's methods take the styles that are left.
+
+    Returns
+    -------
+    dict of str to Style
+        The first eight names, in their order.
+    """
+    shown = list(dict.fromkeys(names))[: len(STYLES)]
+    own = {name: style for name, style in zip(METHODS, STYLES, strict=False) if name in shown}
+    left = iter(style for style in STYLES if style not in own.values())
+    return {name: own[name] if name in own else next(left) for name in shown}
 
 
 class Margins(NamedTuple):
@@ -121,7 +141,8 @@ class Plot:
         return [group.placed() for group in self.places]
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"image/png": self.png(), "text/plain": self.sentence}, {}
+        look = {"image/png": {"alt": self.sentence}}
+        return {"image/png": self.png(), "text/plain": self.sentence}, look
 
     def __repr__(self) -> str:
         return f"Plot({self.sentence})"

@@ -39,7 +39,10 @@ def activations(h: ArrayLike, tokens: Sequence[str], names: Sequence[int]) -> Pl
         scale = {"vmin": -high, "vmax": high, "cmap": "PuOr_r"}
     else:  # GELU's h is hardly ever below 0
         scale = {"vmin": 0, "vmax": high, "cmap": "Oranges"}
-    figure, (ax,) = new_figure(1, 9.4, 1.3 + 0.34 * len(names), margins=(1.0, 0.1, 1.0, 0.1))
+    below = 0.2 + 0.07 * max(len(token) for token in tokens)  # the tokens stand upright
+    figure, (ax,) = new_figure(
+        1, 9.4, 0.1 + 0.34 * len(names) + below, margins=(1.0, 0.1, below, 0.1)
+    )
     ax.grid(False)
     image = ax.imshow(rows, aspect="auto", **scale)
     for row, peak in enumerate(peaks):
@@ -192,12 +195,15 @@ def relative_costs(costs: Mapping[str, Mapping[str, float]]) -> Plot:
             ax.annotate(
                 f"{percent:.0f} %", (percent, row), (9, 0), textcoords="offset points", va="center"
             )
-    ax.set_yticks(range(len(measures)), measures)
-    ax.invert_yaxis()
-    ax.set(xlabel=f"percent of {first} (dashed line)", ylim=(len(measures) - 0.4, -0.6))
+    ax.set_yticks(range(len(measures)), [measure.replace("_", " ") for measure in measures])
+    ax.set(ylim=(len(measures) - 0.4, -0.6))
     ax.set_xlim(0, 1.12 * ax.get_xlim()[1])
-    figure.legend(frameon=False, ncols=3, loc="upper right")
     last = others[-1]
+    if len(others) > 1:
+        figure.legend(frameon=False, ncols=3, loc="upper right")
+        ax.set_xlabel(f"percent of {first} (dashed line)")
+    else:
+        ax.set_xlabel(f"{last}, in percent of {first} (dashed line)")
     sayings = [
         f"{costs[last][measure] / costs[first][measure]:.0%} of the {measure}"
         for measure in measures

@@ -97,17 +97,22 @@ def keep_curves(curves: Mapping[str, Mapping[float, float]], dense: float) -> Pl
         The lines; the sentence gives the range of the losses at the smallest fraction.
     """
     figure, (ax,) = new_figure(width=7.5)
+    colours: dict[str, str] = {}  # of a way of choosing; its seeds differ by marker and line
     for (name, curve), style in zip(curves.items(), STYLES, strict=False):
+        way = name.partition(", seed")[0]
+        colour = colours.setdefault(way, STYLES[len(colours)].colour)
         shares = sorted(curve)
         ax.plot(
             [100 * share for share in shares],
             [curve[share] for share in shares],
             style.fmt,
-            color=style.colour,
+            color=colour,
             label=name,
         )
     ax.axhline(dense, color=GREY, linestyle="--", linewidth=1.2)
-    ax.annotate("dense", (100, dense), (0, 4), textcoords="offset points", ha="right")
+    # on the left, where the other lines are high
+    left_edge = ax.get_yaxis_transform()
+    ax.annotate("dense", (0, dense), (3, 3), left_edge, "offset points", color="#555555")
     ax.set(xlabel="neurons kept (%)", ylabel="loss (nats per target token)")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
@@ -234,8 +239,9 @@ def _draw_progress(ax: Axes, history: History, now: int) -> None:
     losses = 100 * np.array(history.losses) / max(history.losses)
     ax.plot(steps, percents, "-", color=BLUE, label="neurons kept (%)")
     ax.plot(steps, losses, ":", color=GREY, label="training loss (% of its largest)")
-    ax.axvline(now, color="black", lw=1.2)
-    ax.set(ylim=(0, 105), xlabel="step (line: now)")
+    top = 135  # room for the legend
+    ax.axvline(now, ymax=105 / top, color="black", lw=1.2)
+    ax.set(ylim=(0, top), yticks=range(0, 101, 20), xlabel="step (line: now)")
     ax.legend(frameon=False, fontsize=9, loc="upper right")
 
 
@@ -262,7 +268,7 @@ def _draw_scores(ax: Axes, history: History, index: int, layer: int) -> None:
     ax.plot(steps, lowest_there, color="black", lw=2, label="the lowest that is there")
     ax.set(xlabel="step", ylabel=f"score, layer {layer}", xlim=(0, len(history.losses)))
     bottom = all_scores.min()
-    ax.set_ylim(bottom, bottom + 1.3 * np.ptp(all_scores) + 1e-9)  # room for the legend
+    ax.set_ylim(bottom, bottom + 1.4 * np.ptp(all_scores) + 1e-9)  # room for the legend
     ax.legend(frameon=False, fontsize=9, loc="upper left")
 
 

@@ -4,7 +4,8 @@ narrows, widths by layer, score x refit, and a claim in every setting."""
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ from gumlab.course.plots.figure import (
     Plot,
     Style,
     new_figure,
+    styles_of,
 )
 from gumlab.errors import GumlabError
 from gumlab.study.claims import values
@@ -25,6 +27,9 @@ from gumlab.study.intervals import half_interval
 
 if TYPE_CHECKING:
     import pandas as pd
+
+RATIOS = ["sensitivity", "uniqueness"]
+MOST_NAMED = 24  # settings of a claim; more are grouped
 
 
 def _check_table(table: pd.DataFrame, *columns: str) -> None:
@@ -59,6 +64,23 @@ def _draw_band(ax: Axes, by_keep: pd.Series, style: Style, label: str) -> pd.Ser
     return mean
 
 
+def _draw_intervals(ax: Axes, by_keep: pd.Series, style: Style, label: str, aside: float) -> None:
+    """Draw the means of values grouped by keep with their intervals, a little beside the share."""
+    mean = by_keep.mean()
+    half = by_keep.apply(half_interval)
+    ax.errorbar(
+        100 * mean.index + aside,
+        mean,
+        half,
+        fmt=style.fmt,
+        color=style.colour,
+        lw=0.8,
+        elinewidth=1.4,
+        markersize=5,
+        label=label,
+    )
+
+
 def bands(table: pd.DataFrame, metric: str | None = None, name: str | None = None) -> Plot:
     """Show the loss, and a metric, of each method against the share of neurons kept.
 
@@ -75,8 +97,9 @@ def bands(table: pd.DataFrame, metric: str | None = None, name: str | None = Non
     Returns
     -------
     Plot
-        A line for each method, the mean over the seeds, with its 95 % t interval as a band; the
-        sentence names the best and the worst at the smallest share.
+        A line for each method, the mean over the seeds, with its 95 % t interval as an upright bar;
+        the methods stand side by side at each share. The sentence names the best and the worst at
+        the smallest share.
     """
     rows = _finished(table)
     if metric is not None:
@@ -87,15 +110,17 @@ def bands(table: pd.DataFrame, metric: str | None = None, name: str | None = Non
     labels = {"loss": "loss (nats per target token)"}
     if metric:
         labels[metric] = name or metric
-    figure, axes = new_figure(len(labels), width=4.9 * len(labels), height=3.8)
+    styles = styles_of(pruned["method"])
+    figure, axes = new_figure(len(labels), width=1.5 + 5.5 * len(labels), height=3.8)
     for ax, (column, label) in zip(axes, labels.items(), strict=True):
-        methods = pruned.groupby("method", sort=False)
-        for style, (method, runs) in zip(STYLES, methods, strict=False):
-            _draw_band(ax, runs.groupby("keep")[column], style, method)
+        for place, (method, style) in enumerate(styles.items()):
+            runs = pruned[pruned["method"] == method]
+            aside = 1.1 * (place - (len(styles) - 1) / 2)
+            _draw_intervals(ax, runs.groupby("keep")[column], style, method, aside)
         if len(dense):
             ax.axhline(dense[column].mean(), color=GREY, linestyle="--", linewidth=1.2)
         ax.set(xlabel="neurons kept (%); dashed: dense", ylabel=label)
-    axes[-1].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, loc="outside right center")
 
     least = pruned["keep"].min()
     losses = pruned[pruned["keep"] == least].groupby("method")["loss"]
@@ -112,14 +137,15 @@ def bands(table: pd.DataFrame, metric: str | None = None, name: str | None = Non
     )
 
 
-def ratios(table: pd.DataFrame) -> Plot:
+def ratios(table: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Plot:
     """Show sensitivity and uniqueness of each method as ratios to the dense model's.
 
     Parameters
     ----------
-    table : pandas.DataFrame
+    table : pandas.DataFrame, or mapping of str to pandas.DataFrame
         A study's table, or `gumlab.paper.table()`, of one task and model, with dense runs and at
-        most eight methods. A ratio is taken at equal seeds.
+        most eight methods; or several with their titles, side by side. A ratio is taken at equal
+        seeds.
 
     Returns
     -------
@@ -132,43 +158,71 @@ def ratios(table: pd.DataFrame) -> Plot:
     ----------
     arXiv 2302.03773, Figure 1.
     """
+    tables = table if isinstance(table, Mapping) else {"": table}
+    found = {title: _ratios_to_dense(rows) for title, rows in tables.items()}
+    styles = styles_of(method for rows in found.values() for method in rows["method"])
+    width = 7.5 if len(tables) == 1 else 4.3 * len(tables)
+    figure, axes = new_figure(len(tables), width=width, height=4.4)
+    sentences = []
+    for ax, (title, rows) in zip(axes, found.items(), strict=True):
+        _draw_ratios(ax, rows, styles)
+        ax.set_title(title, fontsize=10)
+        sentences.append(f"{title}: {_highest(rows)}" if title else _highest(rows))
+    axes[0].set_ylabel("uniqueness / dense")
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        handles.values(), handles, frameon=False, ncols=len(handles), loc="outside upper center"
+    )
+    return Plot(figure, " ".join(sentences))
+
+
+def _ratios_to_dense(table: pd.DataFrame) -> pd.DataFrame:
+    """The pruned runs; their sensitivity and uniqueness are divided by those of the dense runs."""
     rows = _finished(table).set_index("seed")
     is_dense = rows["method"] == "dense"
     dense = rows[is_dense]
     pruned = rows[~is_dense]
-    measures = ["sensitivity", "uniqueness"]
-    for measure in measures:
+    for measure in RATIOS:
         ratio = pruned[measure] / dense[measure].reindex(pruned.index)
         pruned = pruned.assign(**{measure: ratio})
-    figure, (ax,) = new_figure(width=7.5, height=4.4)
-    averages = {}
-    for style, (method, runs) in zip(STYLES, pruned.groupby("method", sort=False), strict=False):
-        averages[method] = runs[measures].mean()
-        for distilled, some_runs in runs.groupby("distilled"):
-            mean = some_runs.groupby("keep")[measures].mean()
-            ax.plot(mean["sensitivity"], mean["uniqueness"], color=style.colour, lw=0.8)
-            ax.scatter(
-                mean["sensitivity"],
-                mean["uniqueness"],
-                20 + 160 * mean.index.to_numpy(),
-                marker=style.marker,
-                edgecolors=style.colour,
-                facecolors="none" if distilled else style.colour,
-                label=None if distilled else method,
-            )
+    return pruned
+
+
+def _draw_ratios(ax: Axes, pruned: pd.DataFrame, styles: Mapping[str, Style]) -> None:
+    """A line and points for each method, distilled or not."""
+    for (method, distilled), runs in pruned.groupby(["method", "distilled"], sort=False):
+        style = styles[method]
+        mean = runs.groupby("keep")[RATIOS].mean()
+        x, y = mean["sensitivity"], mean["uniqueness"]
+        ax.plot(x, y, color=style.colour, lw=0.8)
+        ax.scatter(
+            x,
+            y,
+            20 + 160 * mean.index.to_numpy(),
+            marker=style.marker,
+            edgecolors=style.colour,
+            facecolors="none" if distilled else style.colour,
+            label=None if distilled else method,
+        )
     ax.axhline(1, color=GREY, linestyle="--", linewidth=1.2)
     ax.axvline(1, color=GREY, linestyle="--", linewidth=1.2)
     if np.ptp(pruned["sensitivity"]) > 10:
         ax.set_xscale("log")
-    ax.set(xlabel="sensitivity / dense", ylabel="uniqueness / dense")
-    ax.legend(frameon=False, fontsize=8)
-    most_sensitive = max(averages, key=lambda method: averages[method]["sensitivity"])
-    most_unique = max(averages, key=lambda method: averages[method]["uniqueness"])
-    return Plot(
-        figure,
-        f"On average {most_sensitive} keeps the highest sensitivity "
-        f"({averages[most_sensitive]['sensitivity']:.2f} of dense), and {most_unique} the highest "
-        f"uniqueness ({averages[most_unique]['uniqueness']:.2f} of dense).",
+    ax.set(xlabel="sensitivity / dense")
+
+
+def _highest(pruned: pd.DataFrame) -> str:
+    """Which methods have the highest ratios on average."""
+    averages = pruned.groupby("method", sort=False)[RATIOS].mean()
+    best = averages.idxmax()
+    top = averages.max()
+    return (
+        f"On average {best['sensitivity']} keeps the highest sensitivity "
+        f"({top['sensitivity']:.2f} of dense), and {best['uniqueness']} the highest "
+        f"uniqueness ({top['uniqueness']:.2f} of dense)."
     )
 
 
@@ -242,8 +296,9 @@ def layer_widths(table: pd.DataFrame) -> Plot:
     layers = range(len(full))
     figure, (ax,) = new_figure(width=7.0, height=3.8)
     shares = {}
-    methods = rows[~is_dense].groupby("method", sort=False)
-    for style, (method, runs) in zip(STYLES, methods, strict=False):
+    of_methods = rows[~is_dense]
+    for method, style in styles_of(of_methods["method"]).items():
+        runs = of_methods[of_methods["method"] == method]
         of_method = np.array(widths[runs.index].tolist())  # (seeds, L)
         shares[method] = of_method.mean(0) / full
         ax.plot(layers, 100 * shares[method], style.fmt, color=style.colour, label=method)
@@ -310,12 +365,18 @@ def forest(effects: pd.DataFrame) -> Plot:
     -------
     Plot
         A row for each setting, sorted: its mean effect, below 0 as claimed, and the 95 % t
-        interval. The sentence counts the settings by what they say.
+        interval. More settings than can be read one by one are grouped by base and task. The
+        sentence counts the settings by what they say.
     """
     rows = effects.sort_values("effect", ascending=False)
-    figure, (ax,) = new_figure(width=8.5, height=0.9 + 0.24 * max(4, len(rows)))
+    if len(rows) <= MOST_NAMED:
+        pitch, places, labels = 0.26, np.arange(len(rows)), dict(enumerate(rows["where"]))
+    else:
+        pitch = 0.07
+        rows, places, labels = _grouped(rows)
+    height = 1.1 + pitch * max(4 * 0.26 / pitch, np.ptp(places) + 1)
+    figure, (ax,) = new_figure(width=8.5, height=height)
     ax.axvline(0, color=ORANGE, linestyle="--", linewidth=1.2)
-    places = np.arange(len(rows))
     counts = []
     for verdict, marker, colour in (
         ("as claimed", "o", BLUE),
@@ -329,10 +390,31 @@ def forest(effects: pd.DataFrame) -> Plot:
             xerr=rows["half"][agrees],
             fmt=marker,
             color=colour,
+            markersize=6 if pitch > 0.1 else 3.5,
             label=verdict,
         )
         counts.append(f"{agrees.sum()} {verdict}")
-    ax.set_yticks(places, rows["where"], fontsize=7)
-    ax.set(xlabel="effect, 95 % interval (left of the dashed line: as claimed)")
-    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    reach = rows["effect"].abs() + rows["half"].fillna(0)
+    outer = ""
+    if reach.max() > 8 * reach.median() > 0:  # else the widest interval leaves the others no room
+        ax.set_xscale("symlog", linthresh=reach.median(), linscale=2)
+        outer = "\nthe outer parts of the axis are logarithmic"
+    ax.set_yticks(list(labels), list(labels.values()), fontsize=8)
+    ax.margins(y=0.5 / (np.ptp(places) + 1))
+    ax.set_xlabel(f"effect, 95 % interval; left of the dashed line: as claimed{outer}")
+    figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside upper right")
     return Plot(figure, f"Of {len(rows)} settings: {', '.join(counts)}.")
+
+
+def _grouped(rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, dict[float, str]]:
+    """The rows by base and task, where each stands, and the groups' names at their middles."""
+    names = rows["where"].str.partition(",")[0]
+    rows = rows.loc[names.sort_values(kind="stable", ascending=False).index]
+    names = names[rows.index]
+    group = (names != names.shift()).cumsum() - 1
+    places = np.arange(len(rows)) + 4 * group.to_numpy()  # a gap between two groups
+    labels = {}
+    for name in names.unique():
+        own = places[names == name]
+        labels[float(own.mean())] = f"{name}\n{len(own)} settings"
+    return rows, places, labels

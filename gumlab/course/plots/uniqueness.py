@@ -57,7 +57,8 @@ def used_and_unique(
     y = np.asarray(unique, dtype=float)
     stays = np.asarray(mask, dtype=float) == 1
     alive = (x > 0) & (y > 0)
-    figure, (ax,) = new_figure(width=7.5, height=4.4, margins=MARGINS)
+    room = MARGINS._replace(top=0.35)
+    figure, (ax,) = new_figure(width=7.5, height=4.4, margins=room)
     for group, marker, colour, fate in (
         (alive & stays, "o", BLUE, "stays"),
         (alive & ~stays, "x", ORANGE, "goes"),
@@ -71,7 +72,8 @@ def used_and_unique(
             alpha=0.7,
             label=f"{fate} ({int(group.sum())})",
         )
-    ax.set(xscale="log", yscale="log", title=title)
+    ax.set(xscale="log", yscale="log")
+    ax.set_title(title, loc="left", fontsize=11)
     ax.minorticks_off()  # nobody reads them, and they are most of the drawing
     ax.set(xlabel="used: $||w_i||^2\\,G_{ii}$", ylabel="unique: $1 - R^2_i$")
     ax.set_ylim(top=1.3)
@@ -87,7 +89,10 @@ def used_and_unique(
         ax.plot(x[[one, twin]], y[[one, twin]], "-", color="black", lw=1)
         point_at(ax, x[one], y[one], size=12)
         point_at(ax, x[twin], y[twin], marker="s", size=11, width=1.4)
-    ax.legend(frameon=False, loc="lower left")
+    # above the axes: there is no corner without points
+    ax.legend(
+        frameon=False, ncols=3, fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0
+    )
     texts = [
         f"used {its_use:.3g}, unique {its_uniqueness:.3g}, {'stays' if kept else 'goes'}"
         for its_use, its_uniqueness, kept in zip(x, y, stays, strict=True)
@@ -152,8 +157,14 @@ def deletions(
     reach = 1.3 * max(changes) or 1.0  # a dead neuron changes nothing
     left.plot([-reach, reach], [-reach, reach], "--", color=GREY, lw=1, zorder=0)
     left.set(xlim=(-reach, reach), ylim=(-reach, reach))
-    left.set(xlabel="told by the slope, $-dL/dm$", ylabel="measured change of the loss")
-    left.ticklabel_format(style="sci", scilimits=(-2, 2), axis="both")
+    power = int(np.floor(np.log10(reach)))
+    unit = f", in 1e{power}" if power < -1 else ""
+    left.set(
+        xlabel=f"told by the slope, $-dL/dm${unit}", ylabel=f"measured change of the loss{unit}"
+    )
+    if unit:
+        for axis in (left.xaxis, left.yaxis):
+            axis.set_major_formatter(lambda change, _: f"{change / 10.0**power:.3g}")
 
     right.set(xscale="log", yscale="log")
     right.minorticks_off()

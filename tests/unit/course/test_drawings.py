@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import re
 from xml.etree import ElementTree
 
 import pytest
 from helpers import ROOT
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
+from PIL import Image
 
 import gumlab as gl
 from gumlab import GumlabError
 from gumlab.course.plots.drawings import KINDS
+from gumlab.course.plots.pixels import png_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 ROOM = 6  # between a text and the edge of the card
@@ -41,9 +45,50 @@ def test_a_drawing_is_well_formed_and_says_what_it_shows(kind):
     assert svg[0].text
     assert svg[1].tag == f"{SVG}desc"
     assert svg[1].text == drawing.sentence
-    shown, _ = drawing._repr_mimebundle_()
-    assert shown == {"image/svg+xml": drawing.svg, "text/plain": drawing.sentence}
+    shown, look = drawing._repr_mimebundle_()
+    assert set(shown) == {"image/png", "text/plain"}  # an untrusted notebook shows both
+    assert shown["text/plain"] == drawing.sentence
+    assert look["image/png"] == {"alt": drawing.sentence, "width": 640}
     assert repr(drawing) == f"Drawing({drawing.sentence})"
+
+
+SHAPES = (  # on white, in a graphic of 100 x 40: a shape, a point of its line or area, one beside
+    ('<rect x="10" y="10" width="20" height="20" fill="#FF0000"/>', (20, 20), (40, 20)),
+    ('<circle cx="20" cy="20" r="8" fill="none" stroke="#FF0000" stroke-width="4"/>', (12, 20),
+     (20, 20)),
+    ('<line x1="0" y1="20" x2="60" y2="20" stroke="#FF0000" stroke-width="4"/>',
+     (30, 20), (70, 20)),
+    ('<path d="M10 5h40M10 30v8M60 5L90 35" stroke="#FF0000" stroke-width="4" fill="none"/>',
+     (75, 20), (10, 20)),
+    ('<polygon points="10,5 30,5 20,35" fill="#FF0000"/>', (20, 15), (28, 30)),
+    ('<polyline points="10,20 50,20 50,38" fill="none" stroke="#FF0000" stroke-width="4"/>',
+     (50, 30), (30, 30)),
+    ('<text x="10" y="38" font-size="60" fill="#FF0000" text-anchor="start">█</text>', (20, 20),
+     (95, 20)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "on", "beside"), SHAPES, ids=[re.match(r"<(\w+)", shape)[1] for shape, *_ in SHAPES]
+)
+def test_the_picture_has_each_shape_where_the_graphic_has_it(shape, on, beside):
+    card = '<rect x="0" y="0" width="100" height="40" fill="#FFFFFF"/>'
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 40" fill="#000000" '
+        f'font-size="16">{card}{shape}</svg>'
+    )
+    picture = Image.open(io.BytesIO(png_of(svg, scale=2))).convert("RGB")
+    assert picture.size == (200, 80)
+    colours = [picture.getpixel((2 * x, 2 * y)) for x, y in (on, beside)]
+    assert colours == [(255, 0, 0), (255, 255, 255)]
+
+
+def test_a_lower_letter_and_dashes_are_drawn_and_the_picture_is_small():
+    svg = gl.plots.neuron("masked").svg
+    pictures = {png_of(svg), png_of(svg.replace(' dy="4"', ' dy="0"'))}
+    pictures.add(png_of(re.sub(r' stroke-dasharray="[^"]*"', "", svg)))
+    assert len(pictures) == 3
+    assert max(map(len, pictures)) < 60_000
 
 
 @pytest.mark.parametrize("kind", KINDS)

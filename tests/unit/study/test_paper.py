@@ -215,13 +215,17 @@ def test_bands_show_means_and_intervals():
     plot = gl.plots.bands(table, "uniqueness")
     left, right = plot.figure.axes
     assert right.get_ylabel() == "uniqueness"
-    lines = {line.get_label(): line for line in left.lines}
+    drawn = {container.get_label(): container.lines for container in left.containers}
+    beside = []
     for method in ("GUM", "random"):
         runs = table[(table["method"] == method) & (table["keep"] == 0.25)]["loss"]
-        assert lines[method].get_ydata()[0] == pytest.approx(runs.mean())
-        band = left.collections[[*lines].index(method)].get_paths()[0].vertices
-        low = band[band[:, 0] == 25.0][:, 1].min()
-        assert low == pytest.approx(runs.mean() - half_interval(runs))
+        line, _, (bars,) = drawn[method]
+        assert line.get_ydata()[0] == pytest.approx(runs.mean())
+        lowest = bars.get_segments()[0][:, 1].min()
+        assert lowest == pytest.approx(runs.mean() - half_interval(runs))
+        beside.append(line.get_xdata()[0])
+        assert beside[-1] == pytest.approx(25, abs=5)
+    assert beside[0] != beside[1]  # no bar hides another
     assert "25%" in plot.sentence
     assert plot.sentence.index("GUM") < plot.sentence.index("soft movement")
 
@@ -298,3 +302,26 @@ def test_side_by_side_has_the_tiny_models_and_the_real_one():
     assert row["verdict"] == verdict(differences)
     assert row["difference of loss"].startswith(f"{differences.mean():+.4f} +- ")
     assert len(table) > len(gl.paper.side_by_side("GUM", "random at GUM's widths"))
+
+
+def test_all_runs_have_one_name_for_each_method_and_say_which_had_a_teacher():
+    runs = paper.all_runs()
+    assert not set(runs["method"]) & set(paper.ONE_NAME)
+    taught = runs["distilled"]
+    assert (runs["way"][taught] == runs["method"][taught] + ", with a teacher").all()
+    assert (runs["way"][~taught] == runs["method"][~taught]).all()
+    ways = set(runs["way"])
+    assert all({one, other} <= ways for one, other in paper.PAIRS)
+    assert set(paper.METHODS) <= set(runs["method"])
+
+
+def test_the_fewest_kept_are_those_of_each_base_and_task_beside_its_dense_runs():
+    runs = paper.all_runs()
+    settings = paper.fewest_kept(runs)
+    assert len(settings) == len(runs.groupby(["model", "task"]))
+    for name, rows in settings.items():
+        model, task, share = name.split(", ")
+        own = runs[(runs["model"] == model) & (runs["task"] == task)]
+        assert set(rows["asked"]) == {own["asked"].min(), 1.0}
+        assert share == f"{own['asked'].min():.0%}"
+        assert "dense" in set(rows["method"])
