@@ -138,8 +138,10 @@ def _write(ax: Axes, text: ElementTree.Element, inherited: Mapping[str, str], or
         is_lower = float(part.get("dy", 0)) > 0
         words = part.text or ""
         content += rf"$_{{\mathrm{{{words}}}}}$" if is_lower else words
+    x, y = _numbers(text.attrib, "x", "y")
     ax.text(
-        *_numbers(text.attrib, "x", "y"),
+        x,
+        y,
         content,
         size=0.94 * POINTS * float(text.get("font-size", inherited["font-size"])),  # wide letters
         color=text.get("fill", inherited["fill"]),

@@ -369,12 +369,14 @@ def forest(effects: pd.DataFrame) -> Plot:
         sentence counts the settings by what they say.
     """
     rows = effects.sort_values("effect", ascending=False)
-    if len(rows) <= MOST_NAMED:
-        pitch, places, labels = 0.26, np.arange(len(rows)), dict(enumerate(rows["where"]))
-    else:
-        pitch = 0.07
+    is_long = len(rows) > MOST_NAMED
+    if is_long:
         rows, places, labels = _grouped(rows)
-    height = 1.1 + pitch * max(4 * 0.26 / pitch, np.ptp(places) + 1)
+    else:
+        places = np.arange(len(rows))
+        labels = {float(place): name for place, name in enumerate(rows["where"])}
+    lines = float(np.ptp(places)) + 1
+    height = 1.1 + max(1.0, (0.07 if is_long else 0.26) * lines)
     figure, (ax,) = new_figure(width=8.5, height=height)
     ax.axvline(0, color=ORANGE, linestyle="--", linewidth=1.2)
     counts = []
@@ -390,7 +392,7 @@ def forest(effects: pd.DataFrame) -> Plot:
             xerr=rows["half"][agrees],
             fmt=marker,
             color=colour,
-            markersize=6 if pitch > 0.1 else 3.5,
+            markersize=3.5 if is_long else 6,
             label=verdict,
         )
         counts.append(f"{agrees.sum()} {verdict}")
@@ -400,7 +402,7 @@ def forest(effects: pd.DataFrame) -> Plot:
         ax.set_xscale("symlog", linthresh=reach.median(), linscale=2)
         outer = "\nthe outer parts of the axis are logarithmic"
     ax.set_yticks(list(labels), list(labels.values()), fontsize=8)
-    ax.margins(y=0.5 / (np.ptp(places) + 1))
+    ax.margins(y=0.5 / lines)
     ax.set_xlabel(f"effect, 95 % interval; left of the dashed line: as claimed{outer}")
     figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside upper right")
     return Plot(figure, f"Of {len(rows)} settings: {', '.join(counts)}.")

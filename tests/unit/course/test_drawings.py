@@ -7,6 +7,7 @@ import itertools
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from helpers import ROOT
 from matplotlib.textpath import TextPath
@@ -80,7 +81,8 @@ def test_the_picture_has_each_shape_where_the_graphic_has_it(shape, on, beside):
     picture = Image.open(io.BytesIO(png_of(svg, scale=2))).convert("RGB")
     assert picture.size == (200, 80)
     colours = [picture.getpixel((2 * x, 2 * y)) for x, y in (on, beside)]
-    assert colours == [(255, 0, 0), (255, 255, 255)]
+    red, white = (255, 0, 0), (255, 255, 255)
+    assert np.abs(np.subtract(colours, (red, white))).max() <= 16  # it has few colours
 
 
 def test_a_lower_letter_and_dashes_are_drawn_and_the_picture_is_small():
