@@ -56,12 +56,12 @@ def processor_seconds(arguments: list[str]) -> float:
 
 def demo_row(quick: bool) -> dict[str, str]:
     """The demo's row of the table: it runs once, beside one `import torch`."""
-    few = ["--steps", "2"] if quick else []
+    few = ["--steps", "2"] if quick else []  # a trial
     torch_seconds = processor_seconds(STARTS["`import torch`"])
     with tempfile.TemporaryDirectory() as folder:
         demo_seconds = processor_seconds([*DEMO, *few, "--out", folder])
     return {
-        "start": " ".join(["`gumlab demo", *few]) + "`, to its end",
+        "start": f"`{' '.join(['gumlab', 'demo', *few])}`, to its end",
         "seconds": f"{demo_seconds:.2f}",
         "/ `import torch`": f"{demo_seconds / torch_seconds:.2f}",
     }
@@ -79,6 +79,8 @@ def main() -> None:
     parser = harness.options(__doc__, rounds=5)
     parser.add_argument("--junit", type=Path, help="the file that the tests' --junitxml wrote")
     args = harness.parsed(parser)
+    if args.junit and not args.junit.is_file():
+        sys.exit(f"--junit: there is no file {args.junit}. Run the tests first, as above.")
     import pandas as pd
 
     for arguments in STARTS.values():  # once unseen: bytecode is written, files are read
