@@ -42,11 +42,11 @@ DEMO = ["-m", "gumlab.cli", "demo"]
 def processor_seconds(arguments: list[str]) -> float:
     """The processor time of `python ARGUMENTS`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    settings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
     subprocess.run(
         [sys.executable, *arguments],
         cwd=harness.ROOT,
-        env=environment,
+        env=os.environ | settings,
         check=True,
         capture_output=True,
     )
