@@ -1,10 +1,12 @@
-"""What people wait for before the first line of work: results/startup.md.
+"""What people wait for: the first lines, the demo, the tests: results/startup.md.
 
-    python benchmarks/speed/startup.py [--rounds 5]
+    PYTEST_ADDOPTS=--junitxml=build/tests.xml make test
+    python benchmarks/speed/startup.py [--rounds 5] [--junit build/tests.xml]
 
 Each start is a process of its own on one thread; the starts take turns. Seconds are of processor
 time (user and system): what one waits on a core of one's own with the files in memory, whatever
-else the machine does. A ratio is taken within a turn.
+else the machine does. A ratio is taken within a turn. The demo takes minutes, so it runs once. How
+long the tests took is read from the file that they wrote.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import harness
@@ -32,16 +36,17 @@ STARTS = {
     f"`{BEGIN}`": ["-c", BEGIN],
     "the same, to an explorer's first picture": ["-c", PICTURE],
 }
+DEMO = ["-m", "gumlab.cli", "demo"]
 
 
 def processor_seconds(arguments: list[str]) -> float:
     """The processor time of `python ARGUMENTS`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    settings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
     subprocess.run(
         [sys.executable, *arguments],
         cwd=harness.ROOT,
-        env=environment,
+        env=os.environ | settings,
         check=True,
         capture_output=True,
     )
@@ -49,8 +54,33 @@ def processor_seconds(arguments: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def demo_row(quick: bool) -> dict[str, str]:
+    """The demo's row of the table: it runs once, beside one `import torch`."""
+    few = ["--steps", "2"] if quick else []  # a trial
+    torch_seconds = processor_seconds(STARTS["`import torch`"])
+    with tempfile.TemporaryDirectory() as folder:
+        demo_seconds = processor_seconds([*DEMO, *few, "--out", folder])
+    return {
+        "start": f"`{' '.join(['gumlab', 'demo', *few])}`, to its end",
+        "seconds": f"{demo_seconds:.2f}",
+        "/ `import torch`": f"{demo_seconds / torch_seconds:.2f}",
+    }
+
+
+def tests_told(junit: Path) -> str:
+    """A sentence on how long the tests took, from the JUnit file that pytest wrote."""
+    suites = list(ElementTree.parse(junit).iter("testsuite"))
+    count = sum(int(suite.get("tests", 0)) for suite in suites)
+    minutes = sum(float(suite.get("time", 0)) for suite in suites) / 60
+    return f" `make test` took {minutes:.0f} minutes by the clock for {count:,} tests."
+
+
 def main() -> None:
-    args = harness.parsed(harness.options(__doc__, rounds=5))
+    parser = harness.options(__doc__, rounds=5)
+    parser.add_argument("--junit", type=Path, help="the file that the tests' --junitxml wrote")
+    args = harness.parsed(parser)
+    if args.junit and not args.junit.is_file():
+        sys.exit(f"--junit: there is no file {args.junit}. Run the tests first, as above.")
     import pandas as pd
 
     for arguments in STARTS.values():  # once unseen: bytecode is written, files are read
@@ -68,12 +98,14 @@ def main() -> None:
         }
         for name in STARTS
     ]
+    rows.append(demo_row(args.quick))
     beyond = (seen["`import torch, then gumlab`"] - seen["`import torch`"]).median()
     text = (
         "# How long a start takes\n\n"
         f"{harness.made_by(args.command)} {args.rounds} turns, medians; seconds of processor "
         f"time on one thread. `import gumlab` takes {beyond:.2f} s beyond "
-        f"`import torch`.\n\n{harness.markdown(rows)}"
+        f"`import torch`.{tests_told(args.junit) if args.junit else ''}\n\n"
+        f"{harness.markdown(rows)}"
     )
     harness.write(args, "startup.md", text)
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,8 +48,13 @@ def choose(rng: random.Random, options: Sequence[T]) -> T:
 
     Skewed as in real text: a small model learns the usual wording first and the rare ones later.
     """
-    weights = [1 / rank for rank in range(1, len(options) + 1)]
-    return rng.choices(options, weights)[0]
+    return rng.choices(options, cum_weights=_sums_of_weights(len(options)))[0]
+
+
+@cache
+def _sums_of_weights(count: int) -> tuple[float, ...]:
+    """1, 1 + 1/2, 1 + 1/2 + 1/3, ...: what `choices` would make of the weights at each call."""
+    return tuple(accumulate(1 / rank for rank in range(1, count + 1)))
 
 
 def sentence(text: str) -> str:

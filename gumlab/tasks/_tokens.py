@@ -19,6 +19,35 @@ def check_tokenizer(tokenizer: Any) -> None:
         )
 
 
+class Remembering:
+    """A tokenizer that reads the same texts once, for several runs on the same examples.
+
+    It is asked for anything else as the tokenizer itself is, which may get more tokens meanwhile,
+    but nothing else that changes how it reads.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._read: dict[tuple[Any, ...], Any] = {}
+
+    def __call__(self, texts: str | list[str], **options: Any) -> Any:
+        """The token ids of the texts, under "input_ids" alone."""
+        asked = texts if isinstance(texts, str) else tuple(texts)
+        key = (len(self.tokenizer), asked, *sorted(options.items()))
+        if key not in self._read:
+            self._read[key] = self.tokenizer(texts, **options)["input_ids"]
+        return {"input_ids": self._read[key]}
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "tokenizer":  # of a copy that is just being made
+            raise AttributeError(name)
+        return getattr(self.tokenizer, name)
+
+
 def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> list[list[int]]:
     """The token ids of each text.
 

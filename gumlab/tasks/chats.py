@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 
 from gumlab.tasks import Example, Task
 from gumlab.tasks._grammar import choose, held_out_split, words
@@ -86,10 +87,16 @@ def load() -> Task:
     return Task(
         name="chats",
         metric="rouge",
-        train=[example for _, example in scenes("train")],
-        validation=[example for _, example in scenes("validation")],
-        test=[example for _, example in scenes("test")],
+        train=list(_examples("train")),
+        validation=list(_examples("validation")),
+        test=list(_examples("test")),
     )
+
+
+@cache
+def _examples(split: str) -> tuple[Example, ...]:
+    """The examples of one split, written once in a process."""
+    return tuple(example for _, example in scenes(split))
 
 
 def scenes(split: str) -> list[tuple[Scene, Example]]:

@@ -64,14 +64,15 @@ def load() -> Task:
     return Task(
         name="restaurants",
         metric="bleu",
-        train=_examples("train"),
-        validation=_examples("validation"),
-        test=_examples("test"),
+        train=list(_examples("train")),
+        validation=list(_examples("validation")),
+        test=list(_examples("test")),
     )
 
 
-def _examples(split: str) -> list[Example]:
-    """The examples of one split, drawn until there are enough."""
+@cache
+def _examples(split: str) -> tuple[Example, ...]:
+    """The examples of one split, drawn until there are enough; once in a process."""
     rng = random.Random(f"{SEED} {split}")  # a string seeds by SHA-512: alike on every machine
     examples: list[Example] = []
     prompts: set[str] = set()
@@ -87,7 +88,7 @@ def _examples(split: str) -> list[Example]:
             renderings = [render(prompt, rng) for _ in range(4 * REFERENCES)]
             references = tuple(dict.fromkeys(renderings))[:REFERENCES]
             examples.append(Example(prompt, references[0], references))
-    return examples[: SIZES[split]]
+    return tuple(examples[: SIZES[split]])
 
 
 def _meaning(rng: random.Random) -> str:

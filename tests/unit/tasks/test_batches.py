@@ -11,6 +11,7 @@ from torch import nn
 import gumlab as gl
 from gumlab.evaluation import mean_target_loss, windows
 from gumlab.tasks import Example
+from gumlab.tasks._tokens import Remembering, tokens_of
 from gumlab.tasks.batches import (
     BLOCK,
     IGNORED,
@@ -231,3 +232,25 @@ def test_running_text_is_trained_on_in_blocks_of_the_length_asked_for(gpt2, toke
 def test_a_block_that_cannot_be_is_refused(examples, block, said, gpt2, tokenizer):
     with pytest.raises(gl.GumlabError, match=said):
         next(shuffled(gpt2, tokenizer, examples, 2, 1, 0, block))
+
+
+def test_a_tokenizer_that_remembers_reads_the_same_texts_once(examples, monkeypatch):
+    plain = word_tokenizer(bos=True)
+    reader, read, asked = Remembering(plain), type(plain).__call__, []
+
+    def noted(self, texts, **how):
+        asked.append(texts)
+        return read(self, texts, **how)
+
+    rows = encode(reader, examples, CONTEXT)
+    assert rows == encode(plain, examples, CONTEXT)
+    monkeypatch.setattr(type(plain), "__call__", noted)
+    assert encode(reader, examples, CONTEXT) == rows
+    assert asked == []
+    assert encode(reader, examples[:2], CONTEXT) == rows[:2]
+    assert asked != []
+    texts = [example.prompt for example in examples]
+    for special in (True, False):
+        assert tokens_of(reader, texts, special) == tokens_of(plain, texts, special)
+    plain.add_tokens(texts[0])
+    assert tokens_of(reader, texts) == tokens_of(plain, texts) != tokens_of(word_tokenizer(), texts)
