@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gumlab.errors import GumlabError, check_flag, check_list, check_whole
 from gumlab.feedforward import is_linear, neurons
 from gumlab.language import language_config
+from gumlab.offloading import check_resident
 from gumlab.tasks.batches import context_length, evaluating, memory_guard
 
 WARM_UP_TURNS = 3
@@ -137,6 +138,9 @@ def _check_models(models: Mapping[str, nn.Module]) -> None:
             f"models must be one or more models by their names; got {models!r:.60}. For one alone "
             "there is gumlab.measure(model)."
         )
+    for model in models.values():
+        if isinstance(model, nn.Module):
+            check_resident(model, "Timing")
 
 
 def latencies(
