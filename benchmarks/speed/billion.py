@@ -1,18 +1,25 @@
 """A billion parameters on a machine of 24 GB: results/billion.md and billion.png.
 
     python benchmarks/speed/billion.py
+    python benchmarks/speed/billion.py --offload
 
 OBS scores, half of every layer's neurons, the refit and the cut in place (`gumlab.score`,
 `gumlab.select`, `gumlab.shrink`): a Llama-shaped model of 1.1 billion random weights in bfloat16,
 which must never need more than 1.3 times its own memory. Smaller models then say how seconds and
 memory grow with the width, the tokens and the layers, and what a model of 70 billion would need.
 Each size is a process of its own, which warms up on a toy model.
+
+With --offload, only results/offload.md: the large model is written to a folder once, and opened
+from there twice, whole and offloaded to disk (`device_map`), by a process each; both score, refit,
+cut and save it, and must do the same.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +37,7 @@ from gumlab.tasks import Example
 from gumlab.tasks.batches import token_stream
 
 BUDGET = 1.3  # memory at its highest, in models
+PLACES = ("whole", "offloaded")
 DOUBLE = 30e12  # operations a second in float64 of one 80 GB GPU, assumed
 BUS = 25e9  # bytes a second between it and the machine's memory, assumed
 
@@ -131,23 +139,113 @@ def perform(size: Size) -> dict[str, float]:
 def prune(model: Any, tokenizer: Any, examples: list[Example]) -> dict[str, float]:
     """Seconds of the scores, and of the refit and the cut; a sequence at a time."""
     began = time.perf_counter()
-    scores = gl.score(model, "obs", tokenizer, examples, batch_size=1, limit=None)
-    masks = gl.select(scores, keep=0.5)
+    masks = chosen(model, tokenizer, examples)
     scored = time.perf_counter()
+    cut(model, masks, tokenizer, examples)
+    return {"score": scored - began, "shrink": time.perf_counter() - scored}
+
+
+def chosen(model: Any, tokenizer: Any, examples: list[Example]) -> list[torch.Tensor]:
+    """Half of each layer's neurons, by OBS scores."""
+    scores = gl.score(model, "obs", tokenizer, examples, batch_size=1, limit=None)
+    return gl.select(scores, keep=0.5)
+
+
+def cut(model: Any, masks: list[torch.Tensor], tokenizer: Any, examples: list[Example]) -> None:
+    """Refit and cut a model in place, a layer at a time."""
     gl.shrink(
         model, masks, tokenizer, examples, refit=True, in_place=True, batch_size=1, limit=None
     )
-    return {"score": scored - began, "shrink": time.perf_counter() - scored}
+
+
+def perform_from(folder: Path, place: str, size: Size) -> dict[str, Any]:
+    """Open a model that was written, score, refit, cut and save it; seconds, bytes, checksums."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(harness.TOKENIZER)
+    prune(build(TOY), tokenizer, text_of(TOY.tokens, tokenizer))
+    examples = text_of(size.tokens, tokenizer)
+    options: dict[str, Any] = {"dtype": torch.bfloat16}
+    if place == "offloaded":
+        options |= {"device_map": {"": "disk"}, "offload_folder": folder / "away"}
+    harness.forget_high_water()
+    before = harness.high_water()
+    times = [time.perf_counter()]
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", **options).eval()
+    times.append(time.perf_counter())
+    sizes = {
+        "model": sum(p.nbytes for p in model.parameters()) / 1e6,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "layer": size.layer() * 2 / 1e6,
+    }
+    masks = chosen(model, tokenizer, examples)
+    times.append(time.perf_counter())
+    cut(model, masks, tokenizer, examples)
+    times.append(time.perf_counter())
+    gl.save(model, tokenizer, folder / place)
+    times.append(time.perf_counter())
+    spent = dict(zip(("open", "score", "shrink", "save"), np.diff(times).tolist(), strict=True))
+    peak = harness.high_water() - before
+    checksum = hashlib.sha256(b"".join(mask.numpy().tobytes() for mask in masks)).hexdigest()
+    return {
+        "place": place,
+        **sizes,
+        **spent,
+        "peak": peak,
+        "masks": checksum,
+        "weights": weights_checksum(folder / place),
+    }
+
+
+def weights_checksum(folder: Path) -> str:
+    """Of a saved model's weights by their names, in whichever files they are."""
+    from safetensors import safe_open
+
+    total = hashlib.sha256()
+    homes = {}
+    for path in folder.glob("*.safetensors"):
+        file = safe_open(path, "pt")
+        homes.update(dict.fromkeys(list(file.keys()), file))
+    for name in sorted(homes):
+        total.update(name.encode())
+        total.update(homes[name].get_tensor(name).flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def in_a_child(order: dict[str, Any]) -> dict[str, Any]:
+    """What a child process is told to do: `perform`, to write a model, or `perform_from`."""
+    size = Size(**order["size"])
+    if "folder" not in order:
+        return perform(size)
+    folder = Path(order["folder"])
+    if order["place"] == "written":
+        build(size).save_pretrained(folder / "model")
+        return {}
+    return perform_from(folder, order["place"], size)
 
 
 def child(size: Size) -> dict[str, float]:
     """`perform` in a process of its own; a run that fails ends the program."""
-    found = harness.child(__file__, asdict(size))
-    if "error" in found:
-        sys.exit(f"{size}: {found['error']}")
+    found = told({"size": asdict(size)})
     row = asdict(size) | found
     print(row, flush=True)
     return row
+
+
+def told(order: dict[str, Any]) -> dict[str, Any]:
+    """What a process of its own answers; one that fails ends the program."""
+    found = harness.child(__file__, order)
+    if "error" in found:
+        sys.exit(f"{order}: {found['error']}")
+    return found
+
+
+def both_places(size: Size) -> list[dict[str, Any]]:
+    """A row for each of PLACES, of one model in a folder that goes afterwards."""
+    with tempfile.TemporaryDirectory(prefix="billion-") as folder:
+        order = {"size": asdict(size), "folder": folder}
+        told(order | {"place": "written"})
+        return [told(order | {"place": place}) for place in PLACES]
 
 
 def growth(
@@ -305,9 +403,57 @@ smaller models ran {rounds} times, the large one once.
 {seventy_text(whole, row, panels)}"""
 
 
+def offload_report(command: str, size: Size, rows: Sequence[Mapping[str, Any]]) -> str:
+    """results/offload.md."""
+    layers = size.layers
+
+    def line(what: str, shown: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
+        return {"what": what, **{row["place"]: shown(row) for row in rows}}
+
+    table = [
+        line("the model", lambda row: f"{row['model']:,.0f} MB"),
+        line("one of its layers", lambda row: f"{row['layer']:,.0f} MB"),
+        line(
+            "memory at its highest",
+            lambda row: f"{row['peak']:,.0f} MB, {row['peak'] / row['model']:.2f} models",
+        ),
+        line("opened", lambda row: f"{row['open']:.1f} s"),
+        line("scores, a layer", lambda row: f"{row['score'] / layers:.2f} s"),
+        line("refit and cut, a layer", lambda row: f"{row['shrink'] / layers:.2f} s"),
+        line("saved", lambda row: f"{row['save']:.1f} s"),
+    ]
+    verdicts = {
+        key: "the same" if rows[0][key] == rows[1][key] else "NOT the same"
+        for key in ("masks", "weights")
+    }
+    shape = f"{layers} layers, d = {size.d:,}, {size.width:,} neurons; {size.tokens:,} tokens"
+    return f"""# A model that does not fit into memory
+
+{harness.made_by(command)} {harness.machine()}. {rows[0]["parameters"] / 1e9:.2f} billion random
+weights in bfloat16: {shape}.
+The model was opened from one folder, whole, and with all of its weights offloaded to disk; then OBS
+scores, half of every layer's neurons, refit behind the layers already cut, in place, and saved. MB:
+how far the process's high-water mark (VmHWM) rose above what it held before the model was opened;
+pages of files that it reads count.
+
+{harness.markdown(table)}
+The masks of both are {verdicts["masks"]}, and the weights in the saved folders, bit for bit, are
+{verdicts["weights"]}. What an offloaded model needs at its highest is one layer's weights, its Gram
+matrix in float32 ({size.width**2 * 4 / 1e6:,.0f} MB) and in float64 twice that, and what goes from
+layer to layer.
+"""
+
+
 def main() -> None:
-    harness.answer(lambda size: perform(Size(**size)))
-    args = harness.parsed(harness.options(__doc__, rounds=3))
+    harness.answer(in_a_child)
+    parser = harness.options(__doc__, rounds=3)
+    parser.add_argument("--offload", action="store_true", help="offloaded to disk beside whole")
+    args = harness.parsed(parser)
+    if args.offload:
+        size = TOY if args.quick else WHOLE
+        text = offload_report(f"{args.command} --offload", size, both_places(size))
+        harness.write(args, "offload.md", text)
+        return
     whole, base, factors = (TOY, TOY, QUICK) if args.quick else (WHOLE, Size(), FACTORS)
     panels = growth(base, args.rounds, factors)
     harness.save_figure(args, "billion.png", draw(panels))

@@ -31,7 +31,7 @@ from gumlab.feedforward import (
 )
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import Loaders, model_card
-from gumlab.io.configuration import BY_LAYER, CODE_FILE, OF_CODE
+from gumlab.io.configuration import BY_LAYER, CODE_FILE, OF_CODE, quietly
 from gumlab.io.record import CARD, RECORD, write_record
 from gumlab.io.weights import INDEX, WEIGHTS, read_headers
 from gumlab.language import text_config
@@ -638,7 +638,10 @@ def _write_by_layer(shell: nn.Module, folder: Path) -> None:
 def _write_piece(shell: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Write some weights to a file, under the names that transformers gives them in one."""
     part = Path(tempfile.mkdtemp(dir=path.parent))
-    shell.save_pretrained(part, state_dict=state, safe_serialization=True, max_shard_size="1000GB")
+    with quietly():  # a bar for each piece is noise
+        shell.save_pretrained(
+            part, state_dict=state, safe_serialization=True, max_shard_size="1000GB"
+        )
     (part / WEIGHTS).rename(path)
     shutil.rmtree(part)
 
