@@ -34,7 +34,7 @@ from gumlab.io.card import Loaders, model_card
 from gumlab.io.configuration import BY_LAYER, CODE_FILE, OF_CODE, quietly
 from gumlab.io.record import CARD, RECORD, write_record
 from gumlab.io.weights import INDEX, WEIGHTS, read_headers
-from gumlab.language import text_config
+from gumlab.language import head_and_embedding, is_tied, text_config
 from gumlab.offloading import check_resident, disk_folders, held, is_offloaded, offloaded_parts
 from gumlab.removal import with_neurons
 
@@ -343,8 +343,8 @@ def form_of(model: nn.Module, with_code: bool = False) -> _Form:
     if _widths(built) != widths and len(set(widths)) == 1 and hasattr(text_config(config), field):
         setattr(text_config(config), field, widths[0])  # it was edited by hand: the weights tell
         built = _built(kind, config)
-    if _is_tied(built) != _is_tied(model):  # so was this
-        config.tie_word_embeddings = text_config(config).tie_word_embeddings = _is_tied(model)
+    if is_tied(built) != is_tied(model):  # so was this
+        config.tie_word_embeddings = text_config(config).tie_word_embeddings = is_tied(model)
         built = _built(kind, config)
     _check_computes_alike(model, built)
     own_parts = _beside_the_config(model, built)
@@ -447,26 +447,6 @@ def _built(kind: type[nn.Module], config: Any) -> nn.Module:
 
 def _widths(model: nn.Module) -> list[int]:
     return [layer.width for layer in neurons(model)]
-
-
-def _head_and_embedding(model: nn.Module) -> list[Any]:
-    """A model's head and its embedding; None for one that it does not have."""
-    finders = ("get_output_embeddings", "get_input_embeddings")
-    return [getattr(model, find, lambda: None)() for find in finders]
-
-
-def _is_tied(model: nn.Module) -> bool:
-    """Whether a model's head is its embedding; of offloaded ones, whether the numbers are."""
-    head, embedding = _head_and_embedding(model)
-    weight = getattr(head, "weight", None)
-    other = getattr(embedding, "weight", None)
-    if weight is None or other is None:
-        return False
-    is_said = getattr(text_config(model.config), "tie_word_embeddings", False)
-    if weight is other or not (is_said and (is_offloaded(head) or is_offloaded(embedding))):
-        return weight is other
-    with held(head, embedding):
-        return weight.shape == other.shape and torch.equal(head.weight, embedding.weight)
 
 
 def _check_computes_alike(model: nn.Module, built: nn.Module) -> None:
@@ -613,14 +593,14 @@ def _write_by_layer(shell: nn.Module, folder: Path) -> None:
         if not f"{name}.".startswith(blocks)
     ]
     pieces = [around, *([shell.get_submodule(block.removesuffix("."))] for block in blocks)]
-    is_tied = _is_tied(shell)
+    one_weight = is_tied(shell)
     names = {module: name for name, module in shell.named_modules()}
     paths = []
     for number, modules in enumerate(pieces):
         with held(*modules):
             state = shell.state_dict()
-            if is_tied:
-                head, embedding = (f"{names[part]}.weight" for part in _head_and_embedding(shell))
+            if one_weight:
+                head, embedding = (f"{names[part]}.weight" for part in head_and_embedding(shell))
                 state[head] = state[embedding]  # of which transformers writes one
             piece = {
                 name: value
@@ -636,14 +616,16 @@ def _write_by_layer(shell: nn.Module, folder: Path) -> None:
 
 
 def _write_piece(shell: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Write some weights to a file, under the names that transformers gives them in one."""
+    """Write some weights to a file, as transformers does all, and beside it what it puts there."""
     part = Path(tempfile.mkdtemp(dir=path.parent))
     with quietly():  # a bar for each piece is noise
         shell.save_pretrained(
             part, state_dict=state, safe_serialization=True, max_shard_size="1000GB"
         )
     (part / WEIGHTS).rename(path)
-    shutil.rmtree(part)
+    for beside in part.iterdir():  # config.json, with the model's class in it
+        beside.replace(path.parent / beside.name)
+    part.rmdir()
 
 
 @contextmanager
