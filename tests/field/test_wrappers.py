@@ -1083,6 +1083,16 @@ class TestWhereTheWeightsAre:
         with pytest.raises(gl.GumlabError, match=r"transformer\.wpe\.weight is on the meta device"):
             gl.save(gpt2, tokenizer, tmp_path / "model")
 
+    @pytest.mark.parametrize("where", ["cpu", "disk"])
+    def test_offloaded_weights_are_named(self, where, gpt2, tokenizer, tmp_path):
+        accelerate = pytest.importorskip("accelerate")
+        if where == "cpu":
+            accelerate.cpu_offload(gpt2, "cpu")
+        else:
+            accelerate.disk_offload(gpt2, tmp_path, "cpu")
+        with pytest.raises(gl.GumlabError, match=r"transformer\.wte are offloaded \(accelerate"):
+            gl.Pruner(gpt2, "random", 0.5, 4)
+
     def test_a_model_under_hooks_that_is_here_whole_is_shrunk(self, gpt2):
         accelerate = pytest.importorskip("accelerate")
         masks = random_masks(gpt2)

@@ -23,8 +23,18 @@ from gumlab.offloading import device_of, held, is_offloaded
 from gumlab.scoring import SCORES
 
 ASSETS = Path(gl.__file__).parent / "assets"
-PLACES = ("cpu", "disk", "both")
-every_place = pytest.mark.parametrize("where", PLACES)
+every_place = pytest.mark.parametrize("where", ["cpu", "disk", "both"])
+# every storage of a block, and every place
+CASES = (
+    ("gpt2", "cpu"),
+    ("gpt2", "disk"),
+    ("gpt2", "both"),
+    ("opt", "disk"),
+    ("llama", "both"),
+    ("phi3", "disk"),
+    ("gemma3_text", "cpu"),
+)
+every_case = pytest.mark.parametrize(("model", "where"), CASES, indirect=["model"])
 
 
 def offloaded(model: nn.Module, where: str, folder: Path) -> nn.Module:
@@ -70,7 +80,7 @@ def usage(layer, statistics):
     return statistics.slope.abs() + layer.outgoing().norm(dim=1)
 
 
-@every_place
+@every_case
 def test_every_score_is_that_of_the_whole_model(model, where, tokenizer, examples, tmp_path):
     away = offloaded(model, where, tmp_path)
     for method in (*SCORES, usage):
@@ -96,7 +106,7 @@ def test_errors_cost_what_they_cost_the_whole_model(
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
 
 
-@every_place
+@every_case
 @pytest.mark.parametrize("in_place", [True, False])
 def test_the_recommended_recipe_leaves_the_same_model(
     model, where, in_place, tokenizer, task, tmp_path
@@ -118,9 +128,15 @@ def test_the_recommended_recipe_leaves_the_same_model(
 
 
 @every_place
-@pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize(
-    "options", [{}, {"refit": True}, {"refit": True, "sequential": False}, {"refit": "bias"}]
+    ("options", "in_place"),
+    [
+        ({}, True),
+        ({}, False),
+        ({"refit": True}, True),
+        ({"refit": True, "sequential": False}, False),
+        ({"refit": "bias"}, True),
+    ],
 )
 def test_masks_cut_the_same_weights(gpt2, where, in_place, options, tokenizer, task, tmp_path):
     masks = random_masks(gpt2, equal=False)
@@ -158,9 +174,16 @@ def test_what_an_error_cuts_short_leaves_no_layer_in_memory(gpt2, where, tokeniz
     del told
 
 
-@every_place
-@pytest.mark.parametrize("equal", [True, False])
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    ("name", "where", "equal"),
+    [
+        ("gpt2", "cpu", True),
+        ("gpt2", "disk", False),
+        ("llama", "disk", True),
+        ("llama", "both", False),
+        ("gpt2", "both", True),
+    ],
+)
 def test_what_is_saved_is_the_whole_models(name, where, equal, tokenizer, task, tmp_path):
     model = tiny(name, tie_word_embeddings=True)
     away = offloaded(model, where, tmp_path / "away")
