@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -170,19 +170,19 @@ def damage_curves(
     batches = calibration.batches(model)
     dense = _mean_loss(model, batches)
     widths, damages = [], []
-    statistics = one_by_one(model, **calibration.options(), layers=layers)
     counted = shown(layers, "damage", "layer")
-    for layer, score, seen in zip(counted, scores, statistics, strict=True):
-        tried = sorted({max(1, round(keep * layer.width)) for keep in keeps} - {layer.width})
-        damage = []
-        for width in tried:
-            mask = top(score.to(layer.device), width)
-            with _alone(layer, mask):
-                if refit:
-                    refit_layer(layer, mask, seen, ridge, weights=refit != "bias")
-                damage.append(_mean_loss(model, batches) - dense)
-        widths.append([*tried, layer.width])
-        damages.append([*damage, 0.0])
+    with closing(one_by_one(model, **calibration.options(), layers=layers)) as statistics:
+        for layer, score, seen in zip(counted, scores, statistics, strict=True):
+            tried = sorted({max(1, round(keep * layer.width)) for keep in keeps} - {layer.width})
+            damage = []
+            for width in tried:
+                mask = top(score.to(layer.device), width)
+                with _alone(layer, mask):
+                    if refit:
+                        refit_layer(layer, mask, seen, ridge, weights=refit != "bias")
+                    damage.append(_mean_loss(model, batches) - dense)
+            widths.append([*tried, layer.width])
+            damages.append([*damage, 0.0])
     return DamageCurves(widths, damages, dense)
 
 

@@ -3,7 +3,8 @@
 For each layer: the Gram matrix G = H^T H of the activations (tokens x neurons H, padding never
 counts), sums and extremes of h, and with `gradients` the sensitivity. Sums are float32 or better.
 Three ways: `collect` looks at all layers in one pass, `one_by_one` at one layer after the other in
-the memory of one, and `RunningGrams` follows a model that trains.
+the memory of one, and `RunningGrams` follows a model that trains. Of an offloaded model
+(`gumlab.offloading`) only the block that runs is in memory, forward and backward.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -24,6 +26,7 @@ from gumlab import ranks
 from gumlab.errors import GumlabError, check_choice, check_number, check_whole
 from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.language import check_head, check_trainable
+from gumlab.offloading import check_resident, held, is_offloaded
 from gumlab.progress import shown
 from gumlab.ranks import ServesNobody
 from gumlab.tasks import SPLITS, Example, Task
@@ -136,7 +139,7 @@ class Statistics:
     first_energy: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float32))
 
     @classmethod
-    def empty(cls, layer: FeedForward) -> Statistics:
+    def empty(cls, layer: FeedForward, with_gram: bool = True) -> Statistics:
         """The statistics of no tokens yet, float32, on the layer's device."""
         n, device = layer.width, layer.device
 
@@ -144,7 +147,7 @@ class Statistics:
             return torch.zeros(shape, dtype=torch.float32, device=device)
 
         return cls(
-            gram=zeros(n, n),
+            gram=zeros(n, n) if with_gram else zeros(0, 0),
             total=zeros(n),
             low=zeros(n) + torch.inf,
             high=zeros(n) - torch.inf,
@@ -273,10 +276,12 @@ def collect(
     Raises
     ------
     GumlabError
-        Where there are no examples, the memory runs out, or `robust` is none of these.
+        Where there are no examples, the memory runs out, or `robust` is none of these, and for an
+        offloaded model.
     """
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     check_robust(robust)
+    check_resident(model, "A look at all layers at once")
     if layers is None:
         layers = neurons(model)
     check_values(layers)
@@ -323,11 +328,14 @@ def one_by_one(
     tokens: int | None = TOKENS,
     batch_size: int = 16,
     changing: bool = False,
+    gradients: bool = False,
     layers: Sequence[FeedForward] | None = None,
-) -> Iterator[Statistics]:
-    """`collect` without gradients, layer by layer: one Gram matrix in memory at a time.
+) -> Generator[Statistics, None, None]:
+    """`collect` layer by layer: one Gram matrix in memory at a time.
 
-    Only the layer at hand runs, on what the one before gave, which is kept, (tokens, D).
+    Only the layer at hand runs, on what the one before gave, which is kept, (tokens, D). Of an
+    offloaded model its weights are in memory up to the next one's turn. Close the iterator when an
+    error cuts it short (contextlib.closing), so that they leave.
 
     Parameters
     ----------
@@ -336,6 +344,9 @@ def one_by_one(
     changing : bool
         Whether the caller changes (refits, cuts) each layer in its turn: then the layer runs again
         behind its turn, so that the next one sees what it now gives.
+    gradients : bool
+        Also sensitivity, fisher and slope, measured before the first layer's turn: batch by batch
+        through all layers and back, one of them at a time.
     layers : sequence of FeedForward, optional
         All layers of `model`, in order, where they are at hand.
 
@@ -348,24 +359,35 @@ def one_by_one(
     if layers is None:
         layers = neurons(model)
     rows = calibration.batches(model)
-    blocks = [model.get_submodule(_block_name(layer)) for layer in layers]
+    blocks = _blocks_of(model, layers)
+    by_gradient = _gradient_statistics(model, layers, rows) if gradients else []
     outputs: list[Any] = [None] * len(rows)  # what the block before gave, by batch
     for i, layer in enumerate(layers):
         seen: list[Tensor] = []
-        statistics = Statistics.empty(layer)
         inputs, outputs = outputs, []
-        with layer.proj.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0])):
-            for batch, state in zip(rows, inputs, strict=True):
-                outputs.append(_through(model, blocks, i, batch, state))
-                _check_run(seen, layer)
-                statistics.add_activations(seen.pop(), batch["attention_mask"].bool())
-        statistics.check_finite(layer.name)
-        yield statistics
-        if changing:
-            outputs = [
-                _through(model, blocks, i, batch, state)
-                for batch, state in zip(rows, inputs, strict=True)
-            ]
+        with held(blocks[i]):
+            statistics = Statistics.empty(layer)
+            with layer.proj.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0])):
+                for batch, state in zip(rows, inputs, strict=True):
+                    outputs.append(_through(model, blocks, i, batch, state))
+                    _check_run(seen, layer)
+                    statistics.add_activations(seen.pop(), batch["attention_mask"].bool())
+            statistics.check_finite(layer.name)
+            if gradients:
+                found = by_gradient[i]
+                statistics = replace(
+                    statistics,
+                    sensitivity=found.sensitivity,
+                    fisher=found.fisher,
+                    slope=found.slope,
+                )
+            yield statistics
+            del statistics  # before the next one is made
+            if changing:
+                outputs = [
+                    _through(model, blocks, i, batch, state)
+                    for batch, state in zip(rows, inputs, strict=True)
+                ]
 
 
 def currencies(
@@ -417,6 +439,7 @@ def currencies(
         layers = neurons(model)
     if currency == "output":
         return [None] * len(layers)
+    is_scalar = currency == "loss_scalar"
     fisher = output_fisher(
         model,
         tokenizer,
@@ -426,9 +449,10 @@ def currencies(
         tokens=tokens,
         batch_size=batch_size,
         layers=layers,
+        mean_only=is_scalar and is_offloaded(model),
     )
-    if currency == "loss_scalar":
-        return [f.double().diagonal().mean().sqrt() for f in fisher]
+    if is_scalar:
+        return [(f.double().diagonal().mean() if f.ndim else f.double()).sqrt() for f in fisher]
     return [symmetric_root(f) for f in fisher]
 
 
@@ -443,6 +467,7 @@ def output_fisher(
     tokens: int | None = TOKENS,
     batch_size: int = 16,
     layers: Sequence[FeedForward] | None = None,
+    mean_only: bool = False,
 ) -> list[Tensor]:
     """F of each layer: mean over tokens of g g^T, g = d(summed loss) / d(layer's output).
 
@@ -452,11 +477,13 @@ def output_fisher(
     ----------
     model, tokenizer, task, split, limit, tokens, batch_size, layers
         As in `collect`.
+    mean_only : bool
+        Give the mean of F's diagonal alone, in the memory of a number.
 
     Returns
     -------
     list of Tensor
-        (D, D) float32 per layer, on the layer's device.
+        (D, D) float32 per layer, on the layer's device; with `mean_only` () each.
 
     Raises
     ------
@@ -471,14 +498,21 @@ def output_fisher(
     sums = []
     for layer in layers:
         size = layer.outgoing().shape[1]
-        sums.append(torch.zeros(size, size, dtype=torch.float32, device=layer.device))
+        shape = () if mean_only else (size, size)
+        sums.append(torch.zeros(shape, dtype=torch.float32, device=layer.device))
     count = 0
     with evaluating(model), memory_guard(batch_size), torch.enable_grad():
         for batch in shown(calibration.batches(model), "currency", "batch"):
             real = batch["attention_mask"].bool().flatten()
-            for total, gradient in zip(sums, _output_gradients(model, layers, batch), strict=True):
+
+            def add(i: int, gradient: Tensor, real: Tensor = real) -> None:
                 rows = gradient.flatten(0, -2)[real].float()  # (real tokens, D)
-                total.addmm_(rows.T, rows)
+                if mean_only:
+                    sums[i] += rows.square().sum() / rows.shape[1]
+                else:
+                    sums[i].addmm_(rows.T, rows)
+
+            _output_gradients(model, layers, batch, add)
             count += int(real.sum())
     for layer, total in zip(layers, sums, strict=True):
         if not total.isfinite().all():
@@ -490,27 +524,108 @@ def output_fisher(
 
 
 def _output_gradients(
-    model: nn.Module, layers: Sequence[FeedForward], batch: dict[str, Tensor]
-) -> tuple[Tensor, ...]:
-    """d(summed loss) / d(output) of each layer, in the output's shape."""
-    outputs: list[list[Tensor]] = [[] for _ in layers]
+    model: nn.Module,
+    layers: Sequence[FeedForward],
+    batch: dict[str, Tensor],
+    take: Callable[[int, Tensor], None],
+) -> None:
+    """Call take(i, d(summed loss) / d(output)), in the output's shape, of each layer i."""
 
-    def keep(seen: list[Tensor], module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        if not output.requires_grad:
-            output.requires_grad_(True)
-        seen.append(output)
+    def loss(logits: Tensor) -> Tensor:
+        return token_losses(logits, batch["labels"]).sum()
 
-    pairs = list(zip(layers, outputs, strict=True))
-    hooks = [layer.proj.register_forward_hook(partial(keep, seen)) for layer, seen in pairs]
+    if is_offloaded(model):
+        _back_by_block(model, layers, batch, loss, _OutputTap, lambda i, _, g: take(i, g[-1]))
+        return
+    taps = [_OutputTap(layer) for layer in layers]
     inputs = {key: value for key, value in batch.items() if key != "labels"}
     try:
-        loss = token_losses(model(**inputs).logits, batch["labels"]).sum()
+        summed = loss(model(**inputs).logits)
     finally:
-        for hook in hooks:
-            hook.remove()
-    for layer, seen in pairs:
-        _check_run(seen, layer)
-    return torch.autograd.grad(loss, [seen[-1] for seen in outputs])
+        for tap in taps:
+            tap.remove()
+    for tap in taps:
+        _check_run(tap.activations, tap.layer)
+    slopes = torch.autograd.grad(summed, [tap.activations[-1] for tap in taps])
+    for i, slope in enumerate(slopes):
+        take(i, slope)
+
+
+def _gradient_statistics(
+    model: nn.Module, layers: Sequence[FeedForward], rows: Sequence[dict[str, Tensor]]
+) -> list[Statistics]:
+    """The part of each layer's statistics that needs gradients, one block in memory at a time."""
+    check_head(model)
+    check_trainable(model)
+    found = [Statistics.empty(layer, with_gram=False) for layer in layers]
+    sequences = sum(len(batch["labels"]) for batch in rows)
+    for batch in shown(rows, "gradients", "batch"):
+        real = batch["attention_mask"].bool()
+        labels = batch["labels"]
+
+        def loss(logits: Tensor, labels: Tensor = labels) -> Tensor:
+            return _sequence_losses(logits, labels).sum()
+
+        def add(
+            i: int, seen: Sequence[Tensor], slopes: Sequence[Tensor], real: Tensor = real
+        ) -> None:
+            found[i].add_gradients(seen, slopes, real, sequences)
+
+        _back_by_block(model, layers, batch, loss, _Tap, add)
+    return found
+
+
+@torch.enable_grad()
+def _back_by_block(
+    model: nn.Module,
+    layers: Sequence[FeedForward],
+    batch: dict[str, Tensor],
+    loss: Callable[[Tensor], Tensor],
+    tap_kind: type[_Tap] | type[_OutputTap],
+    take: Callable[[int, Sequence[Tensor], Sequence[Tensor]], None],
+) -> None:
+    """A pass forward and back, with the weights and the graph of one block in memory at a time.
+
+    What the blocks give is kept, (B, T, D) each. Behind the last one `loss` of the logits is taken,
+    (); then each block in turn, the last one first, runs again on what the one before gave.
+
+    Calls take(i, tensors, gradients) with what a layer's tap keeps, and the loss's gradients.
+    """
+    blocks = _blocks_of(model, layers)
+    given: list[Any] = [None]  # what goes into block i, and at the end what comes out of the last
+    with torch.no_grad():
+        for i in range(len(layers)):
+            given.append(_through(model, blocks, i, batch, given[-1]))
+    state, leaf = _with_leaf(given.pop())
+    (slope,) = torch.autograd.grad(loss(_logits(model, blocks, batch, state)), leaf)
+    for i, layer in reversed(list(enumerate(layers))):
+        ends = []
+        state = given.pop()
+        if i > 0:
+            state, leaf = _with_leaf(state)
+            ends = [leaf]
+        tap = tap_kind(layer)
+        try:
+            with held(blocks[i]):
+                output = _hidden(_through(model, blocks, i, batch, state))
+                _check_run(tap.activations, layer)
+                count = len(tap.activations)
+                slopes = torch.autograd.grad(output, [*tap.activations, *ends], slope)
+        finally:
+            tap.remove()
+        take(i, tap.activations, slopes[:count])
+        slope = slopes[-1]
+
+
+def _hidden(state: Any) -> Tensor:
+    """The hidden state (B, T, D) in what a block gives, alone or before other things."""
+    return state[0] if isinstance(state, tuple) else state
+
+
+def _with_leaf(state: Any) -> tuple[Any, Tensor]:
+    """What a block gave, with a hidden state at which a gradient ends; and that."""
+    leaf = _hidden(state).detach().requires_grad_()
+    return ((leaf, *state[1:]) if isinstance(state, tuple) else leaf), leaf
 
 
 def symmetric_root(matrix: Tensor) -> Tensor:
@@ -819,6 +934,23 @@ class _Tap:
             handle.remove()
 
 
+class _OutputTap:
+    """Keeps what a layer writes, the output of its `proj`, at the last forward pass."""
+
+    def __init__(self, layer: FeedForward) -> None:
+        self.layer = layer
+        self.activations: list[Tensor] = []
+        self._handle = layer.proj.register_forward_hook(self._after_proj)
+
+    def _after_proj(self, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if not output.requires_grad:
+            output.requires_grad_(True)
+        self.activations = [output]
+
+    def remove(self) -> None:
+        self._handle.remove()
+
+
 def check_robust(robust: str | None) -> None:
     """Raise GumlabError for a robust form of the sums that does not exist."""
     if robust is not None:
@@ -934,7 +1066,12 @@ def _gradients(loss: Tensor, taps: Sequence[_Tap]) -> list[tuple[Tensor, ...]]:
     return [tuple(islice(flat, len(tap.activations))) for tap in taps]
 
 
-def _block_name(layer: FeedForward) -> str:
+def _blocks_of(model: nn.Module, layers: Sequence[FeedForward]) -> list[nn.Module]:
+    """The numbered layers that feed-forward blocks are part of, attention and all."""
+    return [model.get_submodule(block_name(layer)) for layer in layers]
+
+
+def block_name(layer: FeedForward) -> str:
     """The name of the numbered layer that a feed-forward block is part of.
 
     >>> import re
@@ -955,22 +1092,35 @@ def _check_run(seen: Sequence[Tensor], layer: FeedForward) -> None:
         )
 
 
-def _through(model: nn.Module, blocks: list[nn.Module], i: int, batch: dict, state: Any) -> Any:
-    """What block i makes of `state`, what block i - 1 gave; the other blocks pass it on."""
-    passed = [state]
-    others = [block for block in blocks if block is not blocks[i]]
-    own_forwards = [vars(block).get("forward") for block in others]
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-    hook = blocks[i].register_forward_hook(lambda module, x, y: passed.append(y))
+@contextmanager
+def _passing(blocks: Sequence[nn.Module], passed: list[Any]) -> Iterator[None]:
+    """Within, each of some blocks gives the last of `passed`, whatever it is called with."""
+    own_forwards = [vars(block).get("forward") for block in blocks]
     try:
-        for block in others:
+        for block in blocks:
             block.forward = lambda *_, **__: passed[-1]
-        with hook, evaluating(model), memory_guard(len(batch["labels"])):
-            getattr(model, "base_model", model)(**inputs)
+        yield
     finally:
-        for block, forward in zip(others, own_forwards, strict=True):
+        for block, forward in zip(blocks, own_forwards, strict=True):
             if forward:
                 vars(block).update(forward=forward)
             else:
                 vars(block).pop("forward", None)
+
+
+def _through(model: nn.Module, blocks: Sequence[nn.Module], i: int, batch: dict, state: Any) -> Any:
+    """What block i makes of `state`, what block i - 1 gave; the other blocks pass it on."""
+    passed = [state]
+    others = [block for block in blocks if block is not blocks[i]]
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    hook = blocks[i].register_forward_hook(lambda module, x, y: passed.append(y))
+    with hook, _passing(others, passed), evaluating(model), memory_guard(len(batch["labels"])):
+        getattr(model, "base_model", model)(**inputs)
     return passed[-1]
+
+
+def _logits(model: nn.Module, blocks: Sequence[nn.Module], batch: dict, state: Any) -> Tensor:
+    """What the model says, (B, T, V), where its last block gave `state`; no block runs."""
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    with _passing(blocks, [state]), evaluating(model), memory_guard(len(batch["labels"])):
+        return model(**inputs).logits

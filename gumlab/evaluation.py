@@ -12,6 +12,7 @@ from torch import nn
 
 from gumlab.errors import GumlabError, check_choice, check_whole, unknown, warn_caller
 from gumlab.language import check_head
+from gumlab.offloading import device_of
 from gumlab.progress import shown
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.tasks.batches import (
@@ -313,6 +314,7 @@ def _answers(
         pad = tokenizer.eos_token_id  # masked, so any token serves
     rows = [[pad] * (size - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (size - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    device = device_of(model)
     plain = GenerationConfig(
         max_new_tokens=room,
         do_sample=False,
@@ -322,8 +324,8 @@ def _answers(
     )
     with evaluating(model), _generating_by(model, plain):
         written = model.generate(
-            input_ids=torch.tensor(rows, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
+            input_ids=torch.tensor(rows, device=device),
+            attention_mask=torch.tensor(mask, device=device),
         )
     return [
         tokenizer.decode(tokens, skip_special_tokens=True).strip() for tokens in written[:, size:]

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError
 from gumlab.language import language_config, language_part
+from gumlab.offloading import check_separate, device_of
 from gumlab.tasks.batches import check_reads_as_given
 
 WIDTHS = ("n_inner", "ffn_dim", "intermediate_size", "ffn_hidden_size")
@@ -93,7 +94,12 @@ class FeedForward:
     @property
     def device(self) -> torch.device:
         """Where the block's output projection, and so its neurons' activations, live."""
-        return self.proj.weight.device
+        return device_of(self.proj)
+
+    @property
+    def linear_maps(self) -> tuple[nn.Module, ...]:
+        """The maps into the neurons, and the one out of them."""
+        return (*self.fc, self.proj)
 
     @property
     def fused(self) -> bool:
@@ -116,7 +122,7 @@ class FeedForward:
 
     def _check_not_frozen(self) -> None:
         """Raise GumlabError where a map's weight can have no gradient."""
-        if not all(module.weight.requires_grad for module in (*self.fc, self.proj)):
+        if not all(module.weight.requires_grad for module in self.linear_maps):
             raise GumlabError(
                 f"A weight of {self.name} is frozen (requires_grad=False), so it has no gradient "
                 'to score by. Unfreeze it, or take gradient="gate", which needs none.'
@@ -197,7 +203,7 @@ class FeedForward:
 
     def set_sizes(self) -> None:
         """Make the modules' own size fields agree with their weights, after a cut."""
-        for module in (*self.fc, self.proj):
+        for module in self.linear_maps:
             size_out, size_in = by_output(module).shape
             if is_conv1d(module):
                 module.nf, module.nx = size_out, size_in
@@ -272,8 +278,9 @@ def check_values(layers: Sequence[FeedForward]) -> None:
 
 
 def _check_whole(modules: list[tuple[str, nn.Module]]) -> None:
-    """Raise GumlabError for linear maps whose weights are not here, whole, in memory."""
+    """Raise GumlabError for linear maps whose weights do not come whole, each by itself."""
     for name, module in modules:
+        check_separate(name, module)
         weight = module._parameters.get("weight") if is_linear(module) else None
         if weight is None:
             continue
@@ -282,12 +289,6 @@ def _check_whole(modules: list[tuple[str, nn.Module]]) -> None:
                 f"The weights of {name} are spread over processes or flattened (FSDP, DeepSpeed, "
                 "tensor parallel), so that none of them holds a neuron whole. Gather and save the "
                 "model, then load and prune it in one process."
-            )
-        if weight.device.type == "meta" and hasattr(module, "_hf_hook"):
-            raise GumlabError(
-                f"The weights of {name} are offloaded (accelerate: to the CPU or to disk) and come "
-                "back for a forward pass only. Load the model without device_map, on a device that "
-                "holds it whole."
             )
 
 
@@ -319,7 +320,7 @@ def _check_not_shared(model: nn.Module, blocks: list[FeedForward]) -> None:
     for name, module in model.named_modules():
         for parameter in module._parameters.values():
             owner = owners.get(parameter)
-            if owner is not None and module not in (*owner.fc, owner.proj):
+            if owner is not None and module not in owner.linear_maps:
                 raise GumlabError(
                     f"{name} and the layer {owner.name} share their weights, so neither can be cut "
                     "by itself. gumlab prunes models whose layers have their own."
@@ -348,7 +349,7 @@ def check_in_place(model: nn.Module, layers: list[FeedForward]) -> None:
                 f"{layer.name} is no longer in the model, which had it when its Pruner was made. "
                 "Take layers out first, then make the Pruner."
             ) from None
-        if not called.issuperset((*layer.fc, layer.proj)):
+        if not called.issuperset(layer.linear_maps):
             raise GumlabError(
                 f"The maps of {layer.name} were wrapped or replaced after the gates were put on, "
                 "by an adapter perhaps: what goes past them would not be pruned. Put adapters on "
@@ -467,7 +468,7 @@ def _check_owners(blocks: list[FeedForward]) -> None:
     """Raise GumlabError for weights that two layers share."""
     owners: dict[Any, str] = {}
     for block in blocks:
-        for module in (*block.fc, block.proj):
+        for module in block.linear_maps:
             owner = owners.setdefault(_memory_of(module.weight), block.name)
             if owner != block.name:
                 raise GumlabError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from torch import nn
 
 from gumlab.errors import GumlabError
+from gumlab.offloading import held, is_offloaded
 
 # What wraps a model holds it under one of these: DataParallel and DDP, torch.compile, FSDP.
 WRAPPED = ("module", "_orig_mod", "_fsdp_wrapped_module")
@@ -67,6 +69,36 @@ def check_reads_text(model: nn.Module) -> None:
             f"{type(model).__name__} does not run on text alone: it reads {read}. Take a score "
             'that needs no data ("magnitude"), or prune its language model by itself.'
         )
+
+
+def head_and_embedding(model: nn.Module) -> list[Any]:
+    """A model's head and its embedding; None for one that it does not have."""
+    finders = ("get_output_embeddings", "get_input_embeddings")
+    return [getattr(model, find, lambda: None)() for find in finders]
+
+
+def is_tied(model: nn.Module) -> bool:
+    """Whether a model's head is its embedding.
+
+    Accelerate's `cpu_offload` and `disk_offload` make two weights of one: there the numbers tell.
+    """
+    head, embedding = head_and_embedding(model)
+    weight = getattr(head, "weight", None)
+    other = getattr(embedding, "weight", None)
+    if weight is None or other is None or weight is other:
+        return weight is not None and weight is other
+    is_said = getattr(text_config(model.config), "tie_word_embeddings", True)
+    if not is_said or not (is_offloaded(head) or is_offloaded(embedding)):
+        return False
+    with held(head, embedding):
+        return torch.equal(head.weight, embedding.weight)
+
+
+def distinct_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """A model's parameters, a tied head's once, also where accelerate has made two of one."""
+    head, embedding = head_and_embedding(model)
+    is_twice = is_tied(model) and head.weight is not embedding.weight
+    return [p for p in model.parameters() if not (is_twice and p is head.weight)]
 
 
 def language_config(model: nn.Module) -> Any:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_flag, check_list, check_whole
 from gumlab.feedforward import is_linear, neurons
-from gumlab.language import language_config
+from gumlab.language import distinct_parameters, language_config
+from gumlab.offloading import check_resident
 from gumlab.tasks.batches import context_length, evaluating, memory_guard
 
 WARM_UP_TURNS = 3
@@ -56,11 +57,12 @@ def measure(
         return costs["model"]
     widths = [layer.width for layer in neurons(model)]
     linear_maps = [module for module in model.modules() if is_linear(module)]
+    parameters = distinct_parameters(model)
     return {
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in parameters),
         "neurons": sum(widths),
         "widths": widths,
-        "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "bytes": sum(p.numel() * p.element_size() for p in parameters),
         "flops_per_token": sum(2 * module.weight.numel() for module in linear_maps),
     }
 
@@ -137,6 +139,9 @@ def _check_models(models: Mapping[str, nn.Module]) -> None:
             f"models must be one or more models by their names; got {models!r:.60}. For one alone "
             "there is gumlab.measure(model)."
         )
+    for model in models.values():
+        if isinstance(model, nn.Module):
+            check_resident(model, "Timing")
 
 
 def latencies(

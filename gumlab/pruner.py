@@ -20,10 +20,11 @@ from gumlab.errors import (
     check_whole,
     warn_caller,
 )
-from gumlab.feedforward import check_in_place, check_no_layer_dropped, neurons
+from gumlab.feedforward import FeedForward, check_in_place, check_no_layer_dropped, neurons
 from gumlab.gating import Gate, check_device, check_no_fixed_gates, remove_gates
 from gumlab.gram import twin_pairs
 from gumlab.language import check_trainable
+from gumlab.offloading import check_resident
 from gumlab.removal import (
     check_optimizers,
     cut_layer,
@@ -171,9 +172,7 @@ class Pruner:
 
         self.model = model
         self.layers = neurons(model)
-        check_trainable(model)
-        check_no_layer_dropped(model, self.layers)
-        check_no_fixed_gates(self.layers)
+        _check_can_be_pruned(model, self.layers)
         self.scope = scope or self.rule.scope
         sizes = [layer.width for layer in self.layers]
         self.budget = selection.Budget(sizes, keep, self.scope, floor, multiple_of, widths)
@@ -654,6 +653,14 @@ def _checked_grams(
             "twin_filter. Leave gram_neurons out."
         )
     return check_running(*grams)
+
+
+def _check_can_be_pruned(model: nn.Module, layers: Sequence[FeedForward]) -> None:
+    """Raise GumlabError for a model that cannot be pruned while it trains."""
+    check_resident(model, "A Pruner")
+    check_trainable(model)
+    check_no_layer_dropped(model, layers)
+    check_no_fixed_gates(layers)
 
 
 def _check_is_gradual(method: str | Rule, keep: float) -> None:

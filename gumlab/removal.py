@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import types
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from gumlab.feedforward import BY_CODE, FeedForward, check_values, neurons, widt
 from gumlab.gating import Gate, remove_gates
 from gumlab.gram import RIDGE, TWINS_ABOVE, at_least_rounding, inverting, lifted
 from gumlab.language import check_trainable, language_config, language_part
+from gumlab.offloading import check_can_be_cut, check_resident, held, is_offloaded, put_back
 from gumlab.progress import shown
 from gumlab.scoring import Criterion, check_currency, check_method, score_layers
 from gumlab.selection import Budget, check_masks, check_twin_filter, choose
@@ -74,7 +76,9 @@ def shrink(
 ) -> nn.Module:
     """A smaller copy of a model, with only the neurons that the masks keep.
 
-    Without a refit the copy's logits equal the gated model's within float tolerance.
+    Without a refit the copy's logits equal the gated model's within float tolerance. Of an
+    offloaded model (`gumlab.offloading`) a layer at a time is in memory; what stays goes where it
+    came from, to the CPU or, in new files, to the offload folder.
 
     Parameters
     ----------
@@ -107,16 +111,13 @@ def shrink(
     ------
     GumlabError
         For masks that do not fit, missing data, refit="bias" where the output projection has no
-        bias, or a model that cannot be copied.
+        bias, a model that cannot be copied, or an offloaded one without a folder for what stays.
     """
     layers = neurons(model)
     check_masks(masks, [layer.width for layer in layers])
     check_refit(layers, refit, tokenizer, task, ridge)
     check_flag("sequential", sequential)
-    if check_flag("in_place", in_place):
-        check_trainable(model)
-    else:
-        check_copyable(model)
+    _check_can_shrink(model, layers, check_flag("in_place", in_place))
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     return _shrink(model, layers, masks, calibration, refit, sequential, ridge, in_place)
 
@@ -202,10 +203,7 @@ def prune(
     check_seed(seed)
     check_flag("standardise", standardise)
     check_flag("sequential", sequential)
-    if check_flag("in_place", in_place):
-        check_trainable(model)
-    else:
-        check_copyable(model)
+    _check_can_shrink(model, layers, check_flag("in_place", in_place))
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     scores = score_layers(layers, method, model, calibration, seed=seed, currency=currency)
     masks = choose(scores, budget, standardise=standardise, grams=grams, twin_filter=twin_filter)
@@ -223,20 +221,21 @@ def _shrink(
     in_place: bool,
 ) -> nn.Module:
     """`shrink` by arguments that were checked before."""
-    if not refit and not in_place:
+    if not refit and not in_place and not is_offloaded(model):
         return with_neurons(model, [mask.nonzero().flatten() for mask in masks], layers)
     if not in_place:
         model = _copied(model, {})
         layers = neurons(model)
     remove_gates(model)
     if refit:
-        seen = one_by_one(model, **calibration.options(), layers=layers, changing=sequential)
+        looks = one_by_one(model, **calibration.options(), layers=layers, changing=sequential)
         # not strict: that would ask for what follows the last layer, a pass that nobody needs
         counted = shown(layers, "refit", "layer")
-        for layer, mask, statistics in zip(counted, masks, seen, strict=False):
-            mask = mask.to(layer.device)
-            refit_layer(layer, mask, statistics, ridge, weights=refit != "bias")
-            cut_layer(layer, mask.nonzero().flatten())
+        with closing(looks) as seen:
+            for layer, mask, statistics in zip(counted, masks, seen, strict=False):
+                mask = mask.to(layer.device)
+                refit_layer(layer, mask, statistics, ridge, weights=refit != "bias")
+                cut_layer(layer, mask.nonzero().flatten())
     else:
         for layer, mask in zip(layers, masks, strict=True):
             cut_layer(layer, mask.nonzero().flatten())
@@ -263,7 +262,13 @@ def with_neurons(
     -------
     nn.Module
         The blocks are never copied at full width.
+
+    Raises
+    ------
+    GumlabError
+        For a model that cannot be copied, or whose weights are offloaded.
     """
+    check_resident(model, "A padded copy")
     new: dict[nn.Parameter, nn.Parameter] = {}
     if layers is None:
         layers = neurons(model)
@@ -283,7 +288,8 @@ def with_neurons(
 def cut_layer(layer: FeedForward, index: Tensor, optimizers: Sequence[Any] = ()) -> None:
     """Leave only some neurons in a live layer: in weights, gradients and optimizer state.
 
-    A parameter stays the same object, so optimizers, schedules and hooks go on holding it.
+    A parameter stays the same object, so optimizers, schedules and hooks go on holding it. What was
+    offloaded is put back.
 
     Parameters
     ----------
@@ -294,22 +300,24 @@ def cut_layer(layer: FeedForward, index: Tensor, optimizers: Sequence[Any] = ())
     optimizers
         Whose state of these parameters is cut with them.
     """
-    for parameter, axis, rows in layer.places(index):
-        shape = parameter.shape
-        weight = parameter.detach()
-        gradient = parameter.grad
-        parameter.grad = None
-        # torch keeps the node that gathers a parameter's gradient, of the old shape, until the
-        # parameter's type changes: change it for a moment
-        other_type = torch.float if parameter.dtype == torch.half else torch.half
-        parameter.data = parameter.new_empty(0, dtype=other_type)
-        parameter.data = weight.index_select(axis, rows)
-        if gradient is not None:
-            parameter.grad = gradient.index_select(axis, rows)
-        for optimizer in optimizers:
-            if parameter in optimizer.state:
-                _cut_state(optimizer.state[parameter], shape, axis, rows)
-    layer.set_sizes()
+    with held(*layer.linear_maps):
+        for parameter, axis, rows in layer.places(index):
+            shape = parameter.shape
+            weight = parameter.detach()
+            gradient = parameter.grad
+            parameter.grad = None
+            # torch keeps the node that gathers a parameter's gradient, of the old shape, until the
+            # parameter's type changes: change it for a moment
+            other_type = torch.float if parameter.dtype == torch.half else torch.half
+            parameter.data = parameter.new_empty(0, dtype=other_type)
+            parameter.data = weight.index_select(axis, rows)
+            if gradient is not None:
+                parameter.grad = gradient.index_select(axis, rows)
+            for optimizer in optimizers:
+                if parameter in optimizer.state:
+                    _cut_state(optimizer.state[parameter], shape, axis, rows)
+        layer.set_sizes()
+        put_back(*layer.linear_maps)
 
 
 def cut_to_gates(
@@ -390,6 +398,16 @@ def record_width(model: nn.Module, layers: Sequence[FeedForward]) -> None:
     by_code = getattr(getattr(model, "config", None), BY_CODE, None)
     if by_code is not None:
         setattr(model.config, BY_CODE, by_code | {"widths": [layer.width for layer in layers]})
+
+
+def _check_can_shrink(model: nn.Module, layers: Sequence[FeedForward], in_place: bool) -> None:
+    """Raise GumlabError before the work for a model whose weights, or a copy's, cannot change."""
+    if in_place:
+        check_trainable(model)
+    else:
+        check_copyable(model)
+    for layer in layers:
+        check_can_be_cut(layer.name, *layer.linear_maps)
 
 
 def check_copyable(model: nn.Module) -> None:

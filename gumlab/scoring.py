@@ -8,7 +8,8 @@ here, `rules` applies them step by step. w_i is a neuron's row of outgoing weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from gumlab.collecting import (
 from gumlab.errors import GumlabError, check_choice, check_flag, check_seed, unknown
 from gumlab.feedforward import FeedForward, check_values, neurons
 from gumlab.gram import RIDGE, inverse, removal_costs, unrebuilt
+from gumlab.offloading import held, is_offloaded
 from gumlab.progress import shown
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import by_itself
@@ -414,22 +416,32 @@ def score_layers(
     if method == "random":
         return [s.to(layers[0].device) for s in random_scores(layers, seed)]
     if isinstance(method, str) and method in WEIGHT_SCORES:
-        return _finite([WEIGHT_SCORES[method](layer) for layer in layers], layers)
+        return _finite([_by_weights(method, layer) for layer in layers], layers)
     criterion = DATA_SCORES[method] if isinstance(method, str) else _checked(method)
     if gradients is None:
         gradients = not isinstance(method, str) or method in NEED_GRADIENTS
     prices = currencies(model, currency=currency, **calibration.options(), layers=layers)
-    statistics: Iterable[Statistics]
-    if gradients:
-        statistics = collect(model, **calibration.options(), gradients=True, layers=layers)
-    else:
-        statistics = one_by_one(model, **calibration.options(), layers=layers)
+    options = {**calibration.options(), "gradients": gradients, "layers": layers}
+    in_one_pass = gradients and not is_offloaded(model)
+    looks = _each(collect(model, **options)) if in_one_pass else one_by_one(model, **options)
     scores = []
     counted = shown(layers, "scores", "layer")  # and nothing that holds a layer's statistics
-    for layer, seen, price in zip(counted, statistics, prices, strict=True):
-        seen.currency = price
-        scores.append(criterion(layer, seen))
+    with closing(looks) as statistics:
+        for layer, seen, price in zip(counted, statistics, prices, strict=True):
+            seen.currency = price
+            scores.append(criterion(layer, seen))
     return scores if callable(method) else _finite(scores, layers)
+
+
+def _each(statistics: list[Statistics]) -> Generator[Statistics, None, None]:
+    """Each layer's statistics in turn, as `one_by_one` gives them."""
+    yield from statistics
+
+
+def _by_weights(method: str, layer: FeedForward) -> Tensor:
+    """A score that is read off a layer's weights."""
+    with held(*layer.linear_maps):
+        return WEIGHT_SCORES[method](layer)
 
 
 def _finite(scores: list[Tensor], layers: Sequence[FeedForward]) -> list[Tensor]:

@@ -25,6 +25,7 @@ from gumlab.errors import (
 )
 from gumlab.gating import Gate, fraction_by_gates
 from gumlab.language import check_head, check_trainable, language_config
+from gumlab.offloading import check_resident
 from gumlab.pruner import Pruner
 from gumlab.resuming import Run, RunFile
 from gumlab.tasks import Example, Task
@@ -357,6 +358,7 @@ def _check_used(
 
 def _check_model(model: nn.Module, pruner: Pruner | None, steps: int) -> None:
     """Raise GumlabError for a model that cannot learn or is not the pruner's, or an odd adapter."""
+    check_resident(model, "Training")
     check_trainable(model)
     if pruner is not None and not (hasattr(pruner, "step") and hasattr(pruner, "model")):
         raise GumlabError(

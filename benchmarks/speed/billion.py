@@ -1,6 +1,7 @@
 """A billion parameters on a machine of 24 GB: results/billion.md and billion.png.
 
-    python benchmarks/speed/billion.py
+    python benchmarks/speed/billion.py [--device cuda]
+    python benchmarks/speed/billion.py --offload
 
 Half of the neurons of a Llama-shaped model of 1.1 billion random weights in bfloat16, scored, then
 refitted and cut in place: by OBS in equal shares, which must never need more than 1.3 times the
@@ -8,12 +9,18 @@ model's own memory, and by the recommended recipe, greedy OBS priced by the loss
 backward pass. Smaller models then say how seconds and memory of OBS grow with the width, the tokens
 and the layers, and what a model of 70 billion would need. Each size is a process of its own, which
 warms up on a toy model.
+
+With --offload, only results/offload.md: the large model is written to a folder once, and opened
+from there twice, whole and offloaded to disk (`device_map`), by a process each; both score, refit,
+cut and save it, and must do the same.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +40,7 @@ from gumlab.tasks.batches import token_stream
 
 METHODS = ("obs", "recommended")
 BUDGET = 1.3  # memory at its highest, in models
+PLACES = ("whole", "offloaded")
 DOUBLE = 30e12  # operations a second in float64 of one 80 GB GPU, assumed
 BUS = 25e9  # bytes a second between it and the machine's memory, assumed
 
@@ -49,6 +57,7 @@ class Size:
     shared: int = 1
     vocabulary: int = 1024
     method: str = "obs"
+    device: str = "cpu"
 
     def layer(self) -> int:
         """Weights of a layer, norms apart."""
@@ -107,6 +116,17 @@ def text_of(tokens: int, tokenizer: Any) -> list[Example]:
     return examples
 
 
+def memory(device: str, anew: bool = False) -> float:
+    """MB that were held at most, on a GPU of its own memory; anew: from now on."""
+    if device == "cuda":
+        if anew:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated() / 1e6
+    if anew:
+        harness.forget_high_water()
+    return harness.high_water()
+
+
 def perform(size: Size) -> dict[str, float]:
     """Build, score, refit and cut; seconds, and bytes beyond what the process held before."""
     from transformers import AutoTokenizer
@@ -114,46 +134,144 @@ def perform(size: Size) -> dict[str, float]:
     tokenizer = AutoTokenizer.from_pretrained(harness.TOKENIZER)
     prune(size.method, build(TOY), tokenizer, text_of(TOY.tokens, tokenizer))
     examples = text_of(size.tokens, tokenizer)
-    harness.forget_high_water()
-    before = harness.high_water()
-    model = build(size)
+    before = memory(size.device, anew=True)
+    model = build(size).to(size.device)
     size_before = {
         "model": sum(p.nbytes for p in model.parameters()) / 1e6,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "built": harness.high_water() - before,
+        "built": memory(size.device) - before,
     }
     spent = prune(size.method, model, tokenizer, examples)
     return {
         **size_before,
         **spent,
         "tokens": len(token_stream(tokenizer, examples)),
-        "peak": harness.high_water() - before,
+        "peak": memory(size.device) - before,
         "left": sum(p.numel() for p in model.parameters()),
     }
 
 
 def prune(method: str, model: Any, tokenizer: Any, examples: list[Example]) -> dict[str, float]:
     """Seconds of the scores, and of the refit and the cut; a sequence at a time."""
-    data = {"tokenizer": tokenizer, "task": examples, "batch_size": 1, "limit": None}
     began = time.perf_counter()
-    recipe = recommended()
-    if method != "recommended":
-        recipe = {"method": method, "currency": "output", "scope": "layer"}
-    scores = gl.score(model, recipe["method"], currency=recipe["currency"], **data)
-    masks = gl.select(scores, 0.5, recipe["scope"])
+    masks = chosen(method, model, tokenizer, examples)
     scored = time.perf_counter()
-    gl.shrink(model, masks, refit=True, in_place=True, **data)
+    cut(model, masks, tokenizer, examples)
     return {"score": scored - began, "shrink": time.perf_counter() - scored}
+
+
+def chosen(method: str, model: Any, tokenizer: Any, examples: list[Example]) -> list[torch.Tensor]:
+    """Half of the neurons: of each layer's by a score, or by the recommended recipe."""
+    recipe = {"method": method, "currency": "output", "scope": "layer"}
+    if method == "recommended":
+        recipe = recommended()
+    scores = gl.score(
+        model,
+        recipe["method"],
+        tokenizer,
+        examples,
+        currency=recipe["currency"],
+        batch_size=1,
+        limit=None,
+    )
+    return gl.select(scores, 0.5, recipe["scope"])
+
+
+def cut(model: Any, masks: list[torch.Tensor], tokenizer: Any, examples: list[Example]) -> None:
+    """Refit and cut a model in place, a layer at a time."""
+    gl.shrink(
+        model, masks, tokenizer, examples, refit=True, in_place=True, batch_size=1, limit=None
+    )
+
+
+def perform_from(folder: Path, place: str, size: Size) -> dict[str, Any]:
+    """Open a model that was written, score, refit, cut and save it; seconds, bytes, checksums."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(harness.TOKENIZER)
+    prune(size.method, build(TOY), tokenizer, text_of(TOY.tokens, tokenizer))
+    examples = text_of(size.tokens, tokenizer)
+    options: dict[str, Any] = {"dtype": torch.bfloat16}
+    if place == "offloaded":
+        options |= {"device_map": {"": "disk"}, "offload_folder": folder / "away"}
+    harness.forget_high_water()
+    before = harness.high_water()
+    times = [time.perf_counter()]
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", **options).eval()
+    times.append(time.perf_counter())
+    sizes = {
+        "model": sum(p.nbytes for p in model.parameters()) / 1e6,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "layer": size.layer() * 2 / 1e6,
+    }
+    masks = chosen(size.method, model, tokenizer, examples)
+    times.append(time.perf_counter())
+    cut(model, masks, tokenizer, examples)
+    times.append(time.perf_counter())
+    gl.save(model, tokenizer, folder / place)
+    times.append(time.perf_counter())
+    spent = dict(zip(("open", "score", "shrink", "save"), np.diff(times).tolist(), strict=True))
+    peak = harness.high_water() - before
+    checksum = hashlib.sha256(b"".join(mask.numpy().tobytes() for mask in masks)).hexdigest()
+    return {
+        "place": place,
+        **sizes,
+        **spent,
+        "peak": peak,
+        "masks": checksum,
+        "weights": weights_checksum(folder / place),
+    }
+
+
+def weights_checksum(folder: Path) -> str:
+    """Of a saved model's weights by their names, in whichever files they are."""
+    from safetensors import safe_open
+
+    total = hashlib.sha256()
+    homes = {}
+    for path in folder.glob("*.safetensors"):
+        file = safe_open(path, "pt")
+        homes.update(dict.fromkeys(list(file.keys()), file))
+    for name in sorted(homes):
+        total.update(name.encode())
+        total.update(homes[name].get_tensor(name).flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def in_a_child(order: dict[str, Any]) -> dict[str, Any]:
+    """What a child process is told to do: `perform`, to write a model, or `perform_from`."""
+    size = Size(**order["size"])
+    if "folder" not in order:
+        return perform(size)
+    folder = Path(order["folder"])
+    if order["place"] == "written":
+        build(size).save_pretrained(folder / "model")
+        return {}
+    return perform_from(folder, order["place"], size)
 
 
 def child(size: Size) -> dict[str, float]:
     """`perform` in a process of its own; a run that fails ends the program."""
-    found = harness.child(__file__, asdict(size))
-    if "error" in found:
-        sys.exit(f"{size}: {found['error']}")
+    found = told({"size": asdict(size)})
     row = asdict(size) | found
     print(row, flush=True)
     return row
+
+
+def told(order: dict[str, Any]) -> dict[str, Any]:
+    """What a process of its own answers; one that fails ends the program."""
+    found = harness.child(__file__, order)
+    if "error" in found:
+        sys.exit(f"{order}: {found['error']}")
+    return found
+
+
+def both_places(size: Size) -> list[dict[str, Any]]:
+    """A row for each of PLACES, of one model in a folder that goes afterwards."""
+    with tempfile.TemporaryDirectory(prefix="billion-") as folder:
+        order = {"size": asdict(size), "folder": folder}
+        told(order | {"place": "written"})
+        return [told(order | {"place": place}) for place in PLACES]
 
 
 def growth(
@@ -311,7 +429,7 @@ def report(
 
 {harness.made_by(command)} {harness.machine()}. Random weights in bfloat16, half of
 the neurons, refit behind the layers already cut, in place; a layer at a time. MB: how
-far the process's high-water mark (VmHWM) rose above what it held before the model was built. The
+far the process's high-water mark (VmHWM; on a GPU what torch held there) rose above what it held before the model was built. The
 smaller models ran {rounds} times, by OBS; the large one once by each.
 
 {whole_text(whole, rows)}
@@ -319,10 +437,59 @@ smaller models ran {rounds} times, by OBS; the large one once by each.
 {seventy_text(whole, rows["obs"], panels)}"""
 
 
+def offload_report(command: str, size: Size, rows: Sequence[Mapping[str, Any]]) -> str:
+    """results/offload.md."""
+    layers = size.layers
+
+    def line(what: str, shown: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
+        return {"what": what, **{row["place"]: shown(row) for row in rows}}
+
+    table = [
+        line("the model", lambda row: f"{row['model']:,.0f} MB"),
+        line("one of its layers", lambda row: f"{row['layer']:,.0f} MB"),
+        line(
+            "memory at its highest",
+            lambda row: f"{row['peak']:,.0f} MB, {row['peak'] / row['model']:.2f} models",
+        ),
+        line("opened", lambda row: f"{row['open']:.1f} s"),
+        line("scores, a layer", lambda row: f"{row['score'] / layers:.2f} s"),
+        line("refit and cut, a layer", lambda row: f"{row['shrink'] / layers:.2f} s"),
+        line("saved", lambda row: f"{row['save']:.1f} s"),
+    ]
+    verdicts = {
+        key: "the same" if rows[0][key] == rows[1][key] else "NOT the same"
+        for key in ("masks", "weights")
+    }
+    shape = f"{layers} layers, d = {size.d:,}, {size.width:,} neurons; {size.tokens:,} tokens"
+    return f"""# A model that does not fit into memory
+
+{harness.made_by(command)} {harness.machine()}. {rows[0]["parameters"] / 1e9:.2f} billion random
+weights in bfloat16: {shape}.
+The model was opened from one folder, whole, and with all of its weights offloaded to disk; then OBS
+scores, half of every layer's neurons, refit behind the layers already cut, in place, and saved. MB:
+how far the process's high-water mark (VmHWM; on a GPU what torch held there) rose above what it held before the model was opened;
+pages of files that it reads count.
+
+{harness.markdown(table)}
+The masks of both are {verdicts["masks"]}, and the weights in the saved folders, bit for bit, are
+{verdicts["weights"]}. What an offloaded model needs at its highest is one layer's weights, its Gram
+matrix in float32 ({size.width**2 * 4 / 1e6:,.0f} MB) and in float64 twice that, and what goes from
+layer to layer.
+"""
+
+
 def main() -> None:
-    harness.answer(lambda size: perform(Size(**size)))
-    args = harness.parsed(harness.options(__doc__, rounds=3))
-    whole, base, factors = (TOY, TOY, QUICK) if args.quick else (WHOLE, Size(), FACTORS)
+    harness.answer(in_a_child)
+    parser = harness.options(__doc__, rounds=3, device=True)
+    parser.add_argument("--offload", action="store_true", help="offloaded to disk beside whole")
+    args = harness.parsed(parser)
+    if args.offload:
+        size = TOY if args.quick else WHOLE
+        text = offload_report(f"{args.command} --offload", size, both_places(size))
+        harness.write(args, "offload.md", text)
+        return
+    sizes, factors = ((TOY, TOY), QUICK) if args.quick else ((WHOLE, Size()), FACTORS)
+    whole, base = (replace(size, device=args.device) for size in sizes)
     panels = growth(base, args.rounds, factors)
     harness.save_figure(args, "billion.png", draw(panels))
     rows = {method: child(replace(whole, method=method)) for method in METHODS}

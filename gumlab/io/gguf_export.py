@@ -24,6 +24,7 @@ from gumlab.io.gguf_header import SPLIT_NAME, gguf_package
 from gumlab.io.gguf_loading import CONFIG_NAMES, ROTARY_FACTORS, UNEQUAL
 from gumlab.io.gguf_vocabulary import CONVERTER, vocabulary_settings
 from gumlab.io.saving import check_savable, clear_leftovers, form_of, new_folder_beside
+from gumlab.offloading import check_resident
 
 # What is asked for: the format's names for the matrices' numbers, and for such a file.
 DTYPES = {
@@ -112,6 +113,7 @@ def export(model: nn.Module, tokenizer: Any, path: str | Path, *, dtype: str = "
     check_choice("dtype", dtype, DTYPES)
     path, target = check_file(path)
     gguf_package()
+    check_resident(model, "An export")
     check_savable(model, tokenizer, neurons(model))
     family, config = _family(model)
     settings = _settings(model, config, family, path.stem, dtype)

@@ -347,7 +347,7 @@ def _set_widths(model: nn.Module, widths: dict[int, int], folder: Path) -> None:
             shape = list(old.shape)
             shape[axis] = len(rows)
             wanted[old] = nn.Parameter(old.detach().new_empty(shape))
-        for module in (*layer.fc, layer.proj):
+        for module in layer.linear_maps:
             for name, old in list(module.named_parameters(recurse=False)):
                 if old in wanted:
                     setattr(module, name, wanted[old])

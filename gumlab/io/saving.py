@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gumlab.collecting import block_name
 from gumlab.errors import GumlabError, check_flag, first_line, warn_caller
 from gumlab.feedforward import (
     BY_CODE,
@@ -30,9 +31,11 @@ from gumlab.feedforward import (
 )
 from gumlab.gating import kept_by_gates
 from gumlab.io.card import Loaders, model_card
-from gumlab.io.configuration import BY_LAYER, CODE_FILE, OF_CODE
+from gumlab.io.configuration import BY_LAYER, CODE_FILE, OF_CODE, quietly
 from gumlab.io.record import CARD, RECORD, write_record
-from gumlab.language import text_config
+from gumlab.io.weights import INDEX, WEIGHTS, read_headers
+from gumlab.language import head_and_embedding, is_tied, text_config
+from gumlab.offloading import check_resident, disk_folders, held, is_offloaded, offloaded_parts
 from gumlab.removal import with_neurons
 
 CODE = Path(__file__).with_name(CODE_FILE)
@@ -89,9 +92,10 @@ def save(
         Before anything is written: if gates are on that remove neurons, if an adapter is not
         merged, if the folder cannot be written or holds something else than a checkpoint, if `pad`
         is asked for a model whose config has no entry for the width, or together with `with_code`,
-        if that module cannot build the model, if model or tokenizer is none of transformers', if
-        the config is not what the model is, or if nothing could load the widths (unequal ones under
-        a head that is no language model's). If a part cannot be written, it is named.
+        if that module cannot build the model, if model or tokenizer is none of transformers', if an
+        offloaded model is to be padded, or to replace the files that it is read from, if the config
+        is not what the model is, or if nothing could load the widths (unequal ones under a head
+        that is no language model's). If a part cannot be written, it is named.
 
     Notes
     -----
@@ -103,6 +107,9 @@ def save(
     head than a language model's is saved whole, for its own class. The files' checksums go to
     gumlab.json; `gumlab.load` verifies them.
 
+    An offloaded model (`gumlab.offloading`) is written a layer at a time, each to a file of its own
+    that an index names; its memory need hold no more.
+
     The write is atomic: a killed save leaves the old folder or the new, and a hidden
     `.NAME-saving-*` beside it, which a save an hour later removes (where the system cannot exchange
     two folders, the old one is in there for a moment).
@@ -113,9 +120,15 @@ def save(
     layers = neurons(model)
     check_savable(model, tokenizer, layers)
     folder, target = _place(folder)
+    if target in disk_folders(model):
+        raise GumlabError(
+            f"{folder} holds weights that this offloaded model is read from, and a save would put "
+            "others in their place. Choose another folder."
+        )
     widths = [layer.width for layer in layers]
     needs_padding = pad and len(set(widths)) > 1
     if needs_padding:
+        check_resident(model, "Padding")
         model = with_neurons(model, [torch.arange(max(widths)) for _ in widths])
     form = form_of(model, with_code)
     if pad and not form.plain:
@@ -286,8 +299,9 @@ def check_savable(model: nn.Module, tokenizer: Any, layers: Sequence[FeedForward
             f"Expected the model's tokenizer, got {tokenizer!r:.60}. The order is model, "
             "tokenizer, folder; the tokenizer is saved beside the weights."
         )
+    come_back = offloaded_parts(model)
     for name, parameter in model.named_parameters():
-        if parameter.device.type == "meta":
+        if parameter.device.type == "meta" and name.rpartition(".")[0] not in come_back:
             raise GumlabError(
                 f"{name} is on the meta device: it has a shape and no numbers. Load the model "
                 "whole, without device_map, and save that."
@@ -329,8 +343,8 @@ def form_of(model: nn.Module, with_code: bool = False) -> _Form:
     if _widths(built) != widths and len(set(widths)) == 1 and hasattr(text_config(config), field):
         setattr(text_config(config), field, widths[0])  # it was edited by hand: the weights tell
         built = _built(kind, config)
-    if _is_tied(built) != _is_tied(model):  # so was this
-        config.tie_word_embeddings = text_config(config).tie_word_embeddings = _is_tied(model)
+    if is_tied(built) != is_tied(model):  # so was this
+        config.tie_word_embeddings = text_config(config).tie_word_embeddings = is_tied(model)
         built = _built(kind, config)
     _check_computes_alike(model, built)
     own_parts = _beside_the_config(model, built)
@@ -433,14 +447,6 @@ def _built(kind: type[nn.Module], config: Any) -> nn.Module:
 
 def _widths(model: nn.Module) -> list[int]:
     return [layer.width for layer in neurons(model)]
-
-
-def _is_tied(model: nn.Module) -> bool:
-    """Whether a model's head is its embedding."""
-    find_head = getattr(model, "get_output_embeddings", lambda: None)
-    find_embedding = getattr(model, "get_input_embeddings", lambda: None)
-    weight = getattr(find_head(), "weight", None)
-    return weight is not None and weight is getattr(find_embedding(), "weight", None)
 
 
 def _check_computes_alike(model: nn.Module, built: nn.Module) -> None:
@@ -564,11 +570,62 @@ def _write(model: nn.Module, tokenizer: Any, form: _Form, folder: Path) -> None:
     with _named("The tokenizer", "Give the one that belongs to the model, whole."):
         tokenizer.save_pretrained(folder)
     with _named("The model", "Is it whole, in memory, and in one process?"):
-        shell.save_pretrained(folder, safe_serialization=True)
+        if is_offloaded(model):
+            _write_by_layer(shell, folder)
+        else:
+            shell.save_pretrained(folder, safe_serialization=True)
     if form.entries:
         _record_widths(form.entries, folder)
     if BY_CODE in form.entries:
         shutil.copyfile(CODE, folder / CODE_FILE)
+
+
+def _write_by_layer(shell: nn.Module, folder: Path) -> None:
+    """Write an offloaded model's weights in files that an index names: one for each layer.
+
+    What is in no layer (embeddings, head) comes first, all in one.
+    """
+    vars(shell).pop("hf_device_map", None)  # by which transformers warns of the memory it takes
+    blocks = tuple(f"{block_name(layer)}." for layer in neurons(shell))
+    around = [
+        module
+        for name, module in offloaded_parts(shell).items()
+        if not f"{name}.".startswith(blocks)
+    ]
+    pieces = [around, *([shell.get_submodule(block.removesuffix("."))] for block in blocks)]
+    one_weight = is_tied(shell)
+    names = {module: name for name, module in shell.named_modules()}
+    paths = []
+    for number, modules in enumerate(pieces):
+        with held(*modules):
+            state = shell.state_dict()
+            if one_weight:
+                head, embedding = (f"{names[part]}.weight" for part in head_and_embedding(shell))
+                state[head] = state[embedding]  # of which transformers writes one
+            piece = {
+                name: value
+                for name, value in state.items()
+                if (name.startswith(blocks[number - 1]) if number else not name.startswith(blocks))
+            }
+            paths.append(folder / f"model-{number + 1:05}-of-{len(pieces):05}.safetensors")
+            _write_piece(shell, piece, paths[-1])
+    weight_map = {name: stored.path.name for name, stored in read_headers(paths).items()}
+    size = sum(path.stat().st_size for path in paths)
+    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_piece(shell: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Write some weights to a file, as transformers does all, and beside it what it puts there."""
+    part = Path(tempfile.mkdtemp(dir=path.parent))
+    with quietly():  # a bar for each piece is noise
+        shell.save_pretrained(
+            part, state_dict=state, safe_serialization=True, max_shard_size="1000GB"
+        )
+    (part / WEIGHTS).rename(path)
+    for beside in part.iterdir():  # config.json, with the model's class in it
+        beside.replace(path.parent / beside.name)
+    part.rmdir()
 
 
 @contextmanager

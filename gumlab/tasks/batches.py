@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_whole, warn_caller
 from gumlab.language import check_reads_text, language_config
+from gumlab.offloading import device_of
 from gumlab.tasks import Example
 from gumlab.tasks._tokens import check_tokenizer, targets_of, tokens_of
 from gumlab.tasks.own import examples_in
@@ -236,7 +237,7 @@ def collated(model: nn.Module, rows: Sequence[Row], size: int) -> Iterator[dict[
     """
     check_whole("batch_size", size)
     _check_tokens(model, rows)
-    device = next(model.parameters()).device
+    device = device_of(model)
     longest_first = sorted(rows, key=lambda row: -len(row[0]))
     logits_of_a_row = len(longest_first[0][0]) * max(1, _vocabulary(model))
     size = max(1, min(size, LOGITS // logits_of_a_row))

@@ -1090,13 +1090,8 @@ class TestWhereTheWeightsAre:
             accelerate.cpu_offload(gpt2, "cpu")
         else:
             accelerate.disk_offload(gpt2, tmp_path, "cpu")
-        for use in (
-            lambda: gl.shrink(gpt2, [torch.arange(N) < 11] * 2),
-            lambda: gl.Pruner(gpt2, "random", 0.5, 4),
-            lambda: gl.save(gpt2, tokenizer, tmp_path / "model"),
-        ):
-            with pytest.raises(gl.GumlabError, match=r"h\.0\.\S+ are offloaded \(accelerate"):
-                use()
+        with pytest.raises(gl.GumlabError, match=r"transformer\.wte are offloaded \(accelerate"):
+            gl.Pruner(gpt2, "random", 0.5, 4)
 
     def test_a_model_under_hooks_that_is_here_whole_is_shrunk(self, gpt2):
         accelerate = pytest.importorskip("accelerate")

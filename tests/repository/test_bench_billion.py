@@ -58,3 +58,17 @@ def test_every_size_is_scored_refitted_cut_and_told(billion, tmp_path):
     assert text.splitlines().count("## On paper: 70 billion, one GPU of 80 GB") == 1
     assert "nan" not in text
     billion.draw(panels).savefig(tmp_path / "billion.png")
+
+
+def test_an_offloaded_model_ends_as_the_whole_one(billion, tmp_path):
+    order = {"size": asdict(billion.TOY), "folder": str(tmp_path)}
+    assert billion.in_a_child(order | {"place": "written"}) == {}
+    rows = [billion.in_a_child(order | {"place": place}) for place in billion.PLACES]
+    for key in ("masks", "weights", "model"):
+        assert rows[0][key] == rows[1][key]
+    assert billion.weights_checksum(tmp_path / "model") != rows[0]["weights"]
+    text = billion.offload_report("python x.py", billion.TOY, rows)
+    assert "| what | whole | offloaded |" in text
+    assert "NOT" not in text
+    rows[1]["masks"] = "others"
+    assert "masks of both are NOT the same" in billion.offload_report("", billion.TOY, rows)
