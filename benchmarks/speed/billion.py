@@ -429,8 +429,8 @@ def report(
 
 {harness.made_by(command)} {harness.machine()}. Random weights in bfloat16, half of
 the neurons, refit behind the layers already cut, in place; a layer at a time. MB: how
-far the process's high-water mark (VmHWM; on a GPU what torch held there) rose above what it held before the model was built. The
-smaller models ran {rounds} times, by OBS; the large one once by each.
+far the process's high-water mark (VmHWM; on a GPU what torch held there) rose above what it held
+before the model was built. The smaller models ran {rounds} times, by OBS; the large one once by each.
 
 {whole_text(whole, rows)}
 {growth_text(base, panels)}
@@ -467,7 +467,7 @@ def offload_report(command: str, size: Size, rows: Sequence[Mapping[str, Any]]) 
 weights in bfloat16: {shape}.
 The model was opened from one folder, whole, and with all of its weights offloaded to disk; then OBS
 scores, half of every layer's neurons, refit behind the layers already cut, in place, and saved. MB:
-how far the process's high-water mark (VmHWM; on a GPU what torch held there) rose above what it held before the model was opened;
+how far the process's high-water mark (VmHWM) rose above what it held before the model was opened;
 pages of files that it reads count.
 
 {harness.markdown(table)}
