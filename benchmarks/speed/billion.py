@@ -430,7 +430,8 @@ def report(
 {harness.made_by(command)} {harness.machine()}. Random weights in bfloat16, half of
 the neurons, refit behind the layers already cut, in place; a layer at a time. MB: how
 far the process's high-water mark (VmHWM; on a GPU what torch held there) rose above what it held
-before the model was built. The smaller models ran {rounds} times, by OBS; the large one once by each.
+before the model was built. The smaller models ran {rounds} times, by OBS; the large one once by
+each method.
 
 {whole_text(whole, rows)}
 {growth_text(base, panels)}
