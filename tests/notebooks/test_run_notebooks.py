@@ -76,6 +76,16 @@ def test_normalise_keeps_a_warning_and_output_order():
     assert [(o.name, o.text) for o in tool.normal_outputs(outputs)] == texts
 
 
+def test_a_progress_bar_between_two_parts_of_a_stream_leaves_one_stream():
+    stream = nbformat.v4.new_output
+    outputs = [
+        stream("stream", name="stdout", text="a\n"),
+        stream("stream", name="stderr", text="\r 3%|  | 1.2it/s"),
+        stream("stream", name="stdout", text="b\n"),
+    ]
+    assert [(o.name, o.text) for o in tool.normal_outputs(outputs)] == [("stdout", "a\nb\n")]
+
+
 def test_normalise_twice_changes_nothing(tidy):
     once = tool.serialise(tidy)
     assert tool.serialise(tool.normalise(copy.deepcopy(tidy))) == once
