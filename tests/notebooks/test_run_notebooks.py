@@ -77,12 +77,8 @@ def test_normalise_keeps_a_warning_and_output_order():
 
 
 def test_a_progress_bar_between_two_parts_of_a_stream_leaves_one_stream():
-    stream = nbformat.v4.new_output
-    outputs = [
-        stream("stream", name="stdout", text="a\n"),
-        stream("stream", name="stderr", text="\r 3%|  | 1.2it/s"),
-        stream("stream", name="stdout", text="b\n"),
-    ]
+    parts = [("stdout", "a\n"), ("stderr", "\r 3%|  | 1.2it/s"), ("stdout", "b\n")]
+    outputs = [new_output("stream", name=name, text=text) for name, text in parts]
     assert [(o.name, o.text) for o in tool.normal_outputs(outputs)] == [("stdout", "a\nb\n")]
 
 
