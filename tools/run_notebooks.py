@@ -71,6 +71,12 @@ def text_of(out: NotebookNode) -> str:
 
 def normal_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """The outputs with streams joined, and without progress bars and live widget references."""
+    kept = [out for out in _joined(outputs) if not _is_volatile(out)]
+    return _joined(kept)  # a bar that is gone may have stood between two parts of a stream
+
+
+def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs, with neighbours of the same stream as one."""
     kept: list[NotebookNode] = []
     for out in outputs:
         before = kept[-1] if kept else None
@@ -78,7 +84,7 @@ def normal_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
             before.text += out.text
         else:
             kept.append(NotebookNode(out))
-    return [out for out in kept if not _is_volatile(out)]
+    return kept
 
 
 def _is_volatile(out: NotebookNode) -> bool:

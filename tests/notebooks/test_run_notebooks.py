@@ -76,6 +76,12 @@ def test_normalise_keeps_a_warning_and_output_order():
     assert [(o.name, o.text) for o in tool.normal_outputs(outputs)] == texts
 
 
+def test_a_progress_bar_between_two_parts_of_a_stream_leaves_one_stream():
+    parts = [("stdout", "a\n"), ("stderr", "\r 3%|  | 1.2it/s"), ("stdout", "b\n")]
+    outputs = [new_output("stream", name=name, text=text) for name, text in parts]
+    assert [(o.name, o.text) for o in tool.normal_outputs(outputs)] == [("stdout", "a\nb\n")]
+
+
 def test_normalise_twice_changes_nothing(tidy):
     once = tool.serialise(tidy)
     assert tool.serialise(tool.normalise(copy.deepcopy(tidy))) == once
