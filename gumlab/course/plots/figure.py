@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gumlab.course.plots.places import Cells, Dots
-from gumlab.study.paper import METHODS
 
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
@@ -67,6 +66,8 @@ def styles_of(names: Iterable[str]) -> dict[str, Style]:
     dict of str to Style
         The first eight names, in their order.
     """
+    from gumlab.study.paper import METHODS  # here, so that figures come without pandas
+
     shown = list(dict.fromkeys(names))[: len(STYLES)]
     own = {name: style for name, style in zip(METHODS, STYLES, strict=False) if name in shown}
     left = iter(style for style in STYLES if style not in own.values())
