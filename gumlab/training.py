@@ -222,7 +222,7 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
     history = History()
     run = Run(model, optimizer, rate, pruner, history, teacher, examples)
-    settings = {
+    settings: dict[str, Any] = {
         **{"steps": steps, "seed": seed, "record": record, "precision": precision},
         **{"batch_size": batch_size, "block": block},
         **{name: float(value) for name, value in {**rates, **weights}.items()},
