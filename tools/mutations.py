@@ -1168,6 +1168,41 @@ MUTATIONS = (
         "ignore_merges = False",
         "unit/io/test_gguf_export.py::test_the_rule_that_splits_words_is_known_by_what_it_does",
     ),
+    Mutation(
+        "a run in a file goes on without the optimizer's moments",
+        "resuming.py",
+        '        run.optimizer.load_state_dict(state["optimizer"])\n',
+        "",
+        "integration/test_resuming.py::test_a_run_that_cuts_ends_as_one_never_stopped",
+    ),
+    Mutation(
+        "in several processes the gradients of layers that are cut stay each process's own",
+        "ranks.py",
+        "            weight.register_post_accumulate_grad_hook(_average_gradient)\n",
+        "            pass\n",
+        "integration/test_ranks.py::test_two_processes_keep_what_one_keeps",
+    ),
+    Mutation(
+        "a loss with its graph counts as a number",
+        "course/check/comparison.py",
+        'kind_of(got.dtype) == "float" and not got.requires_grad',
+        'kind_of(got.dtype) == "float"',
+        "unit/course/test_check.py",
+    ),
+    Mutation(
+        "a table shows NaN",
+        "course/tables.py",
+        "na_rep=NOTHING",
+        'na_rep="NaN"',
+        "unit/course/test_tables.py",
+    ),
+    Mutation(
+        "of drawn neurons each counts its cosine with itself",
+        "collecting.py",
+        "sums[drawn] -= (norm[drawn] > 0).float()",
+        "sums[drawn] -= 0 * norm[drawn]",
+        "unit/test_gating.py::test_likeness_with_all_kept_neurons_is_the_mean_similarity",
+    ),
 )
 
 
