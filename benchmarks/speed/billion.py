@@ -473,9 +473,9 @@ pages of files that it reads count.
 
 {harness.markdown(table)}
 The masks of both are {verdicts["masks"]}, and the weights in the saved folders, bit for bit, are
-{verdicts["weights"]}. What an offloaded model needs at its highest is one layer's weights, its Gram
-matrix in float32 ({size.width**2 * 4 / 1e6:,.0f} MB) and in float64 twice that, and what goes from
-layer to layer.
+{verdicts["weights"]}. Beside a layer's weights an offloaded model needs square matrices of the
+layer's neurons: a Gram matrix takes {size.width**2 * 4 / 1e6:,.0f} MB in float32, a copy in float64
+twice that.
 """
 
 

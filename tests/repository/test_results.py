@@ -533,6 +533,18 @@ def test_a_billion_parameters_keep_to_their_memory():
     assert float(value.split(", ")[-1].removesuffix(" models")) <= 1.3
 
 
+def test_an_offloaded_model_ends_as_the_whole_one_in_less_memory():
+    shares = [
+        float(table("offload").loc["memory at its highest", place].split(", ")[-1].split()[0])
+        for place in ("whole", "offloaded")
+    ]
+    assert shares[1] < 1 < shares[0]
+    assert shares[1] < shares[0] / 2
+    text = " ".join((ROOT / "results" / "offload.md").read_text(encoding="utf-8").split())
+    assert "The masks of both are the same, and the weights" in text
+    assert "bit for bit, are the same." in text
+
+
 # --- a real language model
 
 
