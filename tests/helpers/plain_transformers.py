@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 def made_by(code):
     names = {}
     exec(code, names)
-    return names["model"].eval()
+    return names["model"].eval(), names.get("tokenizer")
 
 
 def written(model, ids):
@@ -42,17 +42,19 @@ def fails(code):
 
 
 def done(job):
-    model = made_by(job["code"])
+    model, tokenizer = made_by(job["code"])
     result = {"class": type(model).__name__, "refused": fails(job.get("refused", "1 / 0"))}
     if model.can_generate():
         result["written"] = written(model, job["ids"])
         result["loss"] = loss_of(model, job["ids"]).item()
+    if tokenizer is not None:
+        result["read"] = tokenizer("w4 w9 w17")["input_ids"]
     if "again" in job:
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
         loss_of(model.train(), job["ids"]).backward()
         optimizer.step()
         model.eval().save_pretrained(job["again"])
-        again = made_by(job["again_code"])
+        again, _ = made_by(job["again_code"])
         result["trained"] = loss_of(again, job["ids"]).item()
         result["same"] = all(
             torch.equal(value, again.state_dict()[name])

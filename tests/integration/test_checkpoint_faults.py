@@ -10,8 +10,6 @@ import os
 import random
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -176,36 +174,6 @@ def test_dtype_generation_config_and_tokenizer_survive(form, dtype, tmp_path):
     if not pad:
         state = small.state_dict()
         assert all(torch.equal(v, state[k]) for k, v in loaded.state_dict().items())
-
-
-PLAIN = """
-import sys
-sys.modules["gumlab"] = None  # Python's way to make an import fail
-try:
-    import gumlab
-except ImportError:
-    print("no gumlab")
-from transformers import AutoModelForCausalLM, AutoTokenizer
-for folder in sys.argv[1:]:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    ids = AutoTokenizer.from_pretrained(folder)("w4 w9 w17", return_tensors="pt")
-    options = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12}
-    kept = {k: ids[k] for k in ("input_ids", "attention_mask")}
-    print(model.generate(**kept, **options)[0].tolist())
-"""
-
-
-def test_a_process_without_gumlab_generates_the_same_from_padded_folders(tokenizer, tmp_path):
-    folders, expected = [], []
-    for name in ("qwen3", "gpt2"):
-        small = gl.shrink(tiny(name), random_masks(tiny(name), equal=False))
-        expected.append(str(tokens(small)))
-        folders.append(gl.save(small, tokenizer, tmp_path / name, pad=True))
-    command = [sys.executable, "-I", "-c", PLAIN, *map(str, folders)]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["no gumlab", *expected]
 
 
 def test_loading_unequal_widths_is_quiet(folder):

@@ -26,7 +26,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 IDS = list(range(4, 16))
 BUILT_IN = ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama")
 UNEQUAL = (*BUILT_IN, *ARCHITECTURES, "phi", "bloom")
-OTHERS = ("equal", "padded", "classifier", "tiny-wide")
+PADDED = {"padded": "opt", "padded qwen3": "qwen3", "padded gpt2": "gpt2"}
+OTHERS = ("equal", *PADDED, "classifier", "tiny-wide")
 
 
 def of_unequal_widths(name):
@@ -52,11 +53,12 @@ def save_all(folder):
         gl.save(models[name], tokenizer, folder / name, with_code=True)
     base, tokenizer = tiny("opt"), word_tokenizer()
     models["equal"] = gl.shrink(base, random_masks(base))
-    models["padded"] = gl.shrink(base, random_masks(base, equal=False))
+    for name, kind in PADDED.items():
+        models[name], _ = of_unequal_widths(kind)
     models["tiny-wide"] = models["padded"]  # a folder by the name of a built-in model
     models["classifier"] = classifier()
     for name in OTHERS:
-        is_padded = name in ("padded", "tiny-wide")
+        is_padded = name in (*PADDED, "tiny-wide")
         gl.save(models[name], tokenizer, folder / name, pad=is_padded)
     return models
 
@@ -167,6 +169,8 @@ def test_what_plain_transformers_loads_it_loads_as_the_card_says(name, models, r
     assert results[name]["class"] == type(models[name]).__name__
     if name != "classifier":
         assert results[name]["written"] == greedy(models[name])
+        assert results[name]["read"] == [4, 9, 17]
+        assert results[name]["loss"] == pytest.approx(loss_of(models[name]).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", [*UNEQUAL, *OTHERS])
