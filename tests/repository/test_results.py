@@ -764,3 +764,82 @@ def test_greedy_obs_in_blocks_keeps_the_order_and_most_of_the_time():
     assert ratios["5632"] < 1 / 4
     above = table["memory in blocks, N x N"].astype(float)  # beside the inverse itself
     assert (1 + above[["2048", "5632"]] < 2.5).all()
+
+
+PLAIN = "as it is"
+
+
+@pytest.fixture(scope="module")
+def agreement() -> pd.DataFrame:
+    """How scores rank single neurons of the real model beside what cutting them does."""
+    return stored("few_neurons_agreement").set_index(["score", "form"])
+
+
+def test_a_few_neurons_of_the_real_model_carry_much():
+    loss = stored("few_neurons_cuts").groupby("cut")["loss"].mean()
+    above = loss - loss["dense"]
+    assert above["the one of most energy"] > 100 * abs(above["1 at random"])
+    assert math.exp(above["the 10 of most energy"]) > 3
+    assert abs(above["10 at random"]) < 0.002
+    layers = stored("few_neurons_layers").query("form == @PLAIN")
+    carried = layers[layers["top_neuron"] > 0.5]
+    assert 2 <= len(carried) <= 3
+    assert (carried["first_tokens"] > 0.5).all()
+
+
+def test_the_loss_tells_nothing_of_single_neurons_and_the_divergence_does(agreement):
+    plain = agreement.xs(PLAIN, level="form")
+    nothing = (plain["Spearman, low"] < 0) & (plain["Spearman, high"] > 0)
+    assert list(plain.index[~nothing]) == ["1 - max cosine"]
+    damage = stored("few_neurons_damage").query("drawn == 'uniform'")
+    halves = [f"{{}}, {which} half" for which in ("one", "other")]
+    loss, divergence = (
+        damage[[half.format(of) for half in halves]].corr(method="spearman").iloc[0, 1]
+        for of in ("change", "divergence")
+    )
+    assert loss < 0.2 < 0.7 < divergence
+
+
+def test_priced_errors_tell_the_damage_best_and_unlike_neurons_are_missed_less(agreement):
+    plain = agreement.xs(PLAIN, level="form")
+    over_all = plain["Spearman, divergence"]
+    within = plain["Spearman within layers, divergence"]
+    priced = [
+        f"{score}, {price}" for score in ("Wanda", "FLAP") for price in ("loss", "loss_scalar")
+    ]
+    others = over_all.drop(priced)
+    assert over_all[priced].min() > others.max()
+    assert others.idxmax() == "sensitivity"
+    assert over_all["OBS, loss"] < over_all["sensitivity"]
+    for score in ("Wanda", "FLAP"):
+        assert over_all[score] < 0.2
+        assert within[score] == pytest.approx(within[f"{score}, loss_scalar"])
+    assert plain.loc["magnitude", "Spearman, divergence, low"] < 0
+    assert plain.loc["magnitude", "Spearman, divergence, high"] > 0
+    for unlike in ("1 - max cosine", "1 - R2"):
+        for where in ("", " within layers"):
+            assert (agreement.loc[unlike, f"Spearman{where}, divergence, high"] < 0).all()
+
+
+def test_uniqueness_adds_nothing_to_the_priced_error():
+    damage = stored("few_neurons_damage").query("drawn == 'uniform'")
+    ranks = damage.rank(numeric_only=True)
+
+    def beyond_the_error(name: str) -> pd.Series:
+        error = ranks[f"FLAP, loss | {PLAIN}"]
+        slope = ranks[name].cov(error) / error.var()
+        return ranks[name] - slope * error
+
+    damage_left = beyond_the_error("divergence")
+    for unlike in ("1 - max cosine", "1 - R2"):
+        left = beyond_the_error(f"{unlike} | {PLAIN}")
+        assert abs(damage_left.corr(left)) < 0.1
+
+
+def test_no_robust_form_tells_more_of_single_neurons(agreement):
+    for target in ("", ", divergence"):
+        lower = agreement[f"gain{target}, low"]
+        better = agreement.index[lower > 0]
+        assert {score for score, _ in better} <= {"OBS"}  # from none to none
+        assert (agreement.loc[better, f"Spearman{target}"].abs() < 0.1).all()
+    assert agreement.loc[("sensitivity", "centred"), "gain, divergence, high"] < 0
