@@ -297,7 +297,7 @@ def layer_widths(table: pd.DataFrame) -> Plot:
     figure, (ax,) = new_figure(width=7.0, height=3.8)
     shares = {}
     of_methods = rows[~is_dense]
-    for method, style in styles_of(of_methods["method"]).items():
+    for method, style in styles_of(of_methods["method"].dropna()).items():
         runs = of_methods[of_methods["method"] == method]
         of_method = np.array(widths[runs.index].tolist())  # (seeds, L)
         shares[method] = of_method.mean(0) / full
