@@ -156,7 +156,7 @@ def findings_table(root: Path) -> str:
 
 
 def real_findings(root: Path) -> list[list[str]]:
-    """What a real language model says, in two rows of perplexities."""
+    """What a real language model says: two rows of perplexities, one of single neurons."""
     assets = root / "gumlab" / "assets"
     cuts = pd.read_csv(assets / "real_one_shot.csv")
     cuts = cuts.assign(perplexity=cuts["loss"].map(math.exp))
@@ -165,6 +165,8 @@ def real_findings(root: Path) -> list[list[str]]:
     cut = half.groupby("allocation")["perplexity"].mean()
     runs = pd.read_csv(assets / "real_study.csv").query("not distilled")
     trained = runs["loss"].map(math.exp).groupby(runs["method"]).mean()
+    told = pd.read_csv(root / "results" / "few_neurons_agreement.csv").query("form == 'as it is'")
+    ranks = told.set_index("score")["Spearman, divergence"]
     return [
         [
             "How are layers to share one budget in a real model?",
@@ -183,6 +185,14 @@ def real_findings(root: Path) -> list[list[str]]:
             f"GUM {trained['GUM']:.0f} ({trained['GUM, lambda_gum = 0']:.0f} without its "
             f"uniqueness term), movement over all layers {trained['movement, global']:.0f}; cut "
             f"once, with as many steps after it, {trained['one shot, then healing']:.0f}.",
+            "[real](results/README.md#a-real-language-model)",
+        ],
+        [
+            "Which of its neurons are missed, one by one?",
+            "Those whose output, priced by the loss, is large. Rank agreement with how far the "
+            f"predictions move: the priced error (Wanda's) {ranks['Wanda, loss']:.2f}, sensitivity "
+            f"{ranks['sensitivity']:.2f}, magnitude {ranks['magnitude']:.2f}, uniqueness (1 - the "
+            f"largest cosine) {ranks['1 - max cosine']:.2f}: one like no other is missed less.",
             "[real](results/README.md#a-real-language-model)",
         ],
     ]
