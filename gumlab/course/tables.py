@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,8 @@ def as_html(table: pd.DataFrame) -> str:
     Returns
     -------
     str
-        HTML. Whole numbers have commas, what is missing is a dash, long texts begin at the left,
-        and short ones are never wrapped.
+        HTML. Whole numbers have commas, what is missing is a dash, texts of a column with long
+        ones begin at the left, and others are never wrapped.
     """
     import pandas as pd
 
@@ -52,7 +53,10 @@ def as_html(table: pd.DataFrame) -> str:
     escaped = table.astype(plain).rename(index=_row_name, columns=_escaped)
     escaped = escaped.where(escaped.notna(), float("nan"))
     formatters: list[Callable[[Any], str] | None] = [
-        None if pd.api.types.is_float_dtype(kind) else _cell for kind in escaped.dtypes
+        None
+        if pd.api.types.is_float_dtype(column.dtype)
+        else partial(_cell, is_prose=column.map(_is_long).any())
+        for _, column in escaped.items()
     ]
     with pd.option_context("display.max_colwidth", None):
         return escaped.to_html(formatters=formatters, na_rep=NOTHING, escape=False, notebook=True)
@@ -62,18 +66,24 @@ def _escaped(label: Any) -> Any:
     return html.escape(label) if isinstance(label, str) else label
 
 
+def _is_long(value: Any) -> bool:
+    return isinstance(value, str) and len(value) >= LONG
+
+
 def _row_name(label: Any) -> Any:
-    return _text(label) if isinstance(label, str) and len(label) < LONG else _escaped(label)
+    if isinstance(label, str) and not _is_long(label):
+        return _text(label, False)
+    return _escaped(label)
 
 
-def _cell(value: Any) -> str:
-    """A value of a column that has more than floats."""
+def _cell(value: Any, is_prose: bool) -> str:
+    """A value of a column that has more than floats; is_prose: some of its texts are long."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         return f"{value:,}"
-    return _text(str(value))
+    return _text(str(value), is_prose)
 
 
-def _text(text: str) -> str:
-    if len(text) < LONG:
+def _text(text: str, is_prose: bool) -> str:
+    if not is_prose:
         return f'<span style="white-space: nowrap">{html.escape(text)}</span>'
     return f'<div style="text-align: left; min-width: 16em">{html.escape(text)}</div>'

@@ -30,13 +30,13 @@ def test_a_value_is_shown_as_it_is_read(values, shown):
     assert [re.sub(r"</?(span|div).*?>", "", cell) for cell in cells] == shown
 
 
-def test_a_short_text_is_never_wrapped_and_a_long_one_begins_at_the_left():
-    short, long = re.findall(
-        r"<td>(.*?)</td>", as_html(pd.DataFrame({"text": ["-0.071 ± 0.015 *", LONG]}))
-    )
-    assert "nowrap" in short
-    assert "text-align: left" in long
-    assert LONG in long  # whole, however long pandas would show
+def test_short_texts_are_never_wrapped_and_a_column_with_a_long_one_begins_at_the_left():
+    table = pd.DataFrame({"number": ["-0.071 ± 0.015 *", "0.1"], "text": ["and so on", LONG]})
+    cells = re.findall(r"<td>(.*?)</td>", as_html(table))
+    numbers, texts = cells[::2], cells[1::2]
+    assert all("nowrap" in cell and "left" not in cell for cell in numbers)
+    assert all("text-align: left" in cell and "nowrap" not in cell for cell in texts)
+    assert LONG in texts[1]  # whole, however long pandas would show
 
 
 def test_names_of_rows_and_columns_are_text_and_stay_in_their_levels():
