@@ -195,10 +195,11 @@ def check_resident(model: nn.Module, what: str) -> None:
     Parameters
     ----------
     model : nn.Module
+        What is no module passes: whoever finds its layers says so.
     what : str
         What needs the whole of it, as the beginning of a sentence: "Training".
     """
-    parts = offloaded_parts(model)
+    parts = offloaded_parts(model) if isinstance(model, nn.Module) else {}
     if parts:
         raise GumlabError(
             f"{what} needs the whole model in memory, and the weights of {next(iter(parts))} are "

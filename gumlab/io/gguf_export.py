@@ -113,8 +113,9 @@ def export(model: nn.Module, tokenizer: Any, path: str | Path, *, dtype: str = "
     check_choice("dtype", dtype, DTYPES)
     path, target = check_file(path)
     gguf_package()
+    layers = neurons(model)
     check_resident(model, "An export")
-    check_savable(model, tokenizer, neurons(model))
+    check_savable(model, tokenizer, layers)
     family, config = _family(model)
     settings = _settings(model, config, family, path.stem, dtype)
     embedding = model.get_input_embeddings().num_embeddings

@@ -68,7 +68,7 @@ def nbval(
 def test_a_broken_score_fails_the_notebook_that_teaches_it(tmp_path):
     done = nbval(tmp_path, "04_magnitude.ipynb", "--nbval-lax", start=BREAK, settings=SHORT)
     assert done.returncode == 1, done.stdout[-2000:]
-    claim = "your masks are those of gumlab's magnitude"
+    claim = "your score keeps what gumlab's keeps"
     assert f"no longer holds with your settings: {claim}" in done.stdout
 
 

@@ -150,9 +150,10 @@ def test_a_notebook_shows_its_stored_pictures_and_says_what_they_show(pages, not
         if kinds & output.get("data", {}).keys() and "text/html" not in output["data"]
     ]
     assert pictured
-    sentences = ["".join(data["text/plain"]) for data in pictured]
+    sentences = [" ".join("".join(data["text/plain"]).split()) for data in pictured]
     shown = pages[f"notebooks/{notebook.stem}.html"].pictures
-    assert [picture["alt"] for picture in shown if "_images/" in picture["src"]] == sentences
+    alts = [picture["alt"] for picture in shown if "_images/" in picture["src"]]
+    assert [" ".join(alt.split()) for alt in alts] == sentences
 
 
 def test_the_front_page_shows_a_neuron_and_says_what_it_shows(site, pages):
