@@ -249,9 +249,31 @@ def cost_rows(times: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
+def ranks_text(command: str, agreements: dict[int, dict[str, list[float]]]) -> str:
+    """results/ranks.md."""
+    rows = [
+        {
+            "similarity": label,
+            **{
+                f"{steps} steps: mean, smallest": f"{statistics.mean(found[label]):.3f}, "
+                f"{min(found[label]):.3f}"
+                for steps, found in agreements.items()
+            },
+        }
+        for label in SETTINGS_OF_GUM
+    ]
+    return (
+        "# GUM's running similarity beside the exact one\n\n"
+        f"{harness.made_by(command)} Spearman's rank correlation of each layer's running mean "
+        "|cosine| with the exact one, of 1,024 training examples, at every tenth of a run of "
+        f"tiny-gpt-neo on restaurants, until the masks freeze.\n\n{harness.markdown(rows)}"
+    )
+
+
 def main() -> None:
     parser = harness.options(__doc__, rounds=8, device=True)
     parser.add_argument("--steps", type=int, nargs="*", default=[160, 600], help="of rank runs")
+    parser.add_argument("--ranks", action="store_true", help="rank agreement alone: ranks.md")
     args = harness.parsed(parser)
     keep_freed_memory()
     gpu = args.device == "cuda"
@@ -261,6 +283,9 @@ def main() -> None:
         agreements = {10: rank_agreement(10, examples=16)}
     else:
         agreements = {steps: rank_agreement(steps) for steps in args.steps}
+    if args.ranks:
+        harness.write(args, "ranks.md", ranks_text(f"{args.command} --ranks", agreements))
+        return
     text = (
         f"# What a pruning step costs\n\n"
         f"{harness.made_by(args.command)} "

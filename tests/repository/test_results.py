@@ -843,3 +843,16 @@ def test_no_robust_form_tells_more_of_single_neurons(agreement):
         assert {score for score, _ in better} <= {"OBS"}  # from none to none
         assert (agreement.loc[better, f"Spearman{target}"].abs() < 0.1).all()
     assert agreement.loc[("sensitivity", "centred"), "gain, divergence, high"] < 0
+
+
+def test_the_priced_budget_beats_equal_shares_but_at_nine_tenths_of_the_real_model():
+    table = stored("allocation").query("score == 'greedy_obs' and refit == 'refit'")
+    open_settings = []
+    for setting, rows in table.groupby(["base", "task", "keep"]):
+        losses = rows.pivot(index="draw", columns="allocation", values="loss")
+        gains = (losses["equal"] - losses["loss_scalar"]).dropna()
+        mean, half = gains.mean(), T_95 * gains.std() / len(gains) ** 0.5
+        assert mean > 0
+        if mean < half:
+            open_settings.append(setting)
+    assert open_settings == [("smollm2-135m", "wikitext", 0.9)]
