@@ -821,6 +821,15 @@ def test_priced_errors_tell_the_damage_best_and_unlike_neurons_are_missed_less(a
             assert (agreement.loc[unlike, f"Spearman{where}, divergence, high"] < 0).all()
 
 
+def test_neurons_that_are_alike_fire_more():
+    damage = stored("few_neurons_damage").query("drawn == 'uniform'")
+    for unlike in ("1 - max cosine", "1 - R2"):
+        columns = [f"energy | {PLAIN}", f"{unlike} | {PLAIN}"]
+        by_layer = damage.groupby("layer")[columns].corr(method="spearman")
+        within = by_layer.xs(columns[0], level=1)[columns[1]]
+        assert within.mean() + 2 * within.sem() < 0
+
+
 def test_uniqueness_adds_nothing_to_the_priced_error():
     damage = stored("few_neurons_damage").query("drawn == 'uniform'")
     ranks = damage.rank(numeric_only=True)

@@ -238,7 +238,8 @@ def test_stored_losses_agree_with_the_results_and_with_common_sense(real):
         if row.keep in losses.get(cut, {}) and row.keep < 1:
             measured += 1
             if row.score != "random":  # the same choice, other blocks of the text
-                assert losses[cut][row.keep] == pytest.approx(row.loss, rel=0.05)
+                within = 0.15 if row.loss < 5 else 0.05 * row.loss
+                assert abs(losses[cut][row.keep] - row.loss) < within
     assert measured >= 10
     for cut, curve in losses.items():  # the fewer neurons, the higher the loss
         rising = [curve[keep] for keep in sorted(curve, reverse=True)]
