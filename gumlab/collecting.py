@@ -317,7 +317,6 @@ def collect(
     return statistics
 
 
-@torch.no_grad()
 def one_by_one(
     model: nn.Module,
     tokenizer: Any,
@@ -363,16 +362,11 @@ def one_by_one(
     by_gradient = _gradient_statistics(model, layers, rows) if gradients else []
     outputs: list[Any] = [None] * len(rows)  # what the block before gave, by batch
     for i, layer in enumerate(layers):
-        seen: list[Tensor] = []
-        inputs, outputs = outputs, []
+        inputs = outputs
         with held(blocks[i]):
-            statistics = Statistics.empty(layer)
-            with layer.proj.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0])):
-                for batch, state in zip(rows, inputs, strict=True):
-                    outputs.append(_through(model, blocks, i, batch, state))
-                    _check_run(seen, layer)
-                    statistics.add_activations(seen.pop(), batch["attention_mask"].bool())
-            statistics.check_finite(layer.name)
+            # no_grad as a decorator would hold what was yielded until the next layer's is there
+            with torch.no_grad():
+                statistics, outputs = _look(model, blocks, i, layer, rows, inputs)
             if gradients:
                 found = by_gradient[i]
                 statistics = replace(
@@ -384,10 +378,32 @@ def one_by_one(
             yield statistics
             del statistics  # before the next one is made
             if changing:
-                outputs = [
-                    _through(model, blocks, i, batch, state)
-                    for batch, state in zip(rows, inputs, strict=True)
-                ]
+                with torch.no_grad():
+                    outputs = [
+                        _through(model, blocks, i, batch, state)
+                        for batch, state in zip(rows, inputs, strict=True)
+                    ]
+
+
+def _look(
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    i: int,
+    layer: FeedForward,
+    rows: Sequence[dict[str, Tensor]],
+    inputs: Sequence[Any],
+) -> tuple[Statistics, list[Any]]:
+    """The statistics of the layer in block i, and what the block gives, by batch."""
+    statistics = Statistics.empty(layer)
+    outputs = []
+    seen: list[Tensor] = []
+    with layer.proj.register_forward_pre_hook(lambda _, x: seen.append(x[0])):
+        for batch, state in zip(rows, inputs, strict=True):
+            outputs.append(_through(model, blocks, i, batch, state))
+            _check_run(seen, layer)
+            statistics.add_activations(seen.pop(), batch["attention_mask"].bool())
+    statistics.check_finite(layer.name)
+    return statistics, outputs
 
 
 def currencies(

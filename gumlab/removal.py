@@ -229,16 +229,17 @@ def _shrink(
     remove_gates(model)
     if refit:
         looks = one_by_one(model, **calibration.options(), layers=layers, changing=sequential)
-        # not strict: that would ask for what follows the last layer, a pass that nobody needs
         counted = shown(layers, "refit", "layer")
         with closing(looks) as seen:
-            for layer, mask, statistics in zip(counted, masks, seen, strict=False):
+            for layer, mask in zip(counted, masks, strict=True):
                 mask = mask.to(layer.device)
+                statistics = next(seen)  # zip would hold them until the next layer's are made
                 refit_layer(layer, mask, statistics, ridge, weights=refit != "bias")
+                del statistics
                 cut_layer(layer, mask.nonzero().flatten())
     else:
         for layer, mask in zip(layers, masks, strict=True):
-            cut_layer(layer, mask.nonzero().flatten())
+            cut_layer(layer, mask.to(layer.device).nonzero().flatten())
     record_width(model, layers)
     return model
 

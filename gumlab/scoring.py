@@ -427,9 +427,11 @@ def score_layers(
     scores = []
     counted = shown(layers, "scores", "layer")  # and nothing that holds a layer's statistics
     with closing(looks) as statistics:
-        for layer, seen, price in zip(counted, statistics, prices, strict=True):
+        for layer, price in zip(counted, prices, strict=True):
+            seen = next(statistics)  # zip would hold them until the next layer's are made
             seen.currency = price
             scores.append(criterion(layer, seen))
+            del seen
     return scores if callable(method) else _finite(scores, layers)
 
 

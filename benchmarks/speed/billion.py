@@ -11,8 +11,9 @@ and the layers, and what a model of 70 billion would need. Each size is a proces
 warms up on a toy model.
 
 With --offload, only results/offload.md: the large model is written to a folder once, and opened
-from there twice, whole and offloaded to disk (`device_map`), by a process each; both score, refit,
-cut and save it, and must do the same.
+from there whole and offloaded to disk (`device_map`), by a process each; both score, refit, cut and
+save it, and must do the same. The offloaded one's address space is limited (RLIMIT_AS, as by
+`ulimit -v`) to less than the model is large; a third process shows that whole it does not fit.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ from gumlab.tasks.batches import token_stream
 METHODS = ("obs", "recommended")
 BUDGET = 1.3  # memory at its highest, in models
 PLACES = ("whole", "offloaded")
+LIMIT = 0.75  # of the model: what a limited process may take beyond what it held before
+SMALLEST_LIMIT = 1e9  # bytes: the libraries' own
+SHARD = "200MB"  # files that a model is written to: one of them is mapped at a time
 DOUBLE = 30e12  # operations a second in float64 of one 80 GB GPU, assumed
 BUS = 25e9  # bytes a second between it and the machine's memory, assumed
 
@@ -184,7 +188,17 @@ def cut(model: Any, masks: list[torch.Tensor], tokenizer: Any, examples: list[Ex
     )
 
 
-def perform_from(folder: Path, place: str, size: Size) -> dict[str, Any]:
+def limit_memory(size: Size) -> None:
+    """From here on this process may take LIMIT of the model's bytes more, and no more."""
+    import resource
+
+    weights = 2 * (size.layers * size.layer() + 2 * size.vocabulary * size.d)  # bfloat16
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + int(max(SMALLEST_LIMIT, LIMIT * weights))
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def perform_from(folder: Path, place: str, size: Size, limited: bool) -> dict[str, Any]:
     """Open a model that was written, score, refit, cut and save it; seconds, bytes, checksums."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -196,6 +210,8 @@ def perform_from(folder: Path, place: str, size: Size) -> dict[str, Any]:
         options |= {"device_map": {"": "disk"}, "offload_folder": folder / "away"}
     harness.forget_high_water()
     before = harness.high_water()
+    if limited:
+        limit_memory(size)
     times = [time.perf_counter()]
     model = AutoModelForCausalLM.from_pretrained(folder / "model", **options).eval()
     times.append(time.perf_counter())
@@ -245,9 +261,9 @@ def in_a_child(order: dict[str, Any]) -> dict[str, Any]:
         return perform(size)
     folder = Path(order["folder"])
     if order["place"] == "written":
-        build(size).save_pretrained(folder / "model")
+        build(size).save_pretrained(folder / "model", max_shard_size=SHARD)
         return {}
-    return perform_from(folder, order["place"], size)
+    return perform_from(folder, order["place"], size, order["limited"])
 
 
 def child(size: Size) -> dict[str, float]:
@@ -266,12 +282,18 @@ def told(order: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def both_places(size: Size) -> list[dict[str, Any]]:
-    """A row for each of PLACES, of one model in a folder that goes afterwards."""
+def both_places(size: Size) -> tuple[list[dict[str, Any]], str]:
+    """A row for each of PLACES, of one model in a folder that goes afterwards.
+
+    Also what a process says that opens it whole under the limit of the offloaded one; "" where it
+    fits.
+    """
     with tempfile.TemporaryDirectory(prefix="billion-") as folder:
         order = {"size": asdict(size), "folder": folder}
         told(order | {"place": "written"})
-        return [told(order | {"place": place}) for place in PLACES]
+        rows = [told(order | {"place": p, "limited": p == "offloaded"}) for p in PLACES]
+        too_much = harness.child(__file__, order | {"place": "whole", "limited": True})
+        return rows, too_much.get("error", "")
 
 
 def growth(
@@ -438,7 +460,9 @@ each method.
 {seventy_text(whole, rows["obs"], panels)}"""
 
 
-def offload_report(command: str, size: Size, rows: Sequence[Mapping[str, Any]]) -> str:
+def offload_report(
+    command: str, size: Size, rows: Sequence[Mapping[str, Any]], too_much: str
+) -> str:
     """results/offload.md."""
     layers = size.layers
 
@@ -461,6 +485,7 @@ def offload_report(command: str, size: Size, rows: Sequence[Mapping[str, Any]]) 
         key: "the same" if rows[0][key] == rows[1][key] else "NOT the same"
         for key in ("masks", "weights")
     }
+    fits = f"ends: `{too_much:.90}`" if too_much else "also ends well"
     shape = f"{layers} layers, d = {size.d:,}, {size.width:,} neurons; {size.tokens:,} tokens"
     return f"""# A model that does not fit into memory
 
@@ -472,6 +497,10 @@ how far the process's high-water mark (VmHWM) rose above what it held before the
 pages of files that it reads count.
 
 {harness.markdown(table)}
+The offloaded process was limited: it could take {LIMIT} of the model's bytes beyond what it held
+before (RLIMIT_AS; not less than {SMALLEST_LIMIT / 1e6:,.0f} MB), and no more. A process under the
+same limit that opens the model whole {fits}.
+
 The masks of both are {verdicts["masks"]}, and the weights in the saved folders, bit for bit, are
 {verdicts["weights"]}. Beside a layer's weights an offloaded model needs square matrices of the
 layer's neurons: a Gram matrix takes {size.width**2 * 4 / 1e6:,.0f} MB in float32, a copy in float64
@@ -486,7 +515,8 @@ def main() -> None:
     args = harness.parsed(parser)
     if args.offload:
         size = TOY if args.quick else WHOLE
-        text = offload_report(f"{args.command} --offload", size, both_places(size))
+        rows, too_much = both_places(size)
+        text = offload_report(f"{args.command} --offload", size, rows, too_much)
         harness.write(args, "offload.md", text)
         return
     sizes, factors = ((TOY, TOY), QUICK) if args.quick else ((WHOLE, Size()), FACTORS)

@@ -63,12 +63,16 @@ def test_every_size_is_scored_refitted_cut_and_told(billion, tmp_path):
 def test_an_offloaded_model_ends_as_the_whole_one(billion, tmp_path):
     order = {"size": asdict(billion.TOY), "folder": str(tmp_path)}
     assert billion.in_a_child(order | {"place": "written"}) == {}
+    order |= {"limited": False}  # here, where it would stay
     rows = [billion.in_a_child(order | {"place": place}) for place in billion.PLACES]
     for key in ("masks", "weights", "model"):
         assert rows[0][key] == rows[1][key]
     assert billion.weights_checksum(tmp_path / "model") != rows[0]["weights"]
-    text = billion.offload_report("python x.py", billion.TOY, rows)
+    text = billion.offload_report("python x.py", billion.TOY, rows, "no room")
+    assert "opens the model whole ends: `no room`." in text
     assert "| what | whole | offloaded |" in text
     assert "NOT" not in text
     rows[1]["masks"] = "others"
-    assert "masks of both are NOT the same" in billion.offload_report("", billion.TOY, rows)
+    text = billion.offload_report("", billion.TOY, rows, "")
+    assert "masks of both are NOT the same" in text
+    assert "opens the model whole also ends well." in text

@@ -18,7 +18,7 @@ from helpers.statistics import stacked
 from helpers.texts import one_batch
 
 import gumlab as gl
-from gumlab.collecting import collect, one_by_one
+from gumlab.collecting import Statistics, collect, one_by_one
 from gumlab.feedforward import neurons
 from gumlab.gating import Gate
 
@@ -119,6 +119,27 @@ def test_a_score_holds_one_gram_matrix_at_a_time(gpt2, tokenizer, examples):
 
     gl.score(gpt2, energy, tokenizer, examples, gradients=False)
     assert len(grams) == LAYERS
+
+
+@pytest.mark.parametrize("job", ["score", "shrink"])
+def test_a_layers_gram_matrix_is_gone_before_the_next_is_made(
+    job, gpt2, tokenizer, examples, monkeypatch
+):
+    made = []
+    empty = Statistics.empty
+
+    def watched(layer):
+        assert not any(statistics() is not None for statistics in made)
+        statistics = empty(layer)
+        made.append(weakref.ref(statistics))
+        return statistics
+
+    monkeypatch.setattr(Statistics, "empty", watched)
+    if job == "score":
+        gl.score(gpt2, "obs", tokenizer, examples)
+    else:
+        gl.shrink(gpt2, random_masks(gpt2), tokenizer, examples, refit=True)
+    assert len(made) == LAYERS
 
 
 def test_a_forward_of_a_blocks_own_is_there_again_afterwards(gpt2, tokenizer, examples):
