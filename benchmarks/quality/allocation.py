@@ -429,19 +429,21 @@ def measured(args: Any, todo: list[Order]) -> pd.DataFrame:
 
 
 def both_ways(args: Any) -> pd.DataFrame:
-    """Rows of the real model's first draw that were measured in float32, once more in bfloat16."""
-    folder = args.runs / "allocation"
+    """The loss in float32 and in bfloat16 of the same cuts of the real model: in its first draw,
+    at a half, refitted, in equal shares and priced.
+    """
     draw, rows = Draw(REAL, "wikitext", DRAWS[0], args), []
     for order in orders(REAL, "wikitext", DRAWS[:1]):
-        path = folder / f"{order.name}.json"
-        if order.refit == "sequential" or order.score in PEERS or not path.exists():
+        is_main = order.allocation in ("equal", "loss_scalar")
+        if not (is_main and order.keep == KEEPS[0] and order.refit == "refit"):
             continue
-        row = json.loads(path.read_text(encoding="utf-8"))
-        if row.get("precision", "float32") == "float32":
-            draw.precision = "bf16"
-            again = draw.row(order)
-            rows.append({**vars(order), "float32": row["loss"], "bf16": again["loss"]})
-            print(rows[-1], flush=True)
+        small = draw.cut(draw.masks(order), refit=True)
+        losses = {}
+        for draw.precision in ("float32", "bf16"):
+            nats, tokens = draw.nats(small)
+            losses[draw.precision] = nats / tokens
+        rows.append({**vars(order), **losses})
+        print(rows[-1], flush=True)
     return pd.DataFrame(rows)
 
 

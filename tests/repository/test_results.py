@@ -529,8 +529,10 @@ def test_cutting_gives_the_same_run_in_less_time():
 
 
 def test_a_billion_parameters_keep_to_their_memory():
-    value = table("billion").loc["memory at its highest", "value"]
-    assert float(value.split(", ")[-1].removesuffix(" models")) <= 1.3
+    found = table("billion")
+    assert float(found.loc["the same, in models", "obs"]) <= 1.3
+    left = found.loc["parameters left, billions"]
+    assert left["obs"] == left["recommended"]
 
 
 def test_an_offloaded_model_ends_as_the_whole_one_in_less_memory():
