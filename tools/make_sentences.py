@@ -30,15 +30,15 @@ from gumlab.io.loading import ASSETS
 
 ROOT = Path(__file__).parents[1]
 OUT = ASSETS / "real_sentences.json"
-PROMPTS = (
-    "The capital of France is",
-    "Water boils at a lower temperature on a high mountain because",
-    "The old lighthouse keeper opened the door and saw",
-    "Three things to pack for a day in the mountains: 1.",
-    "To make a simple tomato soup, first",
+PROMPTS = (  # chosen by what the whole model writes: sense, so that what a cut spoils can be seen
+    "Once upon a time, in a small village by the sea, there lived",
+    "Paris is the capital of France, and Rome is the capital of",
+    "Photosynthesis is the process by which plants",
+    "The days of the week are Monday, Tuesday,",
+    "To make a cup of tea, first boil the water. Then",
+    "A dog is an animal that",
     "def mean(numbers):",
-    'Teacher: "What did you do on Sunday?" Pupil: "I',
-    "Good morning everyone, the meeting on Friday is moved to",
+    "The sun rises in the east and sets in the",
 )
 TOKENS = 40
 BLOCKS = 2  # of test text, 1,024 tokens each
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="of allocation.py")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+    args.precision = "float32"
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
     draw = allocation.Draw(allocation.REAL, "wikitext", 0, args)

@@ -23,6 +23,7 @@ from gumlab.tasks._tokens import check_tokenizer
 from gumlab.tasks.batches import context_length, evaluating
 
 ROWS = 8  # neurons in a picture
+TURNS = 40  # of a model with one text at a time: a busy moment must not decide
 
 
 class Activations(Explorer):
@@ -155,7 +156,9 @@ class Budget(Explorer):
         """Cut at random (the cost does not depend on who goes), measure both in turns."""
         masks = select(random_scores(neurons(self.model)), keep / 100)
         cut = with_neurons(self.model, [mask.nonzero().flatten() for mask in masks])
-        times = latencies({"dense": self.model, "cut": cut}, batch=batch, tokens=64, repeats=3)
+        repeats = max(5, TURNS // batch)
+        pair = {"dense": self.model, "cut": cut}
+        times = latencies(pair, batch=batch, tokens=64, repeats=repeats)
         measured = {"dense": self.dense, "cut": measure(cut, latency=False)}
         return {
             name: {
