@@ -1204,6 +1204,14 @@ MUTATIONS = (
         "unit/course/test_check.py",
     ),
     Mutation(
+        "a loss that no gradient flows through is right",
+        "course/check/comparison.py",
+        "(got.requires_grad or not wanted.requires_grad)",
+        "True",
+        "unit/course/test_notebook_09.py"
+        "::test_a_loss_without_a_gradient_for_the_student_is_no_right_answer",
+    ),
+    Mutation(
         "a table shows NaN",
         "course/tables.py",
         "na_rep=NOTHING",

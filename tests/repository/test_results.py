@@ -728,6 +728,9 @@ def test_on_the_real_model_the_refit_decides_more_than_the_score(allocation, ben
     assert spread < 0.1 * (cut[measure] - refitted[measure]).min()
     assert refitted[["random", "magnitude"]].min() > refitted[measure].max() + 1.5
     assert cut[measure].idxmin() == "wanda"
+    draws = half.pivot(index="draw", columns=["refit", "score"], values="loss")
+    for score in ("wanda", "flap"):  # notebook 10 and TEACHING.md: chance with a refit is behind
+        assert (draws["refit", "random"] > draws["cut", score]).all()
 
 
 def test_without_training_neither_chance_nor_magnitude_leaves_much_of_the_real_model(

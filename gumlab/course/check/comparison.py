@@ -23,7 +23,8 @@ def same(got: Any, wanted: Any) -> bool:
     """Whether an answer is right: its values within rounding, its shape, and its kind.
 
     A list may stand for a tuple, a whole number or a 0-d tensor for a float, and float64 for
-    float32. A bool is no number, and a float no whole number.
+    float32. A bool is no number, and a float no whole number. Where the wanted tensor has a
+    gradient, the answer must have one.
 
     Parameters
     ----------
@@ -128,6 +129,7 @@ def _same(got: Any, wanted: Any) -> bool:
             and not got.is_meta
             and got.shape == wanted.shape
             and kind_of(got.dtype) == kind_of(wanted.dtype)
+            and (got.requires_grad or not wanted.requires_grad)
             and bool(close(got, wanted).all())
         )
     if isinstance(wanted, list | tuple):

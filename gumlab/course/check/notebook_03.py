@@ -422,6 +422,10 @@ def _without_a_thought_for_one(values: list[float], t: float) -> tuple[float, fl
             _without_a_thought_for_one,
         ),
         (
+            'The spread of one run is nan. It says nothing about others: return float("inf").',
+            lambda values, t: _mean_and_half(values, t) if len(values) > 1 else (*values, math.nan),
+        ),
+        (
             'One run says nothing about others: then the half is float("inf").',
             lambda values, t: _mean_and_half(values, t) if len(values) > 1 else (values[0], 0.0),
         ),

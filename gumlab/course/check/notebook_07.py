@@ -96,7 +96,7 @@ def _by_energy(gram: Tensor, both: bool) -> Tensor:
 
 
 @exercise(
-    cases=[(_GRAM,), (_WITH_DEAD,)],
+    cases=[(_GRAM,), (_WITH_DEAD,), (1e-6 * _WITH_DEAD,)],  # the last: quiet, but not dead
     hints=[
         (
             "You forgot the root: the length of h_i is sqrt(G_ii).",

@@ -159,6 +159,10 @@ def _with(**switches: Any) -> Callable:
             "Only the first batch is learned: `return` stands inside the loop.",
             lambda model, batches, lesson, lr: _healed(model, batches[:1], lesson, lr),
         ),
+        (
+            "Your optimizer has its own learning rate; give it yours, lr=lr.",
+            lambda model, batches, lesson, lr: _healed(model, batches, lesson, 1e-3),
+        ),
     ],
 )
 def heal(model: nn.Module, batches: Iterable, lesson: Callable, lr: float) -> list[float]:
@@ -206,6 +210,10 @@ def heal(model: nn.Module, batches: Iterable, lesson: Callable, lr: float) -> li
         (
             "A loss above the cut's is a share below 0: more was broken. Do not clip it.",
             lambda dense, cut, after: max(0.0, (cut - after) / (cut - dense)),
+        ),
+        (
+            "That is in percent; a share is 1 if all is healed.",
+            lambda dense, cut, after: 100 * (cut - after) / (cut - dense),
         ),
     ],
 )
@@ -291,23 +299,48 @@ def target_rows(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 _ONE, _OTHER = (2 * logits for logits in random_tensors((6, 4), (6, 4)))
+# so sure that the other probability is too small for a float
+_SURE, _OTHER_SURE = torch.tensor([[0.0, 150.0], [0.0, 2.0]]), torch.tensor([[150.0, 0.0]] * 2)
+
+
+def _learns(logits: Tensor) -> Tensor:
+    """Logits as a student has them: the loss must leave a gradient for them."""
+    return logits.clone().requires_grad_()
 
 
 def _kl(
-    student: Tensor, teacher: Tensor, temperature: float, soft: float | None = None, axis: int = -1
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    soft: float | None = None,
+    axis: int = -1,
+    summed: int | None = None,
 ) -> Tensor:
     """KL(teacher || student) of each row; the teacher's temperature may be another one."""
     log_p = (teacher / (temperature if soft is None else soft)).log_softmax(axis)
     log_q = (student / temperature).log_softmax(axis)
-    return (log_p.exp() * (log_p - log_q)).sum(axis)
+    return (log_p.exp() * (log_p - log_q)).sum(axis if summed is None else summed)
+
+
+def _cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """The mistake: log p is left out."""
+    p, log_q = (teacher / temperature).softmax(-1), (student / temperature).log_softmax(-1)
+    return -(temperature**2) * (p * log_q).sum(-1).mean()
+
+
+def _log_of_softmax(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """The mistake: the softmax first, then its logarithm."""
+    p, q = (teacher / temperature).softmax(-1), (student / temperature).softmax(-1)
+    return temperature**2 * (p * (p.log() - q.log())).sum(-1).mean()
 
 
 @exercise(
     cases=[
-        (_ONE, _OTHER, 2.0),
-        (_ONE, _OTHER, 1.0),
-        (_ONE, _ONE, 3.0),
-        (_OTHER[:2], _ONE[:2], 0.5),
+        (_learns(_ONE), _OTHER, 2.0),
+        (_learns(_ONE), _OTHER, 1.0),
+        (_learns(_ONE), _ONE, 3.0),
+        (_learns(_OTHER[:2]), _ONE[:2], 0.5),
+        (_learns(_SURE), _OTHER_SURE, 1.0),
     ],
     hints=[
         (
@@ -343,6 +376,29 @@ def _kl(
             "The softmax runs over the tokens of the vocabulary, the last axis, not over the rows.",
             lambda student, teacher, temperature: (
                 temperature**2 * _kl(student, teacher, temperature, axis=0).mean()
+            ),
+        ),
+        (
+            "The softmax runs over the tokens of the vocabulary, the last axis, and so does the "
+            "sum.",
+            lambda student, teacher, temperature: (
+                temperature**2 * _kl(student, teacher, temperature, axis=0, summed=-1).mean()
+            ),
+        ),
+        (
+            "That is the cross entropy: log p is missing, so a student that says the same as its "
+            "teacher would still pay.",
+            _cross_entropy,
+        ),
+        (
+            "Where a probability is too small for a float, softmax gives 0 and its log -inf: take "
+            "log_softmax.",
+            _log_of_softmax,
+        ),
+        (
+            "No gradient reaches the student, so it cannot learn: do not detach its logits.",
+            lambda student, teacher, temperature: (
+                temperature**2 * _kl(student.detach(), teacher, temperature).mean()
             ),
         ),
         (
@@ -387,12 +443,10 @@ class Expert(Table):
         return SimpleNamespace(logits=logits + torch.is_grad_enabled() * logits.roll(1, -1))
 
 
-class _Trained(Expert):
-    """A teacher that comes in training mode."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__(logits)
-        self.train()
+def _in_training(model: Table) -> Table:
+    """A model that comes in training mode."""
+    model.train()
+    return model
 
 
 def _labels_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -417,9 +471,12 @@ def _taught(
     by_itself: bool = True,
     shares: tuple[float, float] = (0.5, 0.5),
     swapped: bool = False,
+    quiet: bool = False,
 ) -> Tensor:
     """Half the labels' loss and half the teacher's; each switch is one known mistake."""
     given = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    if quiet:
+        model.eval()
     logits = model(**given).logits
     if by_itself:
         teacher.eval()
@@ -428,6 +485,12 @@ def _taught(
     pair = (wanted, logits) if swapped else (logits, wanted)
     of_labels = labels_loss(logits, batch["labels"])
     return shares[0] * of_labels + shares[1] * teacher_loss(*pair, batch["labels"])
+
+
+def _all_without_gradient(*case: Any) -> Tensor:
+    """The mistake: the student, too, is asked under no_grad."""
+    with torch.no_grad():
+        return _taught(*case)
 
 
 def _taught_with(**switches: Any) -> Callable:
@@ -443,7 +506,13 @@ _LESSON = _batch([[IGNORED, 1, 2, 3], [3, 0, 1, IGNORED]])
 @exercise(
     cases=[
         (Table(_TABLE), Expert(_OTHER_TABLE), _LESSON, _labels_loss, _teacher_loss),
-        (Table(_OTHER_TABLE), _Trained(_TABLE), _THREE[1], _labels_loss, _teacher_loss),
+        (
+            _in_training(Table(_OTHER_TABLE)),
+            _in_training(Expert(_TABLE)),
+            _THREE[1],
+            _labels_loss,
+            _teacher_loss,
+        ),
     ],
     hints=[
         (
@@ -470,6 +539,16 @@ _LESSON = _batch([[IGNORED, 1, 2, 3], [3, 0, 1, IGNORED]])
         (
             "You swapped the two in teacher_loss: first the student's logits, then the teacher's.",
             _taught_with(swapped=True),
+        ),
+        (
+            "Only the teacher is asked without a gradient. The student needs its own: call it "
+            "outside torch.no_grad().",
+            _all_without_gradient,
+        ),
+        (
+            "Leave the student in the mode in which it comes; only the teacher goes into eval "
+            "mode.",
+            _taught_with(quiet=True),
         ),
     ],
 )

@@ -57,6 +57,10 @@ def _looked(h: Tensor, power: float = 0.5, centre: bool = True, axis: int = 0) -
             "You added the sizes |h|; the norm is the root of the sum of squares.",
             lambda h: (h.abs().sum(0), _looked(h)[1]),
         ),
+        (
+            "You took off the mean of all neurons; each has its own: h.mean(0).",
+            lambda h: (_looked(h)[0], (h - h.mean()).square().mean(0)),
+        ),
         ("Right, but swapped: first the norm, then the variance.", lambda h: _looked(h)[::-1]),
     ],
 )
@@ -82,6 +86,14 @@ def activation_scores(h: Tensor) -> tuple[Tensor, Tensor]:
 def _lift(gram: Tensor, ridge: float) -> Tensor:
     """The Gram matrix with a ridge on its diagonal."""
     return gram + ridge * torch.eye(len(gram), dtype=gram.dtype)
+
+
+def _among_all(gram: Tensor, outgoing: Tensor, mask: Tensor, ridge: float) -> Tensor:
+    """The mistake: the refitted weights, and zeros where a neuron is gone."""
+    weights = torch.zeros_like(outgoing)
+    change = solve(_lift(gram[mask][:, mask], ridge), gram[mask][:, ~mask] @ outgoing[~mask])
+    weights[mask] = outgoing[mask] + change
+    return weights
 
 
 @exercise(
@@ -130,6 +142,7 @@ def _lift(gram: Tensor, ridge: float) -> Tensor:
                 _lift(gram[mask][:, mask], ridge), gram[mask] @ outgoing
             ),
         ),
+        ("Return the k kept rows alone, without zeros for those that are gone.", _among_all),
     ],
 )
 def refit_weights(gram: Tensor, outgoing: Tensor, mask: Tensor, ridge: float) -> Tensor:
@@ -188,6 +201,10 @@ _LAYERS = [
             "is written: times ||w_i||^2.",
             lambda gram, outgoing: 1 / inv(gram).diagonal(),
         ),
+        (
+            "You divide by the whole inverse; take its diagonal, a number for each neuron.",
+            lambda gram, outgoing: outgoing.square().sum(1) / inv(gram),
+        ),
     ],
 )
 def obs_scores(gram: Tensor, outgoing: Tensor) -> Tensor:
@@ -216,6 +233,9 @@ def _greedy(
     again: bool = True,
     rising: bool = True,
     costliest: bool = False,
+    added_up: bool = False,
+    divided: bool = True,
+    g_before: bool = True,
 ) -> Tensor:
     """Greedy OBS; each switch is one known mistake."""
     inverse, weights = inv(gram), outgoing.clone()
@@ -226,13 +246,16 @@ def _greedy(
     for _ in range(len(gram)):
         cost = weights.square().sum(1) / inverse.diagonal() if again else first.clone()
         i = int(torch.where(left, -cost if costliest else cost, torch.inf).argmin())
-        paid = max(paid, float(cost[i])) if rising else float(cost[i])
+        paid_before = paid if rising else 0.0
+        paid = paid_before + float(cost[i]) if added_up else max(paid_before, float(cost[i]))
         score[i] = paid
-        share = inverse[:, i] / inverse[i, i]
-        if hand_on:
-            weights.addr_(share, weights[i].clone(), alpha=-1)
+        share = inverse[:, i] / (inverse[i, i] if divided else 1)
         if downdate:
-            inverse.addr_(share, inverse[i].clone(), alpha=-1)
+            inverse = inverse - torch.outer(share, inverse[i])
+        if not g_before:
+            share = inverse[:, i] / inverse[i, i]
+        if hand_on:
+            weights = weights - torch.outer(share, weights[i])
         left[i] = False
     return score
 
@@ -267,6 +290,18 @@ def _order(gram: Tensor, outgoing: Tensor) -> Tensor:
             partial(_greedy, costliest=True),
         ),
         ("You return the places in the order; return what was paid.", _order),
+        (
+            "You add up what was paid; give each neuron the largest single cost so far.",
+            partial(_greedy, added_up=True),
+        ),
+        (
+            "g is the column of the inverse *divided by* [G^-1]_ii.",
+            partial(_greedy, divided=False),
+        ),
+        (
+            "Compute g before you change the inverse: afterwards column i is 0.",
+            partial(_greedy, g_before=False),
+        ),
     ],
 )
 def greedy_scores(gram: Tensor, outgoing: Tensor) -> Tensor:
@@ -342,6 +377,10 @@ def _report(
             "You report the validation loss; it was chosen as the smallest of several. Report "
             "test.",
             partial(_report, reported_on="validation"),
+        ),
+        (
+            "You choose by the training loss, which the fit has made small. Choose on validation.",
+            partial(_report, chosen_on="train"),
         ),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,6 +35,10 @@ from gumlab.study.intervals import t_95
         (
             "A method may be worse than random: a share below 0. Do not clip it.",
             lambda dense, random, method: max(0.0, (random - method) / (random - dense)),
+        ),
+        (
+            "That is in percent; a share is 1 if all of the damage is avoided.",
+            lambda dense, random, method: 100 * (random - method) / (random - dense),
         ),
     ],
 )
@@ -76,8 +81,13 @@ def _by_place(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[flo
     return _interval(torch.tensor([a - b for a, b in pairs]).double())
 
 
-def _unpaired(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float]:
+def _unpaired(
+    one: Mapping[int, float], other: Mapping[int, float], common: bool = False
+) -> tuple[float, float]:
     """The mistake: each method's own spread, as if the seeds were not the same."""
+    if common:
+        both = [seed for seed in one if seed in other]
+        one, other = ({seed: losses[seed] for seed in both} for losses in (one, other))
     groups = [torch.tensor([*losses.values()]).double() for losses in (one, other)]
     spread = math.hypot(*(float(losses.std()) / len(losses) ** 0.5 for losses in groups))
     return float(groups[0].mean() - groups[1].mean()), t_95(len(groups[0])) * spread
@@ -107,6 +117,14 @@ _RANDOM = {0: 0.530, 1: 0.526, 2: 0.529}
             "That is each method's own spread. Both ran with the same seeds: take the differences "
             "first, then their spread.",
             _unpaired,
+        ),
+        (
+            "That is each method's own spread. Take the differences first, then their spread.",
+            partial(_unpaired, common=True),
+        ),
+        (
+            "t_95 takes the number of seeds; you gave it one less.",
+            lambda one, other: _interval(_differences(one, other), t=t_95(2)),
         ),
         (
             "You use the spread of one run; a mean of n runs is surer by the root of n.",
@@ -180,6 +198,13 @@ def _says(mean: float, half: float) -> str:
             "abs(mean) > half, not whether it is <= half: every comparison with nan is False.",
             lambda mean, half: (
                 "open" if abs(mean) <= half else "as claimed" if mean < 0 else "opposite"
+            ),
+        ),
+        (
+            "With one seed there is no interval: half is nan, and every comparison with nan is "
+            'False. So let "open" be what is left over.',
+            lambda mean, half: (
+                "as claimed" if mean + half < 0 else "open" if mean - half <= 0 else "opposite"
             ),
         ),
     ],
@@ -296,7 +321,7 @@ _LOSS = 2 + 0.3 * _NOISE - 0.4 * _SENSITIVITY.log() - 3 * _UNIQUENESS
 
 
 @exercise(
-    cases=[(_LOSS, _SENSITIVITY, _UNIQUENESS), (_UNIQUENESS, _LOSS.exp(), _SENSITIVITY.log())],
+    cases=[(_LOSS, _SENSITIVITY, _UNIQUENESS), (_UNIQUENESS, _LOSS.exp(), _SENSITIVITY)],
     hints=[
         (
             "Your fit must pass through the origin; add a column of ones.",
@@ -308,6 +333,12 @@ _LOSS = 2 + 0.3 * _NOISE - 0.4 * _SENSITIVITY.log() - 3 * _UNIQUENESS
             "Take the log of the sensitivity: it spans powers of ten.",
             lambda loss, sensitivity, uniqueness: _share(
                 loss, [torch.ones_like(loss), sensitivity, uniqueness], loss.mean()
+            ),
+        ),
+        (
+            "Only the sensitivity is taken by its log; uniqueness goes in as it is.",
+            lambda loss, sensitivity, uniqueness: _share(
+                loss, [torch.ones_like(loss), sensitivity.log(), uniqueness.log()], loss.mean()
             ),
         ),
         (

@@ -87,6 +87,11 @@ def gguf_bytes(matrix: int, other: int, dtype: str) -> float:
             "That is the bound if no neuron at all stays; a part `keep` of them does.",
             lambda share, keep: 1 / (1 - share),
         ),
+        (
+            "Amdahl divides by how many times faster a part gets; `keep` is what is left of its "
+            "time, so multiply.",
+            lambda share, keep: 1 / (1 - share + share / keep),
+        ),
     ],
 )
 def largest_speedup(share: float, keep: float) -> float:
@@ -115,9 +120,9 @@ def _kind(d: int, shapes: Shapes, forgotten: str = "") -> str | None:
     *into, (writes, neurons) = shapes
     if writes != d and forgotten != "out":
         return None
-    if any(reads != d for _, reads in into) and forgotten != "in":
+    if any(reads != d for _, reads in into) and forgotten not in ("in", "others"):
         return None
-    rows = [map_rows for map_rows, _ in into]
+    rows = [map_rows for map_rows, reads in into if reads == d or forgotten != "others"]
     if rows == [neurons]:
         return "plain"
     if rows == [neurons, neurons] or (len(rows) == 2 and forgotten == "up"):
@@ -137,6 +142,7 @@ def _kind(d: int, shapes: Shapes, forgotten: str = "") -> str | None:
         (4, [(12, 4), (8, 12)]),  # writes another width
         (4, [(12, 8), (4, 12)]),  # reads another width
         (4, [(12, 4), (6, 4), (4, 12)]),  # gate and up do not match
+        (4, [(12, 4), (12, 8), (4, 12)]),  # one of them reads another width
     ],
     hints=[
         (
@@ -154,6 +160,10 @@ def _kind(d: int, shapes: Shapes, forgotten: str = "") -> str | None:
         (
             "The maps into the neurons must read the model's width D: their second size.",
             lambda d, shapes: _kind(d, shapes, forgotten="in"),
+        ),
+        (
+            "You pass over a map that does not read D; then it is no block: return None.",
+            lambda d, shapes: _kind(d, shapes, forgotten="others"),
         ),
         (
             "In a gated block gate *and* up have a row for each of the N neurons.",
@@ -218,6 +228,14 @@ _WIDE = random_tensors((2, 3), (2,), (2, 3))
                 _rows_below(incoming, width),
                 _rows_below(bias, width),
                 outgoing,
+            ),
+        ),
+        (
+            "The outgoing weights got columns; they have a row for each neuron here.",
+            lambda incoming, bias, outgoing, width: (
+                _rows_below(incoming, width),
+                _rows_below(bias, width),
+                _rows_below(outgoing.T, outgoing.shape[1] + width - len(bias)).T,
             ),
         ),
         (
@@ -363,6 +381,14 @@ def _changed(raw: bytes, place: int, value: int) -> bytes:
         (
             "`^ bit` flips the bits of the number `bit` itself; the bit's own value is 1 << bit.",
             lambda raw, place, bit: _changed(raw, place, raw[place] ^ bit),
+        ),
+        (
+            "In Python ^ is no power: 2 ^ bit flips bits of the 2. The bit's value is 1 << bit.",
+            lambda raw, place, bit: _changed(raw, place, raw[place] ^ 2 ^ bit),
+        ),
+        (
+            "Return bytes, not a bytearray: bytes(...) makes them.",
+            lambda raw, place, bit: bytearray(_changed(raw, place, raw[place] ^ 1 << bit)),
         ),
         (
             "You flip all bits of the byte; only one is wanted.",

@@ -67,9 +67,10 @@ def _written_tensor(tensor: Tensor) -> str | None:
         return None
     numbers = _written(_shortest(tensor.tolist(), tensor.dtype))
     plain = {"bool": torch.bool, "int": torch.int64, "float": torch.float32}
-    if plain.get(kind_of(tensor.dtype)) == tensor.dtype:
-        return f"torch.tensor({numbers})"
-    return f"torch.tensor({numbers}, dtype={tensor.dtype})"
+    is_plain = plain.get(kind_of(tensor.dtype)) == tensor.dtype
+    dtype = "" if is_plain else f", dtype={tensor.dtype}"
+    gradient = ", requires_grad=True" if tensor.requires_grad else ""
+    return f"torch.tensor({numbers}{dtype}{gradient})"
 
 
 def _shortest(number: Any, dtype: torch.dtype) -> Any:
@@ -191,6 +192,8 @@ def contrast(got: Any, wanted: Any) -> str:
             break
     else:
         due, came = described(wanted), described(got)
+        if _is_detached(got, wanted):
+            due = f"{due} with a gradient"
     if isinstance(got, Tensor) and isinstance(wanted, Tensor) and got.shape != wanted.shape:
         due, came = described(wanted), described(got)
     return f"should give {due}, yours gives {came}{_oddity(got, wanted)}"
@@ -238,6 +241,12 @@ def right_but(got: Any, wanted: Any) -> str | None:
     return f"The values are right, but {_due(got, wanted)}"
 
 
+def _is_detached(got: Any, wanted: Any) -> bool:
+    """Whether an answer lacks the gradient that the wanted one has."""
+    both = isinstance(got, Tensor) and isinstance(wanted, Tensor)
+    return both and wanted.requires_grad and not got.requires_grad
+
+
 def _due(got: Any, wanted: Any, where: str = "") -> str:
     """What to return, and not what: of several results the first that is of another kind."""
     if isinstance(wanted, list | tuple) and isinstance(got, list | tuple):
@@ -248,6 +257,8 @@ def _due(got: Any, wanted: Any, where: str = "") -> str:
         key = next(key for key, part in wanted.items() if not same(got[key], part))
         return _due(got[key], wanted[key], where or f" as {shown(key)}")
     due, came = described(wanted, with_shape=False), described(got, with_shape=False)
+    if due == came and _is_detached(got, wanted):
+        return f"no gradient flows through yours{where}: something detached it"
     if due == came or not isinstance(wanted, Tensor):
         due, came = described(wanted), described(got)
     return f"return {due}{where}, not {came}"

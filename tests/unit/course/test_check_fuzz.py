@@ -408,7 +408,8 @@ def spoil(argument) -> bool:
     """Change an argument in place, and say whether that could be done."""
     if isinstance(argument, Tensor):
         first = (0,) * argument.ndim
-        argument[first] = not argument[first] if argument.dtype == torch.bool else 77
+        with torch.no_grad():  # else torch itself refuses where the argument has a gradient
+            argument[first] = not argument[first] if argument.dtype == torch.bool else 77
         return True
     if isinstance(argument, list):
         argument.append(0)

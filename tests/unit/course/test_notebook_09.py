@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from helpers.models import tiny
 from helpers.texts import make_examples, word_tokenizer
@@ -44,6 +46,25 @@ def test_the_lesson_teaches_the_student_alone_and_the_loop_lowers_it():
     assert losses[-1] < 0.9 * losses[0]
     assert not teacher.training
     assert all(weight.grad is None for weight in teacher.parameters())
+
+
+def test_a_loss_without_a_gradient_for_the_student_is_no_right_answer(capsys):
+    def distillation_loss(student, teacher, temperature):
+        return inspect.unwrap(check.distillation_loss.reference)(
+            student.detach(), teacher, temperature
+        )
+
+    @torch.no_grad()
+    def taught_lesson(*case):
+        return inspect.unwrap(check.taught_lesson.reference)(*case)
+
+    check.distillation_loss(distillation_loss)
+    assert "no gradient flows through yours" in capsys.readouterr().out
+    check.taught_lesson(taught_lesson)
+    said = capsys.readouterr().out
+    assert "no gradient flows through yours" in said
+    assert "should give a float tensor of shape () with a gradient" in said
+    assert not check.taught_lesson.passes(taught_lesson)
 
 
 def test_in_the_longer_runs_almost_every_method_gains_from_a_teacher():
