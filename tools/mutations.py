@@ -1001,7 +1001,7 @@ MUTATIONS = (
     Mutation(
         "the currency is forgotten on the way to the score",
         "scoring.py",
-        "        seen.currency = price\n",
+        "            seen.currency = price\n",
         "",
         "unit/test_currency.py::test_one_number_a_layer_scales_its_scores_and_keeps_their_order",
     ),
