@@ -119,6 +119,10 @@ _H, _GRAD = random_tensors((2, 3, 4), (2, 3, 4))
             lambda h, mask, grad: (grad * mask, h * grad),
         ),
         (
+            "You added up over the neurons; add up over the other two dimensions.",
+            lambda h, mask, grad: (grad * mask, (h * grad).sum(-1)),
+        ),
+        (
             "You added up over the batch alone; the tokens are the second dimension.",
             lambda h, mask, grad: (grad * mask, (h * grad).sum(0)),
         ),
@@ -180,6 +184,12 @@ def _by_threshold(scores: Tensor, gradient: Tensor, rate: float, v: float) -> tu
     return scores, scores >= _ranked(scores)[_count(scores, v) - 1]
 
 
+def _last_of_a_tie(scores: Tensor, gradient: Tensor, rate: float, v: float) -> tuple:
+    """Of equal scores the last ones stay."""
+    scores = scores - rate * gradient
+    return scores, top(scores.flip(0), _count(scores, v)).flip(0)
+
+
 def _never_back(scores: Tensor, gradient: Tensor, rate: float, v: float) -> tuple:
     """The scores of removed neurons set to 0."""
     scores, mask = _moved(scores, gradient, rate, v)
@@ -217,6 +227,11 @@ _SCORES, _GRADIENT = random_tensors((5,), (5,))
             lambda scores, gradient, rate, v: _moved(scores, gradient, 1.0, v),
         ),
         ("A threshold with >= keeps every neuron of a tie; take exactly `count`.", _by_threshold),
+        (
+            "Of equal scores the first should stay, not the last. torch.topk promises no order "
+            "among them; argsort(descending=True, stable=True) does.",
+            _last_of_a_tie,
+        ),
         (
             "int() cuts the fraction off; keep exactly round(v * N).",
             lambda scores, gradient, rate, v: _moved(
@@ -301,6 +316,24 @@ def _epsilon_inside(
     return score - rate * mean / (1 - 0.9**step) / root, mean, square
 
 
+def _old_means_first(
+    score: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam whose score moves by the means as they were before this gradient."""
+    root = (square / (1 - 0.999**step)).sqrt() + 1e-8
+    moved = score - rate * mean / (1 - 0.9**step) / root
+    return moved, *_adam(score, gradient, mean, square, step, rate)[1:]
+
+
+def _no_small_number(
+    score: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, step: int, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam without its small number."""
+    _, mean, square = _adam(score, gradient, mean, square, step, rate)
+    root = (square / (1 - 0.999**step)).sqrt()
+    return score - rate * mean / (1 - 0.9**step) / root, mean, square
+
+
 _ADAM = random_tensors((4,), (4,), (4,), (4,))
 
 
@@ -342,6 +375,14 @@ _ADAM = random_tensors((4,), (4,), (4,), (4,))
         (
             "Add 1e-8 after the root; under it, it outweighs small gradients.",
             _epsilon_inside,
+        ),
+        (
+            "The 1e-8 is missing below the line; without it a gradient of 0 would give 0 / 0.",
+            _no_small_number,
+        ),
+        (
+            "The score moves by the old means; first bring both up to date.",
+            _old_means_first,
         ),
         (
             "You hand on the old means; return the new ones.",
@@ -432,6 +473,14 @@ def _guard(scores: Tensor, keep: float) -> int:
         (
             "Your threshold is 0.1 from the start; it rises from 0 as v falls from 1 to keep.",
             lambda scores, v, keep: _soft(scores, 0.1, _guard(scores, keep)),
+        ),
+        (
+            "Your threshold falls as v falls; it should rise from 0 at v = 1 to 0.1 at v = keep.",
+            lambda scores, v, keep: _soft(scores, 0.1 - _rising(v, keep), _guard(scores, keep)),
+        ),
+        (
+            "Your threshold does not reach 0.1: divide by 1 - keep.",
+            lambda scores, v, keep: _soft(scores, 0.1 * (1 - v), _guard(scores, keep)),
         ),
         (
             "You compare the scores themselves; the threshold is for sigmoid(S).",

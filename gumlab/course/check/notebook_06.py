@@ -32,6 +32,12 @@ def _highest(scores: Layers, count: int) -> Layers:
     return list(top(torch.cat(scores), count).split(widths))
 
 
+def _above_the_last(scores: Layers, keep: float) -> Layers:
+    """The neurons above the score of the last that should stay, so without it."""
+    last = torch.cat(scores).sort(descending=True).values[_count(scores, keep) - 1]
+    return [layer > last for layer in scores]
+
+
 def _ranks(layer: Tensor) -> Tensor:
     """The scores' ranks within their layer, as scores: the best is the highest."""
     return -1.0 * layer.argsort(descending=True, stable=True).argsort()
@@ -168,6 +174,15 @@ def at_widths_of(masks: Layers, scores: Layers) -> Layers:
             ],
         ),
         (
+            "A threshold with > leaves out the last neuron that should stay, and all that tie with "
+            "it.",
+            _above_the_last,
+        ),
+        (
+            "You keep the lowest scores; a high score means stay.",
+            lambda scores, keep: _highest([-layer for layer in scores], _count(scores, keep)),
+        ),
+        (
             "int() cuts the fraction off; keep exactly round(keep * N), N over all layers.",
             lambda scores, keep: _highest(scores, int(keep * sum(len(layer) for layer in scores))),
         ),
@@ -203,6 +218,20 @@ def _ahead(layer: Tensor, sure: Tensor) -> Tensor:
     return layer.masked_fill(sure, torch.inf)
 
 
+def _floors_and_the_rest(scores: Layers, keep: float, floor: int) -> Layers:
+    """The floors first, and then the whole total once more."""
+    sure = [top(layer, floor) for layer in scores]
+    others = [layer.masked_fill(mask, -torch.inf) for layer, mask in zip(scores, sure, strict=True)]
+    rest = _highest(others, _count(scores, keep))
+    return [mask | more for mask, more in zip(sure, rest, strict=True)]
+
+
+def _lifted(scores: Layers, keep: float, floor: int) -> Layers:
+    """The sure neurons get a large number on top, which is not large enough for all scores."""
+    lifted = [layer + 1000 * top(layer, floor) for layer in scores]
+    return _highest(lifted, _count(scores, keep))
+
+
 def _from_the_widest(scores: Layers, keep: float, floor: int) -> Layers:
     """The floors on top of the total, which the widest layer then pays for."""
     count = _count(scores, keep)
@@ -218,6 +247,7 @@ def _from_the_widest(scores: Layers, keep: float, floor: int) -> Layers:
         (_scores([1, 2, 3, 4], [8, 7, 6, 5]), 0.5, 1),
         (_scores([9, 8, 7], [1, 2, 3]), 0.5, 1),
         (_scores([9, 8, 7, 6, 5, 4, 3], [12, 11, 10, 2, 1, 0.5, 0]), 0.4, 1),  # 5.6: six stay
+        (_scores([8000, 7000, 6000, 5000], [9, 8, 1, 0]), 0.5, 1),  # scores may be large
     ],
     hints=[
         (
@@ -228,6 +258,15 @@ def _from_the_widest(scores: Layers, keep: float, floor: int) -> Layers:
             "The total is right, but the widest layer pays for all; the lowest scores of all "
             "should.",
             _from_the_widest,
+        ),
+        (
+            "The floors come first, but then the rest has only what they leave of the total.",
+            _floors_and_the_rest,
+        ),
+        (
+            "The number that you add for the sure neurons is smaller than some scores; torch.inf "
+            "is not.",
+            _lifted,
         ),
         (
             "You take a floor off the total for layers that need none, too; then too few stay.",
@@ -333,6 +372,8 @@ def _mean(values: list[float]) -> float:
         ([1.0, 1.2, 1.1], [0.8, 0.7, 0.9], [0.7, 0.75, 0.65]),
         ([2.0, 1.0], [1.0, 0.9], [0.5, 0.8]),
         ([0.9], [0.8], [0.4]),
+        ([1.0, 0.9], [1.1, 1.2], [0.5, 0.6]),  # the control is worse than random
+        ([0.9], [0.2], [0.4]),  # and here better than the method
     ],
     hints=[
         (
@@ -355,6 +396,24 @@ def _mean(values: list[float]) -> float:
         (
             "That is the gain; divide it by the whole gain, from random to the method.",
             lambda random, control, method: _mean(random) - _mean(control),
+        ),
+        (
+            "It is upside down: the whole gain, from random to the method, stands below the line.",
+            lambda random, control, method: (
+                (_mean(random) - _mean(method)) / (_mean(random) - _mean(control))
+            ),
+        ),
+        (
+            "Leave abs() out: where the control is worse than random, the share is below 0.",
+            lambda random, control, method: abs(
+                (_mean(random) - _mean(control)) / (_mean(random) - _mean(method))
+            ),
+        ),
+        (
+            "Cut nothing off: the share may be below 0 or above 1, and that is news.",
+            lambda random, control, method: min(
+                max((_mean(random) - _mean(control)) / (_mean(random) - _mean(method)), 0.0), 1.0
+            ),
         ),
         (
             "That is the first seed alone; take the mean over the seeds.",

@@ -86,6 +86,7 @@ def sensitivity_of(weights: Parts, gradients: Parts) -> Tensor:
 _SUM = _NOISE[:, :1] + _NOISE[:, 1:2]
 _H = torch.cat([_NOISE + 0.5, _SUM], 1)  # not centred; the last neuron is near a sum of two
 _GRAM = _H.T @ _H
+_FAINT = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.005])  # its length is small, and no zero
 _WITH_DEAD = torch.tensor([[4.0, -3.0, 0.0], [-3.0, 9.0, 0.0], [0.0, 0.0, 0.0]])
 
 
@@ -95,8 +96,29 @@ def _by_energy(gram: Tensor, both: bool) -> Tensor:
     return gram / energy[:, None] / (energy if both else 1)
 
 
+def _by_one_length(gram: Tensor) -> Tensor:
+    """G over the length of one of the two neurons."""
+    return gram / gram.diagonal().sqrt().clamp_min(1e-12)
+
+
+def _by_no_length(gram: Tensor) -> Tensor:
+    """The formula as it stands: 0 / 0 for a dead neuron."""
+    length = gram.diagonal().sqrt()
+    return gram / length / length[:, None]
+
+
+def _of_rows(gram: Tensor) -> Tensor:
+    """The cosines of the rows of G, which are no activations."""
+    return torch.nn.functional.cosine_similarity(gram[:, None], gram[None], dim=-1)
+
+
 @exercise(
-    cases=[(_GRAM,), (_WITH_DEAD,), (1e-6 * _WITH_DEAD,)],  # the last: quiet, but not dead
+    cases=[  # the third: quiet, but not dead; the last: one neuron of them
+        (_GRAM,),
+        (_WITH_DEAD,),
+        (1e-6 * _WITH_DEAD,),
+        (_GRAM * _FAINT * _FAINT[:, None],),
+    ],
     hints=[
         (
             "You forgot the root: the length of h_i is sqrt(G_ii).",
@@ -105,6 +127,13 @@ def _by_energy(gram: Tensor, both: bool) -> Tensor:
         (
             "You divide by G_ii alone; both lengths belong below the line.",
             lambda gram: _by_energy(gram, both=False),
+        ),
+        ("You divide by one length; divide by those of both neurons.", _by_one_length),
+        ("A dead neuron gives 0 / 0; clamp_min on the lengths avoids it.", _by_no_length),
+        (
+            "Those are the cosines of the rows of G. G holds the products already: divide each by "
+            "two lengths.",
+            _of_rows,
         ),
         ("A cosine has a sign; leave it there.", lambda gram: cosine(gram).abs()),
         (
@@ -180,6 +209,10 @@ def _share(alike: Tensor) -> float:
             lambda cosines, above: 1 - float((cosines >= above).triu(1).sum()) / len(cosines),
         ),
         (
+            "That is how many are unique; divide by the number of neurons.",
+            lambda cosines, above: _share((cosines >= above).triu(1)) * len(cosines),
+        ),
+        (
             "That is the share that is *not* unique.",
             lambda cosines, above: 1 - _share((cosines >= above).triu(1)),
         ),
@@ -249,6 +282,14 @@ _TWO = torch.tensor([[2.0, 2.0], [2.0, 2.0]])  # a neuron and its exact copy
             lambda gram: _by_inverse(gram, float(RIDGE / gram.diagonal().mean())),
         ),
         (
+            "That is the mean of the whole matrix; the ridge goes by the mean of its diagonal.",
+            lambda gram: _by_inverse(gram, float(RIDGE * gram.mean() / gram.diagonal().mean())),
+        ),
+        (
+            "That is the sum of the diagonal; the ridge goes by its mean.",
+            lambda gram: _by_inverse(gram, RIDGE * len(gram)),
+        ),
+        (
             "G has the ridge in the whole formula: G_ii is an entry of the matrix with the ridge.",
             _energy_without_ridge,
         ),
@@ -295,6 +336,16 @@ def _first_layer(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[str, 
     return planted.fate(masks[:1], pairs[:1])
 
 
+def _last_layer(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[str, int]:
+    """Begins to count anew in every layer."""
+    return planted.fate(masks[-1:], pairs[-1:])
+
+
+def _numbered_through(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[str, int]:
+    """Looks up the pairs of every layer in one long mask, so in that of the first layer."""
+    return planted.fate([torch.cat(list(masks))], [torch.cat(list(pairs))])
+
+
 def _neurons(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[str, int]:
     """Counts neurons where it should count pairs."""
     counts = planted.fate(masks, pairs)
@@ -330,6 +381,12 @@ def _not_only_pairs(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> dict[st
     ],
     hints=[
         ("Count the pairs of all layers, not of the first one alone.", _first_layer),
+        ("That is the last layer alone: do not begin at 0 again in every layer.", _last_layer),
+        (
+            "The numbers in `pairs` begin at 0 in each layer: look each layer's pairs up in its "
+            "own mask.",
+            _numbered_through,
+        ),
         ("Count pairs, not neurons.", _neurons),
         (
             '"one" means exactly one; a pair of which both stay counts under "both" alone.',
@@ -377,6 +434,19 @@ def _cleared(outgoing: Tensor, pairs: Tensor) -> Tensor:
     return merged
 
 
+def _into_both(outgoing: Tensor, pairs: Tensor) -> Tensor:
+    """Gives the sum to both neurons of a pair."""
+    merged = _moved(outgoing, pairs)
+    merged[pairs[:, 1]] = merged[pairs[:, 0]]
+    return merged
+
+
+def _without_copies(outgoing: Tensor, pairs: Tensor) -> Tensor:
+    """Removes the copies' rows."""
+    stays = ~torch.isin(torch.arange(len(outgoing)), pairs[:, 1])
+    return _moved(outgoing, pairs)[stays]
+
+
 @exercise(
     cases=[
         (_OUT, torch.tensor([[0, 2], [1, 3]])),
@@ -404,6 +474,8 @@ def _cleared(outgoing: Tensor, pairs: Tensor) -> Tensor:
             "Leave the copies' rows as they are: they are removed below.",
             _cleared,
         ),
+        ("You gave the sum to both; the copy's row stays as it was.", _into_both),
+        ("Return all N rows, the copies' too: they are removed below.", _without_copies),
     ],
 )
 def take_over(outgoing: Tensor, pairs: Tensor) -> Tensor:

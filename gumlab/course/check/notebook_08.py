@@ -48,6 +48,16 @@ def _slope(score: Tensor) -> Tensor:
             lambda score, u, lambda_gum, layers: (1 + lambda_gum * u) * _slope(score) / len(score),
         ),
         (
+            "q_i is missing: multiply by 1 + lambda_gum u_i.",
+            lambda score, u, lambda_gum, layers: _slope(score) / (len(score) * layers),
+        ),
+        (
+            "You forgot the sigmoid: in s (1 - s), s is sigmoid(S_i), not S_i.",
+            lambda score, u, lambda_gum, layers: (
+                (1 + lambda_gum * u) * score * (1 - score) / (len(score) * layers)
+            ),
+        ),
+        (
             "The sign: this is the slope of the penalty; it is the optimiser that goes down.",
             lambda score, u, lambda_gum, layers: (
                 -(1 + lambda_gum * u) * _slope(score) / (len(score) * layers)
@@ -82,6 +92,18 @@ _GRAM = _H.T @ _H
 _WITH_DEAD = torch.tensor([[4.0, -3.0, 0.0], [-3.0, 9.0, 0.0], [0.0, 0.0, 0.0]])
 
 
+def _size(gram: Tensor) -> Tensor:
+    """|cosine| with nothing on the diagonal, (N, N)."""
+    return cosine(gram).abs().fill_diagonal_(0)
+
+
+def _of_dead(gram: Tensor, mask: Tensor) -> Tensor:
+    """0 / 0 for a dead neuron."""
+    length = gram.diagonal().sqrt()
+    size = (gram / length / length[:, None]).abs().fill_diagonal_(0)
+    return (size * mask).sum(1) / mask.sum()
+
+
 @exercise(
     cases=[
         (_GRAM, torch.tensor([True, False, True, True, False])),
@@ -103,6 +125,23 @@ _WITH_DEAD = torch.tensor([[4.0, -3.0, 0.0], [-3.0, 9.0, 0.0], [0.0, 0.0, 0.0]])
             "neuron itself among them.",
             lambda gram, mask: mean_similarity(gram, mask) * mask.sum() / (mask.sum() - 1 * mask),
         ),
+        (
+            "You divide by kept - 1; *kept* is how many the mask keeps, the same for all i.",
+            lambda gram, mask: mean_similarity(gram, mask) * mask.sum() / (mask.sum() - 1),
+        ),
+        (
+            "You add up over removed neighbours too; only kept j count.",
+            lambda gram, mask: _size(gram).sum(1) / mask.sum(),
+        ),
+        (
+            "You masked the rows. A neuron's neighbours are the columns of its row: mask those.",
+            lambda gram, mask: (_size(gram) * mask[:, None]).sum(1) / mask.sum(),
+        ),
+        (
+            "That is the nearest kept neighbour; u is a mean.",
+            lambda gram, mask: (_size(gram) * mask).max(1).values,
+        ),
+        ("A dead neuron gives 0 / 0; clamp_min on the lengths avoids it.", _of_dead),
         (
             "You took the signed cosine; opposite neurons are alike too, so take |cos|.",
             lambda gram, mask: (cosine(gram) * mask).fill_diagonal_(0).sum(1) / mask.sum(),
@@ -320,6 +359,21 @@ def _model_as_one(masks: Sequence[Tensor], pairs: Sequence[Tensor]) -> float:
             lambda masks, pairs: float(planted.fate(masks, pairs)["both"]),
         ),
         (
+            "That is each layer on its own; add them up.",
+            lambda masks, pairs: [
+                planted.whole_by_chance([mask], [two])
+                for mask, two in zip(masks, pairs, strict=True)
+            ],
+        ),
+        (
+            "You count two for each pair (`numel`); a pair is a row: len(pairs of the layer).",
+            lambda masks, pairs: 2 * planted.whole_by_chance(masks, pairs),
+        ),
+        (
+            "An expected number need not be whole: do not round it.",
+            lambda masks, pairs: float(round(planted.whole_by_chance(masks, pairs))),
+        ),
+        (
             "Multiply each layer's probability by its number of pairs.",
             lambda masks, pairs: planted.whole_by_chance(masks, [two[:1] for two in pairs]),
         ),
@@ -355,11 +409,39 @@ def _behind(scores: Tensor, cosines: Tensor) -> Tensor:
     return (_alike(cosines) & partner_is_before).any(1)
 
 
+def _behind_one_that_stays(scores: Tensor, cosines: Tensor) -> Tensor:
+    """Who has a twin before it that does not go to the back itself."""
+    alike = _alike(cosines)
+    goes = torch.zeros(len(scores), dtype=torch.bool)
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        ahead = (scores > scores[i]) | ((scores == scores[i]) & (torch.arange(len(scores)) < i))
+        goes[i] = (alike[i] & ahead & ~goes).any()
+    return goes
+
+
+def _ahead_of_its_twin(scores: Tensor, cosines: Tensor) -> Tensor:
+    """Who has a twin after it in the ranking, (N,) bool."""
+    rank = scores.argsort(descending=True, stable=True).argsort()
+    return (_alike(cosines) & (rank[None] < rank[:, None])).any(0)
+
+
+def _sorted_once(scores: Tensor, cosines: Tensor) -> Tensor:
+    """Takes the order for the places."""
+    order = scores.argsort(descending=True, stable=True)
+    return (_alike(cosines) & (order[None] < order[:, None])).any(1)
+
+
 @exercise(
     cases=[
         (torch.tensor([0.1, 0.9, 0.5, 0.4]), cosine_matrix(4, {(0, 1): 0.9, (2, 3): 0.3})),
         (torch.tensor([0.3, 0.1, 0.2]), cosine_matrix(3, {(0, 1): -0.95, (1, 2): 0.85})),
         (torch.tensor([0.5, 0.5, 0.2, 0.5]), cosine_matrix(4, {(0, 1): 0.99, (2, 3): -0.9})),
+        # 0.8 itself is not above it, nor is what is nearly as large
+        (
+            torch.tensor([0.9, 0.5, 0.4, 0.3, 0.2]),
+            cosine_matrix(5, {(0, 1): 0.8, (2, 3): 0.78, (3, 4): 0.82}, dtype=torch.float64),
+        ),
+        (torch.tensor([0.9, 0.5, 0.1]), cosine_matrix(3, {(0, 1): 0.9, (1, 2): 0.9})),  # a chain
     ],
     hints=[
         (
@@ -383,6 +465,23 @@ def _behind(scores: Tensor, cosines: Tensor) -> Tensor:
         (
             "It is the *lower*-scored twin that goes to the back.",
             lambda scores, cosines: (_alike(cosines) & (scores[None] < scores[:, None])).any(1),
+        ),
+        (
+            "Above 0.8 means >: two neurons at exactly 0.8 are no twins.",
+            lambda scores, cosines: _behind(scores, cosines.where(cosines.abs() < 0.8, 1.0)),
+        ),
+        (
+            "A partner with a higher score is enough, even if it goes to the back itself.",
+            _behind_one_that_stays,
+        ),
+        (
+            "argsort once gives the order; a second argsort gives each neuron's place in it.",
+            _sorted_once,
+        ),
+        (
+            "Those are ahead of a twin, and stay. In the table of j ahead of i the rows are i: "
+            ".any(1), not .any(0).",
+            _ahead_of_its_twin,
         ),
         (
             "|cosine|: an opposite neuron says the same with the other sign.",

@@ -225,6 +225,12 @@ def _unpaired(mine: Sequence[float], theirs: Sequence[float]) -> tuple[float, fl
     return statistics.mean(mine) - statistics.mean(theirs), _T_95[count] * spread
 
 
+def _ends(mine: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """Where the interval begins and ends."""
+    mean, half_width = _interval(mine, theirs)
+    return mean - half_width, mean + half_width
+
+
 @exercise(
     cases=[([0.31, 0.35, 0.30], [0.33, 0.36, 0.33]), ([1.0, 2.0, 4.0, 3.0], [1.5, 1.0, 4.0, 2.0])],
     hints=[
@@ -250,6 +256,18 @@ def _unpaired(mine: Sequence[float], theirs: Sequence[float]) -> tuple[float, fl
         (
             "The sign: mine - theirs, so that a negative difference is a lower loss of yours.",
             lambda mine, theirs: _interval(theirs, mine),
+        ),
+        (
+            "t is not the same for every number of seeds: take it from the table by n.",
+            lambda mine, theirs: _interval(mine, theirs, t=_T_95[3]),
+        ),
+        (
+            "You took the next row of the table: t belongs to n itself.",
+            lambda mine, theirs: _interval(mine, theirs, t=_T_95[len(mine) + 1]),
+        ),
+        (
+            "Those are the two ends; return the mean, and half of what lies between the ends.",
+            _ends,
         ),
         (
             "That is the standard error; the half width is t times it.",
@@ -281,6 +299,7 @@ Row = tuple[str, float, str]
 _LOSSES = {"mine": [0.3, 0.5], "chance": [0.9, 0.7], "a": [0.2, 0.3], "b": [0.1, 1.0]}
 _INTERVALS = {"chance": (-0.4, 0.1), "a": (0.15, 0.1), "b": (-0.15, 0.3)}
 _EXACTLY = {"mine": [2.0, 2.0], "rival": [1.0, 1.0]}
+_NEARLY = {"mine": [0.1, 0.2, 0.1999], "rival": [0.1, 0.2, 0.2]}  # alike after rounding
 
 
 def _said(mean: float, half: float) -> str:
@@ -316,6 +335,7 @@ def _board(
         (_LOSSES, _INTERVALS),
         (_EXACTLY, {"rival": (1.0, 1.0)}),
         (_EXACTLY, {"rival": (1.0, 0.5)}),
+        (_NEARLY, {"rival": (-0.00003, 0.0001)}),
     ],
     hints=[
         (
@@ -327,12 +347,26 @@ def _board(
             partial(_board, said=lambda mean, half: _said(mean, 0.0)),
         ),
         (
+            "Two words are not enough: where the interval holds 0, no difference is shown.",
+            partial(_board, said=lambda mean, half: "better" if mean < 0 else "worse"),
+        ),
+        (
+            "The rows are not sorted yet: the lowest mean loss stands first.",
+            lambda losses, intervals: sorted(
+                _board(losses, intervals), key=lambda row: list(losses).index(row[0])
+            ),
+        ),
+        (
+            "Do not round: rows that look alike then may differ.",
+            partial(_board, loss_of=lambda values: round(statistics.mean(values), 3)),
+        ),
+        (
             "An interval that just touches 0 still holds it: |mean| must be *larger* than half.",
             partial(_board, said=lambda mean, half: _said(mean, half * (1 - 1e-12))),
         ),
         (
-            "What has no interval has (0, 0), which touches 0: ask whether |mean| is *larger* than "
-            "half, not whether it is smaller.",
+            "What has no interval has (0, 0), which touches 0. Where |mean| is half itself, no "
+            "difference is shown: ask for |mean| > half, not >=.",
             partial(_board, said=_smaller_is_open),
         ),
         (
@@ -370,17 +404,20 @@ def leaderboard(losses: Losses, intervals: Intervals) -> list[Row]:
     return _board(losses, intervals)
 
 
+# by variant and split a run's loss, and how much more it is when the run has few steps
+_RACES = {
+    "a": ({"train": 0.20, "validation": 0.27, "test": 0.10}, 1.0),  # best on test
+    "b": ({"train": 0.25, "validation": 0.20, "test": 0.20}, 3.0),  # best on validation
+    "c": ({"train": 0.05, "validation": 0.23, "test": 0.30}, 2.5),  # best on train
+    "d": ({"train": 0.30, "validation": 0.50, "test": 0.25}, 2.0),  # worst on validation
+    "rival": ({"train": 0.20, "validation": 0.28, "test": 0.22}, 4.0),
+}
+
+
 def _race(name: str, split: str, steps: int, seed: int) -> float:
-    """What stands for a run's loss: one per name and split, less with more steps."""
-    losses = {
-        ("a", "validation"): 0.3,
-        ("a", "test"): 0.1,
-        ("b", "validation"): 0.2,
-        ("b", "test"): 0.2,
-        ("rival", "validation"): 0.28,
-        ("rival", "test"): 0.15,
-    }
-    return losses[name, split] + 2 / steps + 0.01 * seed
+    """What stands for a run's loss: less with more steps, and a seed does not move all alike."""
+    losses, slow = _RACES[name]
+    return losses[split] + slow / steps + (0.03 if name == "rival" else 0.07) * seed
 
 
 def _duel(
@@ -391,20 +428,27 @@ def _duel(
     chosen_on: str = "validation",
     reported_on: str = "test",
     steps_of_rival: float = 1.0,
+    my_steps: float = 1.0,
+    steps_to_choose: float = 1.0,
 ) -> list[float]:
-    """The duel, with the splits as given and a share of the steps for the rival."""
-    best = min(variants, key=lambda score: race(score, chosen_on, steps, 0))
+    """The duel, with the splits as given and a share of the steps for each of its races."""
+    tried = int(steps * steps_to_choose)
+    best = min(variants, key=lambda score: race(score, chosen_on, tried, 0))
     rivals_steps = int(steps * steps_of_rival)
     differences = []
     for seed in range(3):
-        mine = race(best, reported_on, steps, seed)
+        mine = race(best, reported_on, int(steps * my_steps), seed)
         theirs = race(rival, reported_on, rivals_steps, seed)
         differences.append(mine - theirs)
     return differences
 
 
 @exercise(
-    cases=[(["a", "b"], "rival", _race, 40), (["b", "a"], "rival", _race, 60)],
+    cases=[
+        (["a", "b", "c", "d"], "rival", _race, 40),
+        (["d", "c", "b", "a"], "rival", _race, 60),
+        (["a", "b"], "rival", _race, 60),
+    ],
     hints=[
         (
             "Both mistakes are still there. On which split is the variant chosen? How long does "
@@ -419,6 +463,30 @@ def _duel(
         (
             "One mistake is left: the rival trains half as long.",
             partial(_duel, steps_of_rival=0.5),
+        ),
+        (
+            "Both train half as long now; `steps` is what both should get.",
+            partial(_duel, my_steps=0.5, steps_of_rival=0.5),
+        ),
+        (
+            "The variants are chosen after half of the steps; choose them as they will race.",
+            partial(_duel, steps_to_choose=0.5),
+        ),
+        (
+            "Nothing is held out on train, where the models learn. Choose on validation.",
+            partial(_duel, chosen_on="train"),
+        ),
+        (
+            "Leave the sign: a difference below 0 is a lower loss of mine.",
+            lambda variants, rival, race, steps: [
+                abs(difference) for difference in _duel(variants, rival, race, steps)
+            ],
+        ),
+        (
+            "The sign: mine less the rival's.",
+            lambda variants, rival, race, steps: [
+                -difference for difference in _duel(variants, rival, race, steps)
+            ],
         ),
         (
             "Report test: what was chosen on validation looks too good there.",

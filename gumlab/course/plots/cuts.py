@@ -220,7 +220,8 @@ def tradeoff(
     ----------
     arXiv 2302.03773, Figure 1: sensitivity against uniqueness.
     """
-    figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=MARGINS)
+    room = MARGINS._replace(left=1.0)  # of a map's label that stands left of its axes
+    figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=room)
     cells = folded_map(left, masks, scores)
     for (name, path), style in zip(paths.items(), STYLES, strict=False):
         shares = sorted(path)
@@ -304,7 +305,7 @@ def refit_gain(losses: Mapping[str, Mapping[str, float]], dense: float) -> Plot:
         ax.xaxis.set_minor_formatter("")
     figure.legend(frameon=False, ncols=len(treatments), loc="outside upper right")
     spans = [
-        f"{treatment} {min(values):.2f} to {max(values):.2f}"
+        f"{treatment}: {min(values):.2f} to {max(values):.2f}"
         for treatment, values in by_treatment.items()
     ]
-    return Plot(figure, f"Loss by score: {', '.join(spans)}; dense {dense:.2f}.")
+    return Plot(figure, f"Loss by score: {'; '.join(spans)}; dense {dense:.2f}.")

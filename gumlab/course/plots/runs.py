@@ -216,7 +216,8 @@ def replay(history: History, index: int, layer: int) -> Plot:
     check_whole("index", index, 0, len(history.frames) - 1)
     check_whole("layer", layer, 0, len(history.frames[0].masks) - 1)
     frame = history.frames[index]
-    figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=MARGINS)
+    room = MARGINS._replace(left=1.0)  # of a map's label that stands left of its axes
+    figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=room)
     cells = folded_map(left, frame.masks, frame.scores)
     _draw_progress(middle, history, frame.step)
     _draw_scores(right, history, index, layer)

@@ -153,7 +153,7 @@ def tensor_like(value: Tensor, generator: torch.Generator) -> Tensor:
     """Another float tensor of the same kind; numbers may repeat, as in a tie."""
     numbers = torch.randn(value.shape, generator=generator, dtype=value.dtype)
     is_square = value.ndim == 2 and value.shape[0] == value.shape[1]
-    if is_square and torch.equal(value, value.T):
+    if is_square and torch.allclose(value, value.T):
         gram = numbers.T @ numbers
         if (value.diagonal() == 1).all():
             length = gram.diagonal().sqrt()

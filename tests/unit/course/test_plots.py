@@ -71,6 +71,16 @@ def test_the_legends_of_a_replay_are_on_no_line():
         assert max(tops) <= lowest
 
 
+def test_the_labels_of_a_replays_map_are_in_the_picture():
+    masks = [torch.ones(512, dtype=torch.bool)]
+    frames = [Frame(step, masks, [torch.zeros(512)]) for step in (1, 2)]
+    history = History(losses=[1.0, 1.0], kept=[1.0, 1.0], frames=frames)
+    left, *_ = drawn(gl.plots.replay(history, 1, 0))
+    labels = [label.get_window_extent() for label in left.get_yticklabels() + left.texts]
+    assert labels
+    assert min(label.x0 for label in labels) >= 0
+
+
 def effects(settings):
     """As many settings of a claim, on three bases; one interval is far wider than the others."""
     rows = [
