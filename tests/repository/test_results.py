@@ -733,6 +733,41 @@ def test_on_the_real_model_the_refit_decides_more_than_the_score(allocation, ben
         assert (draws["refit", "random"] > draws["cut", score]).all()
 
 
+def test_the_reference_table_has_means_with_intervals_and_calls_noise_noise(bench):
+    assert bench.with_interval(pd.Series([30.0, 31.0, 32.0])) == "31.0 +- 2.5"
+    assert bench.with_interval(pd.Series([31.0])) == "31.0"
+    assert bench.with_interval(pd.Series([10.0, 2500.0])) == "over 1,000"
+    row = {"base": bench.REAL, "allocation": "equal", "draw": 0}
+    rows = [
+        row | {"score": score, "refit": refit, "keep": 0.5, "loss": math.log(perplexity)}
+        for score, refit, perplexity in (("random", "cut", 60.0), ("wanda", "refit", 40.0))
+    ]
+    told = bench.reference(pd.DataFrame(rows))
+    assert [(line["score"], line["refit"], line["50%"]) for line in told] == [
+        ("wanda", "once", "40.0"),
+        ("random", "none", "60.0"),
+    ]
+    assert told[0]["90%"] == ""
+    assert bench.reference(pd.DataFrame([row | rows[0] | {"base": "tiny-gpt2"}])) == []
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.75, 0.5, 0.25])
+def test_optipfair_beats_equal_shares_without_a_refit_and_none_with_it(allocation, bench, keep):
+    ours = allocation.query("base == @bench.REAL and keep == @keep and allocation == 'equal'")
+    mean = ours.groupby(["score", "refit"])["loss"].mean()
+    peer = mean["optipfair, data", "cut"]
+    for score in ("greedy_obs", "obs", "flap", "wanda"):
+        assert mean[score, "refit"] < peer < mean[score, "cut"]
+
+
+def test_without_calibration_data_little_is_left_of_the_real_model(allocation, bench):
+    cut = allocation.query("base == @bench.REAL and keep == 0.9 and refit == 'cut'")
+    mean = cut.groupby("score")["loss"].mean()
+    by_data = mean["optipfair, data"]
+    for score in ("magnitude", "optipfair, static", "Torch-Pruning, magnitude"):
+        assert mean[score] > by_data + 1.5
+
+
 def test_without_training_neither_chance_nor_magnitude_leaves_much_of_the_real_model(
     allocation, bench
 ):
