@@ -400,7 +400,7 @@ def labelled(kind: type[widgets.Widget], label: str, tooltip: str, **options: An
     """
     if issubclass(kind, widgets.IntSlider | widgets.FloatSlider):
         options["continuous_update"] = False
-    options["layout"] = {"width": "28em", "margin": "2px 1.5em 2px 2px"}
+    options["layout"] = {"width": "28em", "max_width": "97%", "margin": "2px 1.5em 2px 2px"}
     control = kind(description=label, style={"description_width": "initial"}, **options)
     # ipywidgets 7 names a slider's tooltip otherwise
     trait = "tooltip" if control.has_trait("tooltip") else "description_tooltip"
