@@ -220,8 +220,10 @@ def main() -> None:
     parser = harness.options(__doc__, rounds=1)
     parser.add_argument("--data-dir", required=True, help="WikiText's folder")
     parser.add_argument("--base", default="smollm2-135m", help="the model (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of calibration (%(default)s)")
     args = harness.parsed(parser)
-    args.tokens = 2048 if args.quick else TOKENS
+    if args.quick:
+        args.tokens = 2048
     args.test_tokens = 2048 if args.quick else TEST_TOKENS
     rounds = [perform(args, turn) for turn in range(args.rounds)]
     job = [name for name in STAGES if not name.startswith("train")]
