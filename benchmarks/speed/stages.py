@@ -194,22 +194,31 @@ def perform(args: Any, turn: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def table(rounds: list[dict[str, dict[str, float]]]) -> list[dict[str, str]]:
+Rounds = list[dict[str, dict[str, float]]]
+
+
+def median(rounds: Rounds, name: str, what: str = "seconds") -> float:
+    """Of a stage or a piece of bare work."""
+    return statistics.median(found[name][what] for found in rounds)
+
+
+def bare_seconds(rounds: Rounds, stage: str) -> float:
+    """Of all the bare work that a stage cannot do without."""
+    return sum(times * median(rounds, piece) for piece, times in BARE[stage].items())
+
+
+def table(rounds: Rounds) -> list[dict[str, str]]:
     """A row a stage: medians over the rounds."""
-
-    def median(name: str, what: str) -> float:
-        return statistics.median(found[name][what] for found in rounds)
-
     rows = []
     for name in STAGES:
-        spent = median(name, "seconds")
+        spent = median(rounds, name)
         row = {
             "stage": MEANING[name],
             "seconds": f"{spent:.1f}",
-            "memory above the stage before, MB": f"{median(name, 'MB'):,.0f}",
+            "memory above the stage before, MB": f"{median(rounds, name, 'MB'):,.0f}",
         }
         if name in BARE:
-            bare = sum(times * median(piece, "seconds") for piece, times in BARE[name].items())
+            bare = bare_seconds(rounds, name)
             row["bare work, seconds"] = f"{bare:.1f}"
             row["ratio"] = f"{spent / bare:.2f}"
         rows.append(row)
@@ -227,12 +236,17 @@ def main() -> None:
     args.test_tokens = 2048 if args.quick else TEST_TOKENS
     rounds = [perform(args, turn) for turn in range(args.rounds)]
     job = [name for name in STAGES if not name.startswith("train")]
-    whole = sum(statistics.median(f[name]["seconds"] for f in rounds) for name in job)
+    whole = sum(median(rounds, name) for name in job)
+    beside = [name for name in job if name in BARE]
+    ratio = sum(median(rounds, name) for name in beside) / sum(
+        bare_seconds(rounds, name) for name in beside
+    )
     text = (
         f"# The one-shot job by stage: {args.base}\n\n"
         f"{harness.made_by(args.command + ' --data-dir FOLDER')} {harness.machine()}. "
         f"{args.tokens:,} tokens of calibration, {args.test_tokens:,} of a text to judge; "
-        f"{args.rounds} round(s), medians. {whole:.0f} s without the training.\n\n"
+        f"{args.rounds} round(s), medians. {whole:.0f} s without the training; the stages of it that "
+        f"stand beside bare work take {ratio:.2f} times as long as that, together.\n\n"
         f"{harness.markdown(table(rounds))}"
     )
     harness.write(args, "stages.md", text)
