@@ -245,8 +245,8 @@ def main() -> None:
         f"# The one-shot job by stage: {args.base}\n\n"
         f"{harness.made_by(args.command + ' --data-dir FOLDER')} {harness.machine()}. "
         f"{args.tokens:,} tokens of calibration, {args.test_tokens:,} of a text to judge; "
-        f"{args.rounds} round(s), medians. {whole:.0f} s without the training; the stages of it that "
-        f"stand beside bare work take {ratio:.2f} times as long as that, together.\n\n"
+        f"{args.rounds} round(s), medians. {whole:.0f} s without the training; the stages of it "
+        f"that stand beside bare work take {ratio:.2f} times as long as that, together.\n\n"
         f"{harness.markdown(table(rounds))}"
     )
     harness.write(args, "stages.md", text)
