@@ -46,6 +46,8 @@ def places(control: Any) -> list[Any]:
 
 def answers(explorer: Any, count: int, seed: int = 0) -> dict[str, list[float]]:
     """Milliseconds of each move, on the first visit and again."""
+    from gumlab.errors import GumlabError
+
     draw = random.Random(seed)
     moves = []
     movable = [name for name, control in explorer.controls.items() if places(control)]
@@ -67,6 +69,8 @@ def answers(explorer: Any, count: int, seed: int = 0) -> dict[str, list[float]]:
             explorer.controls[name].value = value
             said.append(said[-1] if said else time.perf_counter())  # none: nothing has changed
             # it was elsewhere, so it has answered; a setting that has no answer gets a sentence
+            if explorer.error is not None and not isinstance(explorer.error, GumlabError):
+                raise explorer.error
             if explorer.state() != before and explorer.error is None:
                 times.setdefault(visit, []).append(1000 * (said[-1] - began))
     times.pop("between", None)

@@ -545,6 +545,9 @@ def test_an_offloaded_model_ends_as_the_whole_one_in_less_memory():
     text = " ".join((ROOT / "results" / "offload.md").read_text(encoding="utf-8").split())
     assert "The masks of both are the same, and the weights" in text
     assert "bit for bit, are the same." in text
+    whole = float(table("offload").loc["the model", "whole"].removesuffix(" MB").replace(",", ""))
+    (limit,) = re.findall(r"in a control group that may hold ([\d,]+) MB", text)
+    assert round(float(limit.replace(",", "")) / whole, 2) == 0.6
 
 
 # --- a real language model
@@ -794,6 +797,17 @@ def test_widths_of_their_own_write_as_fast_as_can_be_told_and_read_q8_0_more_slo
         if numbers == "Q8_0":
             own = read[read.index.str.startswith("unequal")]
             assert own.mean() < 0.95 * read[twins.index].mean()
+
+
+def test_the_one_shot_job_takes_at_most_1_3_times_its_bare_work():
+    rows = first_table("stages").set_index("stage")
+    numbers = rows[["seconds", "bare work, seconds"]].apply(pd.to_numeric, errors="coerce").dropna()
+    job = numbers[~numbers.index.str.contains("training")]
+    assert len(job) == 3
+    spent, bare = job.sum()
+    assert spent / bare <= 1.3
+    far = pd.to_numeric(rows.loc[job.index, "ratio"])
+    assert list(far.index[far > 1.3]) == ["statistics and greedy OBS"]
 
 
 def test_greedy_obs_in_blocks_keeps_the_order_and_most_of_the_time():
