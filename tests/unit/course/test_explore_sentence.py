@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import math
 import re
 
 import pandas as pd
@@ -237,7 +238,9 @@ def test_stored_losses_agree_with_the_results_and_with_common_sense(real):
         cut = names.get(row.score, row.score), names.get(row.allocation), row.refit == "refit"
         if row.keep in losses.get(cut, {}) and row.keep < 1:
             measured += 1
-            if row.score != "random":  # the same choice, other blocks of the text
+            if row.loss > math.log(1000):  # results/allocation.md calls it noise
+                assert losses[cut][row.keep] > 5
+            elif row.score != "random":  # the same choice, other blocks of the text
                 within = 0.15 if row.loss < 5 else 0.05 * row.loss
                 assert abs(losses[cut][row.keep] - row.loss) < within
     assert measured >= 10
