@@ -135,7 +135,7 @@ class Plot:
         list of dict
             What `pointer.Pointer` reads, one for each group of neurons in `places`.
         """
-        if self.figure.get_layout_engine() is not None:
+        if self.places and self.figure.get_layout_engine() is not None:
             self.figure.draw_without_rendering()  # only a drawing fits the margins
         for group in self.places:
             group.ax.apply_aspect()
