@@ -3,9 +3,10 @@
     python tools/make_sentences.py --data-dir FOLDER    # of WikiText-2
 
 The cuts are those of benchmarks/quality/allocation.py, by its first draw, and take some minutes on
-one core. What that benchmark has measured (the sums over the calibration data and the scores, in
-runs/allocation) is used; what it has not is measured now, which takes longer. The file is written
-after each cut: stopped, the command goes on where it was. Nothing of the data's text is in it.
+one core; their losses are those that it measured. What that benchmark has measured (the sums over
+the calibration data and the scores, in runs/allocation) is used; what it has not is measured now,
+which takes longer. The file is written after each cut: stopped, the command goes on where it was.
+Nothing of the data's text is in it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from gumlab.io.loading import ASSETS
 
 ROOT = Path(__file__).parents[1]
 OUT = ASSETS / "real_sentences.json"
+RESULTS = ROOT / "results" / "allocation.csv"
 PROMPTS = (  # chosen by what the whole model writes: sense, so that what a cut spoils can be seen
     "Once upon a time, in a small village by the sea, there lived",
     "Paris is the capital of France, and Rome is the capital of",
@@ -41,7 +43,6 @@ PROMPTS = (  # chosen by what the whole model writes: sense, so that what a cut 
     "The sun rises in the east and sets in the",
 )
 TOKENS = 40
-BLOCKS = 2  # of test text, 1,024 tokens each
 KEEPS = (0.5, 0.25, 0.75, 0.9)  # the most telling first
 WAYS = (  # method, scope, and what allocation.py calls them
     ("recommended", "global", "greedy_obs", "loss_scalar"),
@@ -60,7 +61,7 @@ def made_with() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "tokens": TOKENS,
         "calibration": f"WikiText-2, {allocation.BLOCKS * 1024} tokens",
-        "test": f"WikiText-2, {BLOCKS * 1024} tokens",
+        "test": f"WikiText-2, {allocation.TEST_BLOCKS * 1024} tokens",
     }
 
 
@@ -94,10 +95,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
     draw = allocation.Draw(allocation.REAL, "wikitext", 0, args)
-    draw.rows = draw.rows[:BLOCKS]
+    measured = allocation.reported_rows(RESULTS)
     found = begun()
     if not found["dense"]:
-        found["dense_loss"] = loss(draw, draw.model)
+        dense = allocation.Order(
+            allocation.REAL, "wikitext", 0, allocation.DENSE, "equal", "cut", 1.0
+        )
+        found["dense_loss"] = loss(measured, dense)
         found["dense"] = continued(draw.model, draw.tokenizer, PROMPTS, TOKENS)
         write(found)
     cuts = [
@@ -110,8 +114,8 @@ def main() -> None:
         order = allocation.Order(
             allocation.REAL, "wikitext", 0, score, share, "refit" if refit else "cut", keep
         )
+        cost = loss(measured, order)
         small = draw.cut(draw.masks(order), refit)
-        cost = loss(draw, small)
         texts = continued(small, draw.tokenizer, PROMPTS, TOKENS)
         for prompt, text in enumerate(texts):
             found["rows"].append({"prompt": prompt, **named, "text": text, "loss": cost})
@@ -119,10 +123,11 @@ def main() -> None:
         print(f"{number + 1} of {len(cuts)}: {named}: loss {cost:.3f}: {texts[0]!r}", flush=True)
 
 
-def loss(draw: allocation.Draw, model: Any) -> float:
-    """Nats per token of the test blocks, one at a time."""
-    nats, tokens = draw.nats(model)
-    return round(nats / tokens, 4)
+def loss(measured: dict[str, dict[str, Any]], order: allocation.Order) -> float:
+    """Nats per token of the test text, as allocation.py measured them."""
+    if order.name not in measured:
+        sys.exit(f"{RESULTS.name} has no row {order.name}: run benchmarks/quality/allocation.py.")
+    return round(measured[order.name]["loss"], 4)
 
 
 if __name__ == "__main__":
