@@ -14,6 +14,7 @@ import math
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ import ipywidgets as widgets
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import Statistics, collect
+from gumlab.collecting import Statistics, collect, currencies
 from gumlab.course import plots
 from gumlab.course.explore.base import (
     Answer,
@@ -37,7 +38,7 @@ from gumlab.evaluation import mean_target_loss
 from gumlab.feedforward import neurons
 from gumlab.io.loading import ASSETS
 from gumlab.removal import recommended, refit_layer, shrink
-from gumlab.scoring import DATA_SCORES, score
+from gumlab.scoring import DATA_SCORES, MEASURE_OUTPUT, score
 from gumlab.selection import SCOPES, select
 from gumlab.tasks import Example, Task
 from gumlab.tasks._tokens import check_tokenizer, tokens_of
@@ -273,13 +274,22 @@ class Sentence(Sentences):
         if self._latest[0] != cut:
             name, currency = _recipe(method, scope)
             if (name, currency) not in self._scores:
-                data = self._calibration if name in DATA_SCORES else None
-                self._scores[name, currency] = score(
-                    self.model, name, self.tokenizer, data, currency=currency
-                )
+                self._scores[name, currency] = self._scored(name, currency)
             masks = select(self._scores[name, currency], keep, scope)
             self._latest = (cut, self._with(masks, refit))
         return self._latest[1]
+
+    def _scored(self, name: str, currency: str) -> list[Tensor]:
+        """`gumlab.score`; where it can, by the statistics that the refit reads too."""
+        if name not in MEASURE_OUTPUT:
+            return score(self.model, name, self.tokenizer, self._calibration)
+        prices = currencies(self.model, self.tokenizer, self._calibration, currency)
+        return [
+            DATA_SCORES[name](layer, replace(seen, currency=price))
+            for layer, seen, price in zip(
+                neurons(self.model), self._statistics, prices, strict=True
+            )
+        ]
 
     def _with(self, masks: Sequence[Tensor], refit: bool) -> nn.Module:
         """A smaller copy of the model; refitted by the dense model's statistics."""

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from gumlab.course.plots.places import Cells, Dots
 
@@ -190,6 +192,15 @@ def new_figure(
         ax.grid(axis="both", color="#DDDDDD", linewidth=0.6)
         ax.set_axisbelow(True)
     return figure, axes
+
+
+def text_width(text: str, size: float) -> float:
+    """How wide the widest line of a text is, in inches; size is in points."""
+    font = FontProperties(size=size)
+    return max(
+        text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72
+        for line in text.splitlines()
+    )
 
 
 def point_at(

@@ -20,6 +20,7 @@ from gumlab.course.plots.figure import (
     Style,
     new_figure,
     styles_of,
+    text_width,
 )
 from gumlab.errors import GumlabError
 from gumlab.study.claims import values
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 RATIOS = ["sensitivity", "uniqueness"]
 MOST_NAMED = 24  # settings of a claim; more are grouped
+LABELS = 8  # points, the settings' names
 
 
 def _check_table(table: pd.DataFrame, *columns: str) -> None:
@@ -377,7 +379,8 @@ def forest(effects: pd.DataFrame) -> Plot:
         labels = {float(place): name for place, name in enumerate(rows["where"])}
     lines = float(np.ptp(places)) + 1
     height = 1.1 + max(1.0, (0.07 if is_long else 0.26) * lines)
-    figure, (ax,) = new_figure(width=8.5, height=height)
+    named = text_width("\n".join(labels.values()), LABELS)
+    figure, (ax,) = new_figure(width=8.5, height=height, margins=(named + 0.25, 0.2, 0.7, 0.4))
     ax.axvline(0, color=ORANGE, linestyle="--", linewidth=1.2)
     counts = []
     for verdict, marker, colour in (
@@ -401,10 +404,10 @@ def forest(effects: pd.DataFrame) -> Plot:
     if reach.max() > 8 * reach.median() > 0:  # else the widest interval leaves the others no room
         ax.set_xscale("symlog", linthresh=reach.median(), linscale=2)
         outer = "\nthe outer parts of the axis are logarithmic"
-    ax.set_yticks(list(labels), list(labels.values()), fontsize=8)
+    ax.set_yticks(list(labels), list(labels.values()), fontsize=LABELS)
     ax.margins(y=0.5 / lines)
     ax.set_xlabel(f"effect, 95 % interval; left of the dashed line: as claimed{outer}")
-    figure.legend(frameon=False, fontsize=9, ncols=3, loc="outside upper right")
+    figure.legend(frameon=False, fontsize=9, ncols=3, loc="upper right")
     return Plot(figure, f"Of {len(rows)} settings: {', '.join(counts)}.")
 
 

@@ -14,6 +14,7 @@ from helpers.texts import make_examples, word_tokenizer
 from test_explore import VIEW, shown
 
 import gumlab as gl
+from gumlab.collecting import collect
 from gumlab.course import explore
 from gumlab.course.explore import writing
 from gumlab.course.explore.writing import MARKS, OWN, STORED, continued, marked
@@ -189,6 +190,23 @@ def test_what_was_written_is_not_written_again(monkeypatch):
     assert explorer.error is None
     moved(explorer, keep=55)
     assert isinstance(explorer.error, ZeroDivisionError)
+
+
+def test_scores_and_refit_share_one_look_at_the_data_and_leave_it_as_it_is(monkeypatch):
+    looks = []
+    monkeypatch.setattr(writing, "collect", lambda *data: looks.append(1) or collect(*data))
+    explorer = sentence()
+    cuts = [
+        {"method": "recommended", "scope": "global", "refit": True},  # it has prices
+        {"method": "recommended", "scope": "layer", "refit": False},
+        {"method": "wanda", "scope": "global", "refit": True},
+    ]
+    for cut in cuts:
+        moved(explorer, **cut)
+    assert looks == [1]
+    fresh = sentence()
+    moved(fresh, **cuts[-1])
+    assert explorer._repr_mimebundle_()["text/plain"] == fresh._repr_mimebundle_()["text/plain"]
 
 
 def test_all_neurons_write_what_the_dense_model_writes():
