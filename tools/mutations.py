@@ -754,10 +754,10 @@ MUTATIONS = (
         "unit/test_offloading.py",
     ),
     Mutation(
-        "a tokenizer that remembers gives texts read with other options",
+        "texts read with another option are taken for these",
         "tasks/_tokens.py",
-        "key = (len(self.tokenizer), asked, *sorted(options.items()))",
-        "key = (len(self.tokenizer), asked)",
+        "how = [kind.__qualname__, tokenizer.split_special_tokens, special]",
+        "how = [kind.__qualname__, special]",
         "unit/tasks/test_batches.py",
     ),
     Mutation(

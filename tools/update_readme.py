@@ -163,7 +163,7 @@ def real_findings(root: Path) -> list[list[str]]:
     whole = cuts.query("score == 'dense'")["perplexity"].item()
     half = cuts.query("keep == 0.5 and score == 'greedy_obs' and refit == 'refit'")
     cut = half.groupby("allocation")["perplexity"].mean()
-    runs = pd.read_csv(assets / "real_study.csv").query("not distilled")
+    runs = pd.read_csv(assets / "real_study.csv").query("asked == 0.5 and not distilled")
     trained = runs["loss"].map(math.exp).groupby(runs["method"]).mean()
     told = pd.read_csv(root / "results" / "few_neurons_agreement.csv").query("form == 'as it is'")
     ranks = told.set_index("score")["Spearman, divergence"]

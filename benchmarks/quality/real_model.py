@@ -3,14 +3,16 @@
     gumlab fetch smollm2-135m
     python benchmarks/quality/real_model.py --data-dir FOLDER --tune   # the knobs, on validation
     python benchmarks/quality/real_model.py --data-dir FOLDER          # WikiText's folder
+    python benchmarks/quality/real_model.py --data-dir FOLDER --keep 0.25
 
 Every method gets the same weights, steps, batches (by seed) and optimiser, and three trials on
 another seed, at half the steps, on validation text: of the learning rate, and where a method has a
 knob of its own, of two learning rates and that. The control "random at GUM's widths" keeps as many
 neurons of each layer as the GUM run of its seed, and is trained as random is; "L1 as hard as GUM"
 presses on all neurons of a layer by GUM's mean there, and is trained as GUM is. The teacher is the
-dense run of the pupil's seed and learning rate. A `gumlab.Study` in runs/: stopped, it goes on
-where it was.
+dense run of the pupil's seed and learning rate. At another fraction than a half every method but
+the dense one has the settings that were chosen at a half, and nothing is distilled; the runs of
+other fractions stay in the report. A `gumlab.Study` in runs/: stopped, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -160,21 +162,26 @@ def best_settings(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def grids(args: Any, best: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every method, seed by seed."""
+    """Every method, seed by seed; at another fraction than KEEP without the dense run, which is
+    the same there, and without the control of the penalty.
+    """
     todo = []
     for seed in SEEDS:
-        common = setting(args, keep=KEEP, seed=seed, steps=STEPS)
+        common = setting(args, keep=args.keep, seed=seed, steps=STEPS)
         todo += [
             with_settings(method, best[method.label], **common)
             for method, _ in TRIED
-            if method.label in best
+            if method.label in best and (method is not DENSE or args.keep == KEEP)
         ]
-        todo.append(with_settings(PRESSING, best[GUM.label], **common))
+        if args.keep == KEEP:
+            todo.append(with_settings(PRESSING, best[GUM.label], **common))
     return todo
 
 
 def taught(args: Any, best: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """What also learns from the dense model, seed by seed."""
+    """What also learns from the dense model, seed by seed; at KEEP alone."""
+    if args.keep != KEEP:
+        return []
     return [
         with_settings(
             method,
@@ -191,15 +198,24 @@ def controls(
     args: Any, best: dict[str, dict[str, Any]], table: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """Random neurons, as many in each layer as GUM's run of the seed has, trained as random is."""
-    runs = table[(table["method"] == GUM.label) & ~table["distilled"] & (table["asked"] == KEEP)]
+    is_gum = (table["method"] == GUM.label) & ~table["distilled"]
+    runs = table[is_gum & (table["asked"] == args.keep)]
     return [
         with_settings(
             replace(CONTROL, options={"widths": list(row.widths)}),
             best[RANDOM.label],
-            **setting(args, keep=KEEP, seed=int(row.seed), steps=STEPS),
+            **setting(args, keep=args.keep, seed=int(row.seed), steps=STEPS),
         )
         for row in runs.itertuples()
     ]
+
+
+def reported(path: Path, but: pd.Series) -> pd.DataFrame:
+    """The last report's runs of other fractions than those in `but`."""
+    if not path.exists():
+        return pd.DataFrame()
+    rows = pd.read_csv(path)
+    return rows[~rows["asked"].isin(but)].assign(widths=lambda rows: rows["widths"].map(json.loads))
 
 
 def text_folder(args: Any) -> Path:
@@ -300,6 +316,9 @@ def report(base: str, command: str, table: pd.DataFrame, best: dict[str, dict[st
 def main() -> None:
     parser = harness.grid_options(__doc__, data="WikiText's folder")
     parser.add_argument("--base", default=BASE, help=f"another base (default: {BASE})")
+    parser.add_argument(
+        "--keep", type=float, default=KEEP, help=f"fraction of the neurons (default: {KEEP})"
+    )
     parser.add_argument("--tune", action="store_true", help="the knobs, on the validation split")
     parser.add_argument("--report", action="store_true", help="report what is there")
     args = harness.parsed(parser)
@@ -323,6 +342,8 @@ def main() -> None:
     table = table[~only_teaches]
     is_real = args.base == BASE and not args.quick
     path = REAL if is_real else args.out / REAL.name
+    table = pd.concat([table, reported(path, table["asked"])])
+    table = table.sort_values("asked", ascending=False, kind="stable")
     table[[column for column in table if column not in UNTOLD]].to_csv(
         path, index=False, float_format="%.6g"
     )

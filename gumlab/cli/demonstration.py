@@ -23,7 +23,6 @@ from gumlab.study.methods import (
     run,
 )
 from gumlab.tasks import Task
-from gumlab.tasks._tokens import Remembering
 
 # how the numbers of a column are printed, where it is not as `readable` prints any number
 _FORMATS = {
@@ -93,14 +92,13 @@ def demo(
             f"Cannot write to {out}: {error.strerror}. Choose another folder."
         ) from error
 
-    reader = Remembering(tokenizer)
     rows = []
     models = {}
     for number, method in enumerate(methods, start=1):
         say(f"[{number}/{len(methods)}] {method.label}: {steps} steps")
         done = run(
             base,
-            reader,
+            tokenizer,
             task,
             method,
             keep=keep,

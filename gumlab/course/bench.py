@@ -26,7 +26,6 @@ from gumlab.scoring import score as scores_by_name
 from gumlab.selection import schedule, select
 from gumlab.study.intervals import half_interval, verdict
 from gumlab.tasks import Example, Task, load_task
-from gumlab.tasks._tokens import Remembering
 from gumlab.tasks.batches import shuffled
 from gumlab.training import History, train
 
@@ -317,9 +316,6 @@ class Workbench:
     _runs: dict[Any, Run] = field(default_factory=dict, repr=False)
     _looks: dict[int, list[Statistics]] = field(default_factory=dict, repr=False)
 
-    def __post_init__(self) -> None:
-        self._reader = Remembering(self.tokenizer)  # all runs read the same texts
-
     @property
     def layers(self) -> list[FeedForward]:
         """The base's feed-forward layers."""
@@ -333,13 +329,13 @@ class Workbench:
     def loss(self, model: nn.Module | None = None, split: str = "test") -> float:
         """The mean nats per target token of a model, by default of the base."""
         model = self.model if model is None else model
-        found = evaluate(model, self._reader, self.task, split, limit=self.examples, generated=0)
+        found = evaluate(model, self.tokenizer, self.task, split, limit=self.examples, generated=0)
         return float(found["loss"])
 
     def batches(self, steps: int | None = None, seed: int = 0) -> Iterator[dict[str, Tensor]]:
         """The batches that a run of this seed is trained on, in their order."""
         steps = self.steps if steps is None else steps
-        return shuffled(self.model, self._reader, self.lessons, self.batch_size, steps, seed=seed)
+        return shuffled(self.model, self.tokenizer, self.lessons, self.batch_size, steps, seed=seed)
 
     def scores(self, score: str | Sequence[Tensor], seed: int = 0) -> list[Tensor]:
         """The base's scores by a score's name; tensors come back as they are."""
@@ -490,7 +486,7 @@ class Workbench:
             )
         history = train(
             model,
-            self._reader,
+            self.tokenizer,
             self.lessons,
             pruner=pruner,
             **{

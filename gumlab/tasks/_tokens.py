@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from array import array
 from collections.abc import Sequence
-from typing import Any
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
 
 from gumlab.errors import GumlabError
 from gumlab.tasks import Example
 from gumlab.tasks._texts import Chat
+
+MANY = 256  # texts; fewer are read about as soon as looked up
+READINGS = 8  # of many texts are remembered: several runs on the same task read it once
+LONGEST = 2**21  # tokens of a remembered reading
+_latest: dict[str | None, _Reading] = {}  # the oldest first
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -19,33 +28,16 @@ def check_tokenizer(tokenizer: Any) -> None:
         )
 
 
-class Remembering:
-    """A tokenizer that reads the same texts once, for several runs on the same examples.
+class _Reading(NamedTuple):
+    """The token ids of many texts, one after the other, and where each text's end."""
 
-    It is asked for anything else as the tokenizer itself is, which may get more tokens meanwhile,
-    but nothing else that changes how it reads.
+    ids: array[int]
+    ends: list[int]
 
-    Parameters
-    ----------
-    tokenizer : transformers.PreTrainedTokenizerBase
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self._read: dict[tuple[Any, ...], Any] = {}
-
-    def __call__(self, texts: str | list[str], **options: Any) -> Any:
-        """The token ids of the texts, under "input_ids" alone."""
-        asked = texts if isinstance(texts, str) else tuple(texts)
-        key = (len(self.tokenizer), asked, *sorted(options.items()))
-        if key not in self._read:
-            self._read[key] = self.tokenizer(texts, **options)["input_ids"]
-        return {"input_ids": self._read[key]}
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "tokenizer":  # of a copy that is just being made
-            raise AttributeError(name)
-        return getattr(self.tokenizer, name)
+    def texts(self) -> list[list[int]]:
+        """The token ids of each text."""
+        starts = [0, *self.ends[:-1]]
+        return [self.ids[start:end].tolist() for start, end in zip(starts, self.ends, strict=True)]
 
 
 def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> list[list[int]]:
@@ -81,10 +73,38 @@ def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> li
 
 
 def _tokenised(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
+    """The token ids of each text; many texts that were just read are not read again."""
+    key = _known_by(tokenizer, texts, special) if len(texts) >= MANY else None
+    if key in _latest:
+        return _latest[key].texts()
     # not verbose: it would say which texts are longer than the context, which is our care
     encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
     behind = _tokens_behind(tokenizer) if special else 0
-    return [ids[: len(ids) - behind] for ids in encoded]
+    found = [list(ids[: len(ids) - behind]) for ids in encoded]
+    if key is not None:
+        _remember(key, found)
+    return found
+
+
+def _known_by(tokenizer: Any, texts: Sequence[str], special: bool) -> str | None:
+    """What the token ids of texts depend on, as a SHA-256; None where a tokenizer does not say."""
+    kind = type(tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not kind.__module__.startswith("transformers."):
+        return None
+    how = [kind.__qualname__, tokenizer.split_special_tokens, special]
+    said = json.dumps([how, backend.to_str(), list(texts)])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _remember(key: str, found: list[list[int]]) -> None:
+    """Keep a reading, and forget the oldest one where there are too many."""
+    ends = list(accumulate(len(ids) for ids in found))
+    if ends[-1] > LONGEST:
+        return
+    _latest[key] = _Reading(array("q", chain.from_iterable(found)), ends)
+    if len(_latest) > READINGS:
+        del _latest[next(iter(_latest))]
 
 
 def _tokens_behind(tokenizer: Any) -> int:
@@ -117,6 +137,7 @@ def targets_of(
     ]
     is_chat = isinstance(examples[0].prompt, Chat)
     wholes = _tokenised(tokenizer, joined, special=not is_chat)
+    end = tokenizer.eos_token_id
     targets = []
     for number, (prompt, whole, answer) in enumerate(zip(prompts, wholes, answers, strict=True)):
         if not prompt:
@@ -128,9 +149,9 @@ def targets_of(
             target = whole[len(prompt) :]
         else:
             (target,) = _tokenised(tokenizer, [answer], special=False)
-        if target and target[-1] == tokenizer.eos_token_id:  # it was written into the text
+        if target and target[-1] == end:  # it was written into the text
             target = target[:-1]
-        if tokenizer.eos_token_id in target:
+        if end in target:
             raise GumlabError(
                 f"Example {number} has the end-of-text token {tokenizer.eos_token!r} within its "
                 f"target {examples[number].target!r:.60}: what is written ends there. Take it out, "

@@ -60,7 +60,8 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     examples = as_examples(examples)
     if is_running_text(examples):
         return _blocks(token_stream(tokenizer, examples), min(context, BLOCK))
-    if tokenizer.eos_token_id is None:
+    end = tokenizer.eos_token_id
+    if end is None:
         raise GumlabError("The tokenizer has no end-of-text token; set tokenizer.eos_token.")
     prompts = tokens_of(tokenizer, [example.prompt for example in examples], special=True)
     targets = targets_of(tokenizer, examples, prompts)
@@ -68,7 +69,7 @@ def encode(tokenizer: Any, examples: Sequence[Example], context: int) -> list[Ro
     prompts_cut = 0
     targets_cut = 0
     for prompt, target in zip(prompts, targets, strict=True):
-        answer = [*target, tokenizer.eos_token_id]
+        answer = [*target, end]
         if len(answer) >= context:
             targets_cut += 1
             answer = answer[: context - 1]

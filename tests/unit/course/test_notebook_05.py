@@ -23,7 +23,7 @@ def test_on_tiny_models_movement_is_nowhere_better_than_magnitude_and_on_the_wid
 
 
 def test_on_the_real_model_movement_is_about_a_nat_below_magnitude():
-    real = gl.paper.real_study().query("asked < 1 and not distilled")
+    real = gl.paper.real_study().query("asked == 0.5 and not distilled")
     differences = paired(real, "movement, local", "magnitude")
     assert (differences < 0).all()
     assert 0.8 < -differences.mean() < 1.2

@@ -10,8 +10,8 @@ from torch import nn
 
 import gumlab as gl
 from gumlab.evaluation import mean_target_loss, windows
-from gumlab.tasks import Example
-from gumlab.tasks._tokens import Remembering, tokens_of
+from gumlab.tasks import Example, _tokens
+from gumlab.tasks._tokens import MANY, READINGS, tokens_of
 from gumlab.tasks.batches import (
     BLOCK,
     IGNORED,
@@ -234,23 +234,79 @@ def test_a_block_that_cannot_be_is_refused(examples, block, said, gpt2, tokenize
         next(shuffled(gpt2, tokenizer, examples, 2, 1, 0, block))
 
 
-def test_a_tokenizer_that_remembers_reads_the_same_texts_once(examples, monkeypatch):
-    plain = word_tokenizer(bos=True)
-    reader, read, asked = Remembering(plain), type(plain).__call__, []
+@pytest.fixture
+def readings(monkeypatch):
+    """How many texts a tokenizer of transformers was asked for, call by call."""
+    kind = type(word_tokenizer())
+    read, asked = kind.__call__, []
 
     def noted(self, texts, **how):
-        asked.append(texts)
+        asked.append(len(texts))
         return read(self, texts, **how)
 
-    rows = encode(reader, examples, CONTEXT)
-    assert rows == encode(plain, examples, CONTEXT)
-    monkeypatch.setattr(type(plain), "__call__", noted)
-    assert encode(reader, examples, CONTEXT) == rows
-    assert asked == []
-    assert encode(reader, examples[:2], CONTEXT) == rows[:2]
-    assert asked != []
-    texts = [example.prompt for example in examples]
-    for special in (True, False):
-        assert tokens_of(reader, texts, special) == tokens_of(plain, texts, special)
-    plain.add_tokens(texts[0])
-    assert tokens_of(reader, texts) == tokens_of(plain, texts) != tokens_of(word_tokenizer(), texts)
+    monkeypatch.setattr(kind, "__call__", noted)
+    monkeypatch.setattr(_tokens, "_latest", {})
+    return asked
+
+
+def test_many_texts_are_read_once(readings):
+    examples = make_examples(MANY)
+    rows = encode(word_tokenizer(bos=True), examples, CONTEXT)
+    assert readings.count(MANY) == 2  # prompts, and prompts with their targets
+    assert encode(word_tokenizer(bos=True), list(examples), CONTEXT) == rows
+    assert readings.count(MANY) == 2
+    assert rows == [encode(word_tokenizer(bos=True), [e], CONTEXT)[0] for e in examples]
+
+
+def test_what_was_read_is_a_copy(readings):
+    texts = [example.prompt for example in make_examples(MANY)]
+    before = tokens_of(word_tokenizer(), texts)
+    for found in (before, tokens_of(word_tokenizer(), texts)):
+        found[0].append(7)
+    assert tokens_of(word_tokenizer(), texts)[0] == before[0][:-1]
+
+
+@pytest.mark.parametrize("changed", ["a text", "bos", "added tokens", "special tokens in parts"])
+def test_what_is_read_otherwise_is_read_again(changed, readings):
+    texts = [example.prompt for example in make_examples(MANY)]
+    special = changed == "special tokens in parts"
+    texts[0] = f"{texts[0]} <eos>"
+    before = tokens_of(word_tokenizer(), texts, special=True)
+    other = word_tokenizer(bos=changed == "bos")
+    if changed == "a text":
+        texts[-1] += " w9"
+    if changed == "added tokens":
+        other.add_tokens(texts[1])
+    other.split_special_tokens = special
+    after = tokens_of(other, texts, special=True)
+    assert readings.count(MANY) == 2
+    assert after != before
+    assert after == [tokens_of(other, [text], special=True)[0] for text in texts]
+
+
+def test_a_tokenizer_of_ones_own_is_asked_each_time():
+    class Own:
+        def __init__(self, first):
+            self.backend_tokenizer = word_tokenizer().backend_tokenizer
+            self.first = first
+
+        def __call__(self, texts, **how):
+            return {"input_ids": [[self.first, 5] for _ in texts]}
+
+    texts = ["w4"] * MANY
+    assert tokens_of(Own(1), texts) != tokens_of(Own(2), texts)
+
+
+def test_few_readings_are_kept_and_none_that_is_very_long(readings, monkeypatch):
+    tokenizer = word_tokenizer()
+    for number in range(READINGS + 1):
+        tokens_of(tokenizer, [f"w{4 + number}"] * MANY)
+    assert len(_tokens._latest) == READINGS
+    tokens_of(tokenizer, ["w5"] * MANY)  # the second, which is still there
+    assert readings.count(MANY) == READINGS + 1
+    tokens_of(tokenizer, ["w4"] * MANY)  # the first
+    assert readings.count(MANY) == READINGS + 2
+    monkeypatch.setattr(_tokens, "LONGEST", MANY)
+    kept = dict(_tokens._latest)
+    tokens_of(tokenizer, ["w4 w5"] * MANY)
+    assert _tokens._latest == kept
