@@ -60,6 +60,7 @@ TINY_KEEPS = (0.5, 0.25)
 BLOCKS = 14  # of running text, for calibration
 TEST_BLOCKS = 8
 FLOOR = 0.1
+MAIN = ("equal", "loss_scalar")
 OTHERS = ("standardised", "floor", "equal, loss")
 RECIPES = ("greedy_obs",)  # the score of every one-shot recipe that could be recommended
 SCORES = (*RECIPES, "wanda", "flap", "obs", "peak_to_peak", "magnitude", "random")
@@ -111,7 +112,7 @@ def orders(base: str, task: str, draws: range) -> list[Order]:
         )
         for allocation in allocations(score)
         if real or allocation not in OTHERS
-        for refit in refits(score, allocation, real)
+        for refit in refits(score, allocation, keep, real)
     ]
     if real:
         found += [  # sorted below: with the recipes' cuts
@@ -133,10 +134,10 @@ def turn(order: Order) -> tuple[Any, ...]:
 
     The recipes' main allocations at a half and three quarters; every score at a half, in equal
     shares and priced; the recipes at the other keeps; every score there; the rest. What takes
-    longest comes last: the damage curves, and the refit layer by layer but for two allocations at a
-    half.
+    longest comes last: the damage curves, and the refit layer by layer but for the main allocations
+    at a half.
     """
-    is_main = order.allocation in ("equal", "loss_scalar")
+    is_main = order.allocation in MAIN
     is_recipe = order.score in RECIPES
     if order.allocation == "measured" or (
         order.refit == "sequential" and not (is_main and order.keep == KEEPS[0])
@@ -164,11 +165,14 @@ def allocations(score: str) -> tuple[str, ...]:
     return ("equal",) if score == "random" else ("equal", "output")
 
 
-def refits(score: str, allocation: str, real: bool) -> tuple[str, ...]:
-    """All refits on the real model, the slow one, layer by layer, of recipes alone."""
+def refits(score: str, allocation: str, keep: float, real: bool) -> tuple[str, ...]:
+    """All refits on the real model; the slow one, layer by layer, of recipes, and of every score in
+    the main allocations at a half.
+    """
     if not real:
         return ("refit",)
-    if score in RECIPES and allocation not in OTHERS:
+    is_recipe = score in RECIPES and allocation not in OTHERS
+    if is_recipe or (allocation in MAIN and keep == KEEPS[0]):
         return ("refit", "sequential", "cut")
     return ("refit", "cut")
 
@@ -437,7 +441,7 @@ def both_ways(args: Any) -> pd.DataFrame:
     """
     draw, rows = Draw(REAL, "wikitext", DRAWS[0], args), []
     for order in orders(REAL, "wikitext", DRAWS[:1]):
-        is_main = order.allocation in ("equal", "loss_scalar")
+        is_main = order.allocation in MAIN
         if not (is_main and order.keep == KEEPS[0] and order.refit == "refit"):
             continue
         small = draw.cut(draw.masks(order), refit=True)

@@ -11,6 +11,7 @@ import torch
 
 import gumlab as gl
 from gumlab.course.plots.figure import STYLES, styles_of
+from gumlab.study.claims import CLAIMS
 from gumlab.training import Frame, History
 
 
@@ -133,3 +134,29 @@ def test_ratios_of_several_studies_stand_side_by_side_with_one_legend():
     assert len(labels) == len(set(labels))
     assert "random" in labels
     assert plot.sentence.startswith("once: On average ")
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return gl.paper.effects(gl.paper.all_runs(), gl.paper.margin())
+
+
+@pytest.mark.parametrize("claim", range(len(CLAIMS)))
+def test_names_legend_and_axis_of_a_claim_are_in_the_picture_in_full(claim, stored):
+    mine = stored[stored["number"] == claim]
+    for rows in (mine, mine.iloc[:1]):
+        plot = gl.plots.forest(rows)
+        (ax,) = drawn(plot)
+        (legend,) = plot.figure.legends
+        low, high = ax.get_xlim()
+        below = [tick for tick in ax.get_xticklabels() if low <= tick.get_position()[0] <= high]
+        below.append(ax.xaxis.label)
+        boxes = [legend.get_window_extent(), *boxes_of([*ax.get_yticklabels(), *below])]
+        whole = plot.figure.bbox
+        for box in boxes:
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            assert box.x1 <= whole.x1
+            assert box.y1 <= whole.y1
+        assert boxes[0].y0 >= ax.get_window_extent().y1
+        assert ax.get_window_extent().width > whole.width / 3
