@@ -53,7 +53,14 @@ from gumlab.study.paper import REAL_ONE_SHOT
 from gumlab.tasks.batches import collated, context_length, encode, is_running_text, token_losses
 
 REAL = "smollm2-135m"
-TINY = ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama", "tiny-twins", "tiny-wide")
+BOTH = ("restaurants", "tables")
+TINY = {  # the tasks that a base was trained on
+    "tiny-gpt-neo": BOTH,
+    "tiny-gpt2": BOTH,
+    "tiny-llama": BOTH,
+    "tiny-twins": BOTH,
+    "tiny-wide": ("tables",),
+}
 DRAWS = range(3)
 KEEPS = (0.5, 0.75, 0.25, 0.9)
 TINY_KEEPS = (0.5, 0.25)
@@ -681,7 +688,7 @@ def main() -> None:
     if args.both_ways:
         both_ways(args).to_csv(precision, index=False, float_format="%.6g")
         return
-    settings = [(base, task) for base in TINY for task in ("restaurants", "tables")]
+    settings = [(base, task) for base, tasks in TINY.items() for task in tasks]
     if args.data_dir:
         settings.append((REAL, "wikitext"))
     if args.only:
