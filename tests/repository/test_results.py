@@ -12,7 +12,7 @@ import pytest
 import update_readme
 from helpers import ROOT
 
-from gumlab.study.intervals import compared
+from gumlab.study.intervals import compared, half_interval
 
 TASKS = ("restaurants", "e2e")
 T_95 = 4.303  # Student's t for 3 seeds (2 degrees of freedom), two-sided 95 %
@@ -603,6 +603,41 @@ def test_one_raw_budget_harms_a_real_model_and_a_priced_one_helps(allocation, be
     assert raw["draws"] == priced["draws"] == 3
     assert raw["difference"] > raw["half"]
     assert priced["difference"] < -priced["half"]
+
+
+@pytest.mark.parametrize("mended", ["standardised", "floor"])
+def test_neither_standardised_scores_nor_a_floor_make_a_raw_budget_as_good_as_equal_shares(
+    mended, allocation, bench
+):
+    beside = bench.against_equal(allocation).query("base == @bench.REAL").set_index("allocation")
+    rows = beside.loc[mended]
+    assert sorted(rows["keep"]) == sorted(bench.KEEPS)
+    assert (rows["draws"] == 3).all()
+    assert (rows["difference"] > 0).all()
+    sure = rows[rows["difference"] > rows["half"]]
+    assert {0.25, 0.5} <= set(sure["keep"])
+    raw = beside.loc["output"].set_index("keep")["loss"]
+    few = [0.25, 0.5]
+    assert (rows.set_index("keep").loc[few, "loss"] < raw.loc[few]).all()
+
+
+def test_refitted_layer_by_layer_every_score_loses_less(allocation, bench):
+    half = allocation.query("base == @bench.REAL and keep == 0.5 and allocation in @bench.MAIN")
+    gains = {}
+    for cut, rows in half.groupby(["score", "allocation"]):
+        losses = rows.pivot(index="draw", columns="refit", values="loss")
+        if "sequential" in losses:
+            gain = losses["refit"] - losses["sequential"]
+            gains[cut] = gain.mean(), half_interval(gain)
+    told = pd.DataFrame.from_dict(gains, orient="index", columns=["gain", "half"])
+    told.index = pd.MultiIndex.from_tuples(told.index, names=["score", "allocation"])
+    assert set(told.index.get_level_values("score")) == set(bench.SCORES)
+    assert (told["gain"] > 0).all()
+    of_error = told.loc[["greedy_obs", "obs", "flap", "wanda"]]
+    assert (of_error["gain"] < 0.05).all()
+    open_ones = of_error[of_error["gain"] < of_error["half"]]
+    assert open_ones.index.tolist() == [("obs", "equal")]
+    assert told.loc[("magnitude", "equal"), "gain"] > 0.5
 
 
 def test_on_tiny_bases_a_priced_budget_helps_but_on_one_and_a_raw_one_mostly(allocation, bench):
