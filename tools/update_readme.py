@@ -163,8 +163,10 @@ def real_findings(root: Path) -> list[list[str]]:
     whole = cuts.query("score == 'dense'")["perplexity"].item()
     half = cuts.query("keep == 0.5 and score == 'greedy_obs' and refit == 'refit'")
     cut = half.groupby("allocation")["perplexity"].mean()
-    runs = pd.read_csv(assets / "real_study.csv").query("asked == 0.5 and not distilled")
-    trained = runs["loss"].map(math.exp).groupby(runs["method"]).mean()
+    runs = pd.read_csv(assets / "real_study.csv").query("not distilled")
+    trained, quarter = (
+        runs[runs["asked"] == keep].groupby("method")["perplexity"].mean() for keep in (0.5, 0.25)
+    )
     told = pd.read_csv(root / "results" / "few_neurons_agreement.csv").query("form == 'as it is'")
     ranks = told.set_index("score")["Spearman, divergence"]
     return [
@@ -184,7 +186,9 @@ def real_findings(root: Path) -> list[list[str]]:
             f"perplexity: magnitude {trained['magnitude']:.0f}, random {trained['random']:.0f}, "
             f"GUM {trained['GUM']:.0f} ({trained['GUM, lambda_gum = 0']:.0f} without its "
             f"uniqueness term), movement over all layers {trained['movement, global']:.0f}; cut "
-            f"once, with as many steps after it, {trained['one shot, then healing']:.0f}.",
+            f"once, with as many steps after it, {trained['one shot, then healing']:.0f}. With a "
+            f"quarter GUM, {quarter['GUM']:.0f}, is below random, {quarter['random']:.0f}, beyond "
+            f"the interval; cut once {quarter['one shot, then healing']:.0f}.",
             "[real](results/README.md#a-real-language-model)",
         ],
         [

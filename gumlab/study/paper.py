@@ -122,8 +122,8 @@ def all_runs() -> pd.DataFrame:
     return runs.assign(way=runs["method"] + teacher)
 
 
-def fewest_kept(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The runs of each base and task with the fewest neurons, and its dense ones.
+def at_one_fraction(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The runs of each base and task at the fraction kept where most ran, and its dense ones.
 
     Parameters
     ----------
@@ -137,8 +137,8 @@ def fewest_kept(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """
     settings = {}
     for (model, task), rows in runs.groupby(["model", "task"], sort=False):
-        fewest = rows["asked"].min()
-        settings[f"{model}, {task}, {fewest:.0%}"] = rows[rows["asked"].isin([fewest, 1])]
+        most_run = rows.query("asked < 1").groupby("asked").size().idxmax()
+        settings[f"{model}, {task}, {most_run:.0%}"] = rows[rows["asked"].isin([most_run, 1])]
     return settings
 
 

@@ -661,16 +661,27 @@ def test_the_package_holds_the_real_models_cuts(allocation, bench):
     assert ours["loss"].tolist() == pytest.approx(there["loss"].tolist(), rel=1e-5)
 
 
-@pytest.fixture(scope="module")
-def real_losses() -> pd.DataFrame:
-    """The real model's losses at a half, not distilled: a row a seed, a column a method."""
+def losses_of_the_real_model(kept: tuple[float, ...]) -> pd.DataFrame:
+    """Of its runs without a teacher: a row a seed, a column a method."""
     from gumlab.study import paper
 
-    runs = paper.real_study().query("asked in (0.5, 1) and not distilled")
+    runs = paper.real_study().query("asked in @kept and not distilled")
     losses = runs.pivot(index="seed", columns="method", values="loss")
     assert len(losses) == 3
     assert losses.notna().all(axis=None)
     return losses
+
+
+@pytest.fixture(scope="module")
+def real_losses() -> pd.DataFrame:
+    """At a half, and dense."""
+    return losses_of_the_real_model((0.5, 1))
+
+
+@pytest.fixture(scope="module")
+def quarter_losses() -> pd.DataFrame:
+    """At a quarter."""
+    return losses_of_the_real_model((0.25,))
 
 
 def test_random_beats_magnitude_movement_both_and_one_cut_all(real_losses):
@@ -690,6 +701,23 @@ def test_gum_is_behind_global_movement_on_each_seed_and_its_term_shows_no_effect
     assert compared(runs, "GUM", "GUM, lambda_gum = 0")["verdict"] == "no difference shown"
     assert compared(runs, "random at GUM's widths", "GUM")["verdict"] == "no difference shown"
     assert real_losses.std().drop("random at GUM's widths").max() < real_losses.std().max()
+
+
+def test_at_a_quarter_gum_is_below_random_and_on_each_seed_below_its_controls(quarter_losses):
+    from gumlab.study import paper
+
+    runs = paper.real_study().query("asked == 0.25")
+    assert not runs["distilled"].any()
+    assert compared(runs, "GUM", "random")["verdict"] == "lower"
+    for control in ("random at GUM's widths", "GUM, lambda_gum = 0"):
+        assert (quarter_losses["GUM"] < quarter_losses[control]).all()
+        assert compared(runs, "GUM", control)["verdict"] == "no difference shown"
+    assert compared(runs, "GUM", "L1 as hard as GUM")["verdict"] == "no difference shown"
+    means = quarter_losses.mean()
+    assert means["GUM"] < means["L1 as hard as GUM"] < means["GUM, lambda_gum = 0"]
+    assert compared(runs, "random", "magnitude")["verdict"] == "no difference shown"
+    others = quarter_losses.drop(columns="one shot, then healing")
+    assert others.gt(quarter_losses["one shot, then healing"] + 1, axis=0).all(axis=None)
 
 
 def test_a_teacher_helps_the_healed_cut_and_no_other_surely():
@@ -726,7 +754,9 @@ def test_at_the_smaller_rate_gum_was_ahead_at_the_larger_behind():
     assert of["GUM"][larger] > of["movement, global"][larger]
 
 
-def test_the_figures_of_readmes_last_two_rows_are_the_real_models(allocation, bench, real_losses):
+def test_the_figures_of_readmes_last_two_rows_are_the_real_models(
+    allocation, bench, real_losses, quarter_losses
+):
     at_half, trained, _ = findings()[5:]
     ours = allocation.query("base == @bench.REAL")
     whole = math.exp(ours.query("score == 'dense'")["loss"].item())
@@ -740,6 +770,8 @@ def test_the_figures_of_readmes_last_two_rows_are_the_real_models(allocation, be
     order = ["magnitude", "random", "GUM", "GUM, lambda_gum = 0", "movement, global"]
     figures = re.findall(r"\d+", trained.partition("perplexity:")[2].partition("[real]")[0])
     expected = [*perplexity[order], perplexity["one shot, then healing"]]
+    few = quarter_losses.map(math.exp).mean()
+    expected += few[["GUM", "random", "one shot, then healing"]].tolist()
     assert [int(figure) for figure in figures] == [round(value) for value in expected]
 
 

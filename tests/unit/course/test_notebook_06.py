@@ -22,4 +22,4 @@ def test_global_movement_is_nowhere_worse_than_local_and_better_in_about_half():
     verdicts = gl.paper.side_by_side("movement, global", "movement, local")["verdict"]
     assert "higher" not in set(verdicts)
     assert 0.4 < (verdicts == "lower").mean() < 0.6
-    assert verdicts["smollm2-135m"].item() == "lower"
+    assert verdicts["smollm2-135m", "wikitext", 0.5] == "lower"
