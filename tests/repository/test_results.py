@@ -522,10 +522,7 @@ def test_cutting_gives_the_same_run_in_less_time():
     assert set(found["same masks"]) == {"yes"}
     assert (found["largest difference of the losses"].astype(float) < 1e-5).all()
     ratio = found.set_index("method", append=True)["cut / dense"].astype(float)
-    assert (ratio["GPT-2-small layers"] <= 0.85).all()
-    tiny_run = ratio["tiny-gpt-neo"]
-    assert list(tiny_run.index[tiny_run > 0.85]) == ["magnitude", "GUM"]
-    assert (ratio < 1).all()
+    assert (ratio <= 0.85).all()
 
 
 def test_a_billion_parameters_keep_to_their_memory():
