@@ -303,7 +303,8 @@ def report(base: str, command: str, table: pd.DataFrame, best: dict[str, dict[st
     return (
         f"# Pruning a real language model while it trains: {STEPS} steps of {BATCH} x {BLOCK} "
         f"tokens\n\nBase `{base}`, WikiText-2; loss per token of {TEST_BLOCKS} blocks of test "
-        f"text. {harness.made_by(command, table)} +- is the standard deviation over the seeds.\n\n"
+        f"text. {harness.made_by(command, table)} Fractions other than {KEEP:.0%}: the same with "
+        f"--keep. +- is the standard deviation over the seeds.\n\n"
         f"{summary(table)}\n## Differences of the loss, paired by seed, with 95 % t intervals\n\n"
         f"{differences(table)}\n## Settings chosen on seed {TUNING_SEED}, with {KEEP:.0%} kept\n\n"
         f"{harness.markdown(chosen)}"
@@ -319,6 +320,8 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true", help="the knobs, on the validation split")
     parser.add_argument("--report", action="store_true", help="report what is there")
     args = harness.parsed(parser)
+    if args.tune and args.keep != KEEP:
+        sys.exit(f"--tune chooses the settings at {KEEP:.0%} kept. Leave --keep out.")
     if args.data_dir is None:
         sys.exit("Give WikiText's folder: --data-dir FOLDER.")
     args.data_dir = text_folder(args)

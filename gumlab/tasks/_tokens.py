@@ -15,8 +15,8 @@ from gumlab.tasks._texts import Chat
 
 MANY = 256  # texts; fewer are read about as soon as looked up
 READINGS = 8  # of many texts are remembered: several runs on the same task read it once
-LONGEST = 2**21  # tokens of a remembered reading
-_latest: dict[str | None, _Reading] = {}  # the oldest first
+LONGEST = 2**24  # characters of a remembered reading
+_latest: dict[str, _Reading] = {}  # the oldest first
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -74,8 +74,8 @@ def tokens_of(tokenizer: Any, texts: Sequence[str], special: bool = False) -> li
 
 def _tokenised(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list[int]]:
     """The token ids of each text; many texts that were just read are not read again."""
-    key = _known_by(tokenizer, texts, special) if len(texts) >= MANY else None
-    if key in _latest:
+    key = _known_by(tokenizer, texts, special)
+    if key is not None and key in _latest:
         return _latest[key].texts()
     # not verbose: it would say which texts are longer than the context, which is our care
     encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
@@ -87,7 +87,12 @@ def _tokenised(tokenizer: Any, texts: Sequence[str], special: bool) -> list[list
 
 
 def _known_by(tokenizer: Any, texts: Sequence[str], special: bool) -> str | None:
-    """What the token ids of texts depend on, as a SHA-256; None where a tokenizer does not say."""
+    """What the token ids of texts depend on, as a SHA-256.
+
+    None for few or very long texts, and where a tokenizer does not say how it reads.
+    """
+    if len(texts) < MANY or sum(map(len, texts)) > LONGEST:
+        return None
     kind = type(tokenizer)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not kind.__module__.startswith("transformers."):
@@ -100,9 +105,7 @@ def _known_by(tokenizer: Any, texts: Sequence[str], special: bool) -> str | None
 def _remember(key: str, found: list[list[int]]) -> None:
     """Keep a reading, and forget the oldest one where there are too many."""
     ends = list(accumulate(len(ids) for ids in found))
-    if ends[-1] > LONGEST:
-        return
-    _latest[key] = _Reading(array("q", chain.from_iterable(found)), ends)
+    _latest[key] = _Reading(array("i", chain.from_iterable(found)), ends)
     if len(_latest) > READINGS:
         del _latest[next(iter(_latest))]
 

@@ -607,6 +607,7 @@ def test_neither_standardised_scores_nor_a_floor_make_a_raw_budget_as_good_as_eq
     mended, allocation, bench
 ):
     beside = bench.against_equal(allocation).query("base == @bench.REAL").set_index("allocation")
+    assert bench.FLOOR == 0.1
     rows = beside.loc[mended]
     assert sorted(rows["keep"]) == sorted(bench.KEEPS)
     assert (rows["draws"] == 3).all()
@@ -709,7 +710,9 @@ def test_at_a_quarter_gum_is_below_random_and_on_each_seed_below_its_controls(qu
     for control in ("random at GUM's widths", "GUM, lambda_gum = 0"):
         assert (quarter_losses["GUM"] < quarter_losses[control]).all()
         assert compared(runs, "GUM", control)["verdict"] == "no difference shown"
-    assert compared(runs, "GUM", "L1 as hard as GUM")["verdict"] == "no difference shown"
+    for other in ("L1 as hard as GUM", "movement, global"):
+        assert compared(runs, "GUM", other)["verdict"] == "no difference shown"
+    assert quarter_losses.std().idxmax() == "movement, global"
     means = quarter_losses.mean()
     assert means["GUM"] < means["L1 as hard as GUM"] < means["GUM, lambda_gum = 0"]
     assert compared(runs, "random", "magnitude")["verdict"] == "no difference shown"

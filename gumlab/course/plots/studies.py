@@ -379,8 +379,9 @@ def forest(effects: pd.DataFrame) -> Plot:
         labels = {float(place): name for place, name in enumerate(rows["where"])}
     lines = float(np.ptp(places)) + 1
     height = 1.1 + max(1.0, (0.07 if is_long else 0.26) * lines)
-    named = text_width("\n".join(labels.values()), LABELS)
-    figure, (ax,) = new_figure(width=8.5, height=height, margins=(named + 0.25, 0.2, 0.7, 0.4))
+    left = 1.05 * text_width("\n".join(labels.values()), LABELS) + 0.25  # drawn a little wider
+    width = max(8.5, left + 4)  # long names do not take the room of what they name
+    figure, (ax,) = new_figure(width=width, height=height, margins=(left, 0.2, 0.7, 0.4))
     ax.axvline(0, color=ORANGE, linestyle="--", linewidth=1.2)
     counts = []
     for verdict, marker, colour in (

@@ -32,6 +32,14 @@ def test_on_the_real_model_magnitude_is_behind_at_a_half_and_not_at_a_quarter_an
     mean = table["difference of loss"].str.split(" ").str[0].astype(float)
     assert sorted(mean.index) == [0.25, 0.5]
     assert mean[0.25] < 0 < mean[0.5]
+    runs = (
+        gl.paper.real_study()
+        .query("asked == 0.25")
+        .pivot(index="seed", columns="method", values="loss")
+    )
+    ahead = runs["magnitude"] < runs["random"]
+    assert ahead.any()
+    assert not ahead.all()
 
 
 def test_what_looks_at_weights_alone_leaves_nothing_of_a_real_model():

@@ -160,3 +160,10 @@ def test_names_legend_and_axis_of_a_claim_are_in_the_picture_in_full(claim, stor
             assert box.y1 <= whole.y1
         assert boxes[0].y0 >= ax.get_window_extent().y1
         assert ax.get_window_extent().width > whole.width / 3
+
+
+def test_long_names_of_a_claims_settings_leave_room_for_what_they_name():
+    plot = gl.plots.forest(effects(3).assign(where="a model in a folder of a long name, " * 4))
+    (ax,) = drawn(plot)
+    assert ax.get_window_extent().width > 3 * plot.figure.dpi
+    assert min(box.x0 for box in boxes_of(ax.get_yticklabels())) >= 0
