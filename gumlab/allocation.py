@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gumlab.collecting import TOKENS, Calibration, one_by_one
+from gumlab.collecting import (
+    TOKENS,
+    Calibration,
+    blocks_of,
+    logits_behind,
+    one_by_one,
+    through,
+)
 from gumlab.errors import GumlabError, check_list, check_whole
 from gumlab.feedforward import FeedForward, neurons
 from gumlab.gating import Gate
@@ -25,7 +32,7 @@ from gumlab.progress import shown
 from gumlab.removal import check_refit, refit_layer
 from gumlab.selection import apportion, check_keep, check_scores, top
 from gumlab.tasks import Example, Task
-from gumlab.tasks.batches import by_itself, evaluating, memory_guard, token_losses
+from gumlab.tasks.batches import by_itself, memory_guard, token_losses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,7 +134,7 @@ def damage_curves(
 ) -> DamageCurves:
     """Measure each layer's damage curve: cut it alone, refit it, and see what the loss rises by.
 
-    Takes a pass over the data for every layer and fraction.
+    Takes a pass over the data for every layer and fraction, through that layer and those behind it.
 
     Parameters
     ----------
@@ -168,11 +175,13 @@ def damage_curves(
         )
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     batches = calibration.batches(model)
-    dense = _mean_loss(model, batches)
+    blocks = blocks_of(model, layers)
+    given: list[Any] = [None] * len(batches)  # by the block before, dense
+    dense = _mean_loss(model, [], batches, given)
     widths, damages = [], []
     counted = shown(layers, "damage", "layer")
     with closing(one_by_one(model, **calibration.options(), layers=layers)) as statistics:
-        for layer, score, seen in zip(counted, scores, statistics, strict=True):
+        for i, (layer, score, seen) in enumerate(zip(counted, scores, statistics, strict=True)):
             tried = sorted({max(1, round(keep * layer.width)) for keep in keeps} - {layer.width})
             damage = []
             for width in tried:
@@ -180,7 +189,12 @@ def damage_curves(
                 with _alone(layer, mask):
                     if refit:
                         refit_layer(layer, mask, seen, ridge, weights=refit != "bias")
-                    damage.append(_mean_loss(model, batches) - dense)
+                    damage.append(_mean_loss(model, blocks[:i], batches, given) - dense)
+            with torch.no_grad():
+                given = [
+                    through(model, blocks, i, batch, state)
+                    for batch, state in zip(batches, given, strict=True)
+                ]
             widths.append([*tried, layer.width])
             damages.append([*damage, 0.0])
     return DamageCurves(widths, damages, dense)
@@ -203,14 +217,19 @@ def _alone(layer: FeedForward, mask: Tensor) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _mean_loss(model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> float:
-    """Nats per target token."""
+def _mean_loss(
+    model: nn.Module,
+    done: Sequence[nn.Module],
+    batches: Sequence[dict[str, Tensor]],
+    given: Sequence[Any],
+) -> float:
+    """Nats per target token, where the last of the blocks that are done gave `given`, by batch."""
     total = 0.0
     count = 0
-    with evaluating(model), memory_guard(len(batches[0]["labels"])):
-        for batch in batches:
-            inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-            total += float(token_losses(model(**inputs).logits, batch["labels"]).sum())
+    with memory_guard(len(batches[0]["labels"])):
+        for batch, state in zip(batches, given, strict=True):
+            logits = logits_behind(model, done, batch, state)
+            total += float(token_losses(logits, batch["labels"]).sum())
             count += int((batch["labels"][:, 1:] >= 0).sum())
     if not math.isfinite(total):
         raise GumlabError(

@@ -358,7 +358,7 @@ def one_by_one(
     if layers is None:
         layers = neurons(model)
     rows = calibration.batches(model)
-    blocks = _blocks_of(model, layers)
+    blocks = blocks_of(model, layers)
     by_gradient = _gradient_statistics(model, layers, rows) if gradients else []
     outputs: list[Any] = [None] * len(rows)  # what the block before gave, by batch
     for i, layer in enumerate(layers):
@@ -380,7 +380,7 @@ def one_by_one(
             if changing:
                 with torch.no_grad():
                     outputs = [
-                        _through(model, blocks, i, batch, state)
+                        through(model, blocks, i, batch, state)
                         for batch, state in zip(rows, inputs, strict=True)
                     ]
 
@@ -399,7 +399,7 @@ def _look(
     seen: list[Tensor] = []
     with layer.proj.register_forward_pre_hook(lambda _, x: seen.append(x[0])):
         for batch, state in zip(rows, inputs, strict=True):
-            outputs.append(_through(model, blocks, i, batch, state))
+            outputs.append(through(model, blocks, i, batch, state))
             _check_run(seen, layer)
             statistics.add_activations(seen.pop(), batch["attention_mask"].bool())
     statistics.check_finite(layer.name)
@@ -607,13 +607,13 @@ def _back_by_block(
 
     Calls take(i, tensors, gradients) with what a layer's tap keeps, and the loss's gradients.
     """
-    blocks = _blocks_of(model, layers)
+    blocks = blocks_of(model, layers)
     given: list[Any] = [None]  # what goes into block i, and at the end what comes out of the last
     with torch.no_grad():
         for i in range(len(layers)):
-            given.append(_through(model, blocks, i, batch, given[-1]))
+            given.append(through(model, blocks, i, batch, given[-1]))
     state, leaf = _with_leaf(given.pop())
-    (slope,) = torch.autograd.grad(loss(_logits(model, blocks, batch, state)), leaf)
+    (slope,) = torch.autograd.grad(loss(logits_behind(model, blocks, batch, state)), leaf)
     for i, layer in reversed(list(enumerate(layers))):
         ends = []
         state = given.pop()
@@ -623,7 +623,7 @@ def _back_by_block(
         tap = tap_kind(layer)
         try:
             with held(blocks[i]):
-                output = _hidden(_through(model, blocks, i, batch, state))
+                output = _hidden(through(model, blocks, i, batch, state))
                 _check_run(tap.activations, layer)
                 count = len(tap.activations)
                 slopes = torch.autograd.grad(output, [*tap.activations, *ends], slope)
@@ -1082,7 +1082,7 @@ def _gradients(loss: Tensor, taps: Sequence[_Tap]) -> list[tuple[Tensor, ...]]:
     return [tuple(islice(flat, len(tap.activations))) for tap in taps]
 
 
-def _blocks_of(model: nn.Module, layers: Sequence[FeedForward]) -> list[nn.Module]:
+def blocks_of(model: nn.Module, layers: Sequence[FeedForward]) -> list[nn.Module]:
     """The numbered layers that feed-forward blocks are part of, attention and all."""
     return [model.get_submodule(block_name(layer)) for layer in layers]
 
@@ -1124,7 +1124,7 @@ def _passing(blocks: Sequence[nn.Module], passed: list[Any]) -> Iterator[None]:
                 vars(block).pop("forward", None)
 
 
-def _through(model: nn.Module, blocks: Sequence[nn.Module], i: int, batch: dict, state: Any) -> Any:
+def through(model: nn.Module, blocks: Sequence[nn.Module], i: int, batch: dict, state: Any) -> Any:
     """What block i makes of `state`, what block i - 1 gave; the other blocks pass it on."""
     passed = [state]
     others = [block for block in blocks if block is not blocks[i]]
@@ -1135,8 +1135,11 @@ def _through(model: nn.Module, blocks: Sequence[nn.Module], i: int, batch: dict,
     return passed[-1]
 
 
-def _logits(model: nn.Module, blocks: Sequence[nn.Module], batch: dict, state: Any) -> Tensor:
-    """What the model says, (B, T, V), where its last block gave `state`; no block runs."""
+def logits_behind(model: nn.Module, blocks: Sequence[nn.Module], batch: dict, state: Any) -> Tensor:
+    """What the model says, (B, T, V), where the last of these blocks gave `state`; they do not run.
+
+    blocks: all of the model's, or the first so many.
+    """
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
     with _passing(blocks, [state]), evaluating(model), memory_guard(len(batch["labels"])):
         return model(**inputs).logits

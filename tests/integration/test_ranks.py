@@ -68,14 +68,15 @@ def by_accelerate(model, pruner, folder, processes):
         adam.zero_grad()
 
 
-def by_trainer(model, pruner, folder, processes):
+def by_trainer(model, pruner, folder, processes, resume=None, **more):
+    """By a Trainer, which with `resume` goes on from a checkpoint; more: other settings of it."""
     import transformers
 
     settings = {
         "max_steps": STEPS, "per_device_train_batch_size": 4 // processes, "learning_rate": 1e-2,
         "train_sampling_strategy": "sequential", "remove_unused_columns": False, "use_cpu": True,
         "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
-        "dataloader_pin_memory": False, "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": False, "ddp_find_unused_parameters": False, **more,
     }  # fmt: skip
     transformers.Trainer(
         model,
@@ -83,7 +84,7 @@ def by_trainer(model, pruner, folder, processes):
         train_dataset=in_order(model),
         data_collator=collate,
         callbacks=[gl.PruningCallback(pruner)],
-    ).train()
+    ).train(resume_from_checkpoint=resume)
 
 
 CUT = {"cut": True}
@@ -166,6 +167,25 @@ def gone_on(folder):
     return {"whole": whole, "gone on": again, "steps done again": steps}
 
 
+def trainer_gone_on(folder):
+    """The same of Trainers: one never stopped, and one that goes on from its seventh step.
+
+    The other begins with other weights: all comes from the checkpoint.
+    """
+    found = {}
+    for name, seed, resume in (("whole", 0, None), ("gone on", 1, str(folder / "checkpoint-7"))):
+        model = tiny("gpt2", seed=seed, resid_pdrop=0.1)
+        pruner = gl.Pruner(model, "gum", 0.4, STEPS, gram_every=3, gradient="gate", cut=True)
+        settings = {"save_strategy": "steps", "save_steps": 7}
+        by_trainer(model, pruner, folder, 2, resume, **settings)
+        found[name] = [
+            norms(model.parameters()),
+            torch.cat(pruner.original_masks).tolist(),
+            torch.cat(pruner.original_scores).tolist(),
+        ]
+    return found
+
+
 def refused(folder):
     """What is said to runs of several processes that cannot be."""
     wrapped = torch.nn.parallel.DistributedDataParallel(tiny("gpt2").train())
@@ -243,6 +263,12 @@ def test_two_processes_go_on_bit_for_bit(ranks):
     assert ours["steps done again"] == STEPS - 8
 
 
+def test_two_processes_of_a_trainer_go_on_bit_for_bit(ranks):
+    ours, theirs = (rank["trainer gone on"] for rank in ranks)
+    assert ours == theirs
+    assert ours["gone on"] == ours["whole"]
+
+
 @pytest.mark.parametrize(
     ("what", "sentence"),
     [
@@ -262,6 +288,7 @@ def main(folder):
     torch.distributed.init_process_group("gloo")
     found = {case: trained(case, folder, 2) for case in CASES}
     found |= {"healed": healed(), "gone on": gone_on(folder), "refused": refused(folder)}
+    found["trainer gone on"] = trainer_gone_on(folder / "trainer")
     Path(folder, f"{os.environ['RANK']}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 

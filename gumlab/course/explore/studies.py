@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
-import pandas as pd
 
 from gumlab.course import plots
 from gumlab.course.explore.base import Explorer, labelled
 from gumlab.errors import GumlabError, check_whole
 from gumlab.study.claims import CLAIMS, effects
-from gumlab.study.paper import KINDS, margin
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Trial = tuple[str, str, int]  # a start, a lesson, steps
 EVERY_BASE = "all"
@@ -80,16 +82,20 @@ class Claims(Explorer):
     alt = "Each setting of a claim: its mean effect and interval, left of a line where as claimed."
 
     def __init__(self, table: pd.DataFrame) -> None:
+        from gumlab.study.paper import KINDS, margin  # here, so that other explorers come sooner
+
         self.table = table
         self.margin = margin()
-        there = [kind for kind, models in KINDS.items() if table["model"].isin(models).any()]
+        self.kinds = {
+            kind: models for kind, models in KINDS.items() if table["model"].isin(models).any()
+        }
         dropdown = widgets.Dropdown
         super().__init__(
             {
                 "claim": labelled(
                     widgets.IntSlider, "claim", "As in the ledger", min=1, max=len(CLAIMS), value=3
                 ),
-                "base": labelled(dropdown, "bases", "Which", options=(EVERY_BASE, *there)),
+                "base": labelled(dropdown, "bases", "Which", options=(EVERY_BASE, *self.kinds)),
                 "left_out": labelled(dropdown, "seeds left out", "The last ones", options=(0, 1)),
             }
         )
@@ -98,7 +104,7 @@ class Claims(Explorer):
         """The claim's effects, setting by setting."""
         rows = self.table
         if base != EVERY_BASE:
-            rows = rows[rows["model"].isin(KINDS[base])]
+            rows = rows[rows["model"].isin(self.kinds[base])]
         rows = rows[rows["seed"] <= rows["seed"].max() - left_out]
         found = effects(rows, self.margin)
         found = found[found["number"] == claim - 1]
