@@ -57,8 +57,8 @@ PAIRS = (
     (f"{CUT}{WITH_A_TEACHER}", CUT),
 )
 
-# The kinds of base models that findings are told apart by. The redundant ones are built so: in one
-# half of the neurons have a planted copy, the other is wider than its tasks need.
+# The kinds of base models that findings are told apart by. Of the redundant ones one has
+# planted copies of half of its neurons, the other is wider than its task needs.
 KINDS = {
     "tiny": ("tiny-gpt-neo", "tiny-gpt2", "tiny-llama"),
     "redundant": ("tiny-twins", "tiny-wide"),

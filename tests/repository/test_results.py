@@ -167,6 +167,12 @@ def twins() -> Results:
     return Results(table[table["base"] == "tiny-twins"])
 
 
+@pytest.fixture(scope="module")
+def wide() -> Results:
+    table = stored("uniqueness")
+    return Results(table[table["base"] == "tiny-wide"])
+
+
 FILTER, GREEDY = "plain L1 + twin filter", "greedy OBS + refit, global"
 
 
@@ -180,9 +186,10 @@ def test_gums_term_shows_no_effect_on_the_loss_where_there_is_redundancy(redunda
     assert not redundant.differs("GUM, lambda_gum 4", "plain L1")
 
 
-def test_gums_term_keeps_no_fewer_pairs_twice_and_harms_when_it_is_large(twins):
+def test_gums_term_keeps_no_fewer_pairs_twice_and_harms_when_it_is_large(twins, wide):
     assert not twins.higher("plain L1", "GUM, lambda_gum 4", "both_over_chance")
     assert twins.higher("GUM, lambda_gum 200", "plain L1")
+    assert not wide.differs("GUM, lambda_gum 200", "plain L1")
 
 
 @pytest.mark.parametrize("method", ["magnitude", "movement, local", "movement, global"])
@@ -200,10 +207,12 @@ def test_these_never_keep_both_twins(twins, method):
     assert twins.mean(method, "both") == 0
 
 
-def test_the_filter_lowers_the_loss_for_certain_with_magnitude_alone(twins):
+def test_the_filter_lowers_the_loss_for_certain_with_magnitude_on_twins_alone(twins, wide):
     filtered = ("plain L1", "magnitude", "movement, global", "random")
     shown = {m for m in filtered if twins.higher(m, f"{m} + twin filter")}
     assert shown == {"magnitude"}
+    assert not any(wide.higher(m, f"{m} + twin filter") for m in filtered)
+    assert {m for m in filtered if wide.higher(f"{m} + twin filter", m)} == {"random"}
 
 
 def test_greedy_obs_has_the_lowest_loss_of_all(redundant):
@@ -380,6 +389,29 @@ def findings() -> list[str]:
     return findings
 
 
+def in_the_grid(base: str, task: str) -> Results:
+    """The study's runs of a base on a task with the fewest neurons kept, not distilled."""
+    from gumlab.study import paper
+
+    runs = paper.study().query("model == @base and task == @task and not distilled")
+    return Results(runs[runs["asked"] == runs["asked"].min()])
+
+
+def test_the_shorter_runs_of_the_grid_say_some_of_it_otherwise():
+    here, real = (in_the_grid("tiny-gpt-neo", task) for task in TASKS)
+    assert here.higher("random", "magnitude")
+    for method in ("movement, local", "random"):
+        assert real.higher(method, "movement, global")
+    assert real.higher("random at GUM's widths", "GUM")
+
+
+def test_in_redundant_bases_most_of_gums_gain_is_the_choice():
+    for runs in (in_the_grid("tiny-twins", "restaurants"), in_the_grid("tiny-wide", "tables")):
+        losses = runs.table.groupby("method")["loss"].mean()
+        gain = losses["random"] - losses["GUM"]
+        assert losses["random at GUM's widths"] - losses["GUM"] > gain / 2
+
+
 def test_the_figures_of_readmes_first_five_rows_are_these_runs():
     rows = findings()
     assert len(rows) == 8
@@ -387,10 +419,11 @@ def test_the_figures_of_readmes_first_five_rows_are_these_runs():
 
     tables = {task: stored(f"methods_{task}").query("~distilled") for task in TASKS}
     here, real = (Results(tables[task]) for task in TASKS)
+    twins, wide = in_the_grid("tiny-twins", "restaurants"), in_the_grid("tiny-wide", "tables")
     shares = [
         100 * (runs.mean("random") - runs.mean("random at GUM's widths"))
         / (runs.mean("random") - runs.mean("GUM"))
-        for runs in (here, real)
+        for runs in (here, real, twins, wide)
     ]  # fmt: skip
     cut = stored("one_shot").query("task == 'restaurants' and scope == 'layer' and keep == 0.25")
     bare = cut[cut["refit"] == "none"].groupby("score")["loss"].mean()
@@ -690,6 +723,20 @@ def test_random_beats_magnitude_movement_both_and_one_cut_all(real_losses):
     assert others.gt(real_losses["one shot, then healing"] + 0.5, axis=0).all(axis=None)
 
 
+def test_beyond_the_interval_that_is_shown_for_global_movement_and_the_one_cut():
+    from gumlab.study import paper
+
+    runs = paper.real_study().query("asked == 0.5 and not distilled")
+    best, chosen = "one shot, then healing", "movement, global"
+    pairs = [(one, other) for one in (best, chosen) for other in ("random", "magnitude")]
+    for one, other in [*pairs, (best, chosen), (best, "movement, local")]:
+        assert compared(runs, one, other)["verdict"] == "lower"
+    for one, other in (
+        ("random", "magnitude"), ("movement, local", "random"), ("movement, local", "magnitude"),
+    ):  # fmt: skip
+        assert compared(runs, one, other)["verdict"] == "no difference shown"
+
+
 def test_gum_is_behind_global_movement_on_each_seed_and_its_term_shows_no_effect(real_losses):
     from gumlab.study import paper
 
@@ -706,7 +753,10 @@ def test_at_a_quarter_gum_is_below_random_and_on_each_seed_below_its_controls(qu
 
     runs = paper.real_study().query("asked == 0.25")
     assert not runs["distilled"].any()
+    assert (quarter_losses["GUM"] < quarter_losses["random"]).all()
     assert compared(runs, "GUM", "random")["verdict"] == "lower"
+    gain = quarter_losses["random"] - quarter_losses["GUM"]
+    assert half_interval(gain) > 0.95 * gain.mean()  # "only just"
     for control in ("random at GUM's widths", "GUM, lambda_gum = 0"):
         assert (quarter_losses["GUM"] < quarter_losses[control]).all()
         assert compared(runs, "GUM", control)["verdict"] == "no difference shown"

@@ -92,7 +92,11 @@ def _clamped(step: int, steps: int) -> float:
 
 
 @exercise(
-    cases=[(step, 100, 0.25) for step in (40, 20, 10, 0, 70, 85, 100)],
+    cases=[
+        *((step, 100, 0.25) for step in (40, 20, 10, 0, 70, 85, 100)),
+        (20, 40, 0.25),
+        (30, 60, 0.1),
+    ],
     hints=[
         (
             "You forgot the clamp: m must stay between 0 and 1, before the start and after the "
@@ -118,6 +122,14 @@ def _clamped(step: int, steps: int) -> float:
         (
             "Your curve falls from step 0; the first 10 % of the steps stay dense.",
             lambda step, steps, keep: _cubic(min(step, 0.7 * steps), steps, keep, start=0.0),
+        ),
+        (
+            "Your curve is that of 100 steps, however many the run has; use `steps`.",
+            lambda step, steps, keep: _cubic(_clamped(step, 100), 100, keep),
+        ),
+        (
+            "Your curve ends at 0.25, whatever is to be kept; use `keep`.",
+            lambda step, steps, keep: _cubic(_clamped(step, steps), steps, 0.25),
         ),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -59,14 +59,16 @@ def damage_avoided(dense: float, random: float, method: float) -> float:
 
 
 def _interval(
-    differences: Tensor, t: float | None = None, power: float = 0.5, correction: int = 1
+    differences: Tensor,
+    t: Callable[[int], float] = t_95,
+    power: float = 0.5,
+    correction: int = 1,
 ) -> tuple[float, float]:
-    """Mean and half interval of differences; t for Student's t, n^power for the root of n."""
+    """Mean and half interval of differences; t(n) for Student's t, n^power for the root of n."""
     count = len(differences)
     if count < 2:
         return float(differences.mean()), math.nan  # one seed has no spread
-    factor = t_95(count) if t is None else t
-    half = factor * differences.std(correction=correction) / count**power
+    half = t(count) * differences.std(correction=correction) / count**power
     return float(differences.mean()), float(half)
 
 
@@ -102,12 +104,13 @@ _RANDOM = {0: 0.530, 1: 0.526, 2: 0.529}
         (_GUM, _RANDOM),
         ({0: 1.0, 1: 1.4, 2: 1.9}, {2: 1.8, 0: 1.1, 1: 1.5}),
         ({0: 2.0, 1: 2.5, 2: 2.1, 3: 9.0}, {0: 1.9, 1: 2.1, 2: 1.7}),
+        ({3: 2.0, 7: 2.5, 4: 1.0}, {3: 1.9, 7: 2.1}),
     ],
     hints=[
         (
             "1.96 is for a spread that is known. Of few seeds the spread is a guess too: take "
             "Student's t, `t_95(number of seeds)`.",
-            lambda one, other: _interval(_differences(one, other), t=1.96),
+            lambda one, other: _interval(_differences(one, other), t=lambda count: 1.96),
         ),
         (
             "You took the values in the order in which they stand; pair them by their seed.",
@@ -124,7 +127,11 @@ _RANDOM = {0: 0.530, 1: 0.526, 2: 0.529}
         ),
         (
             "t_95 takes the number of seeds; you gave it one less.",
-            lambda one, other: _interval(_differences(one, other), t=t_95(2)),
+            lambda one, other: _interval(_differences(one, other), t=lambda count: t_95(count - 1)),
+        ),
+        (
+            "You take Student's t of three seeds, however many there are.",
+            lambda one, other: _interval(_differences(one, other), t=lambda count: t_95(3)),
         ),
         (
             "You use the spread of one run; a mean of n runs is surer by the root of n.",
@@ -132,7 +139,7 @@ _RANDOM = {0: 0.530, 1: 0.526, 2: 0.529}
         ),
         (
             "That is the whole width of the interval; return half of it.",
-            lambda one, other: _interval(_differences(one, other), t=2 * t_95(3)),
+            lambda one, other: _interval(_differences(one, other), t=lambda count: 2 * t_95(count)),
         ),
         (
             "You divide by n; the spread of a mean falls with the root of n.",

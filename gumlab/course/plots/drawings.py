@@ -442,7 +442,7 @@ def _gum() -> list[str]:
     left, movement = 190, 200
     right = left + movement
     parts = []
-    for y, name, u in ((18, "alone", 0.1), (112, "has a twin", 0.9)):
+    for y, name, u in ((18, "unlike others", 0.1), (112, "like others", 0.9)):
         penalty = 50 * (1 + u)
         score = movement - penalty
         up = 62 * math.sqrt(1 - u**2)  # the cosine of the angle is u
@@ -457,7 +457,7 @@ def _gum() -> list[str]:
             _box(left, y + 44, score, 26, fill=GREEN),
             _label(left + score / 2, y + 63, "score", fill="white", font_weight="bold"),
         ]
-    caption = "GUM: the more alike the others are (u), the larger the penalty"
+    caption = "GUM: the more it is like the others on average (u), the larger the penalty"
     return [*parts, _label(WIDTH / 2, 232, caption)]
 
 
@@ -554,8 +554,8 @@ KINDS: dict[str, tuple[str, str, int, Callable[[], list[str]]]] = {
     ),
     "gum": (
         "GUM: movement minus a penalty",
-        "Two neurons with the same movement: the one that has a twin, with a high u, gets the "
-        "larger penalty and ends with the lower score.",
+        "Two neurons with the same movement: the one that is like the others, with a high u, gets "
+        "the larger penalty and ends with the lower score.",
         IDEA_HEIGHT,
         _gum,
     ),
