@@ -465,10 +465,10 @@ def currencies(
         tokens=tokens,
         batch_size=batch_size,
         layers=layers,
-        mean_only=is_scalar and is_offloaded(model),
+        mean_only=is_scalar,
     )
     if is_scalar:
-        return [(f.double().diagonal().mean() if f.ndim else f.double()).sqrt() for f in fisher]
+        return [f.double().sqrt() for f in fisher]
     return [symmetric_root(f) for f in fisher]
 
 
