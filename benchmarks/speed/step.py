@@ -1,6 +1,7 @@
-"""What a pruning step costs beside a dense step, and what GUM's sampling loses: results/step.md.
+"""What a pruning step costs beside a dense step, results/step.md, and what GUM's sampling loses,
+results/ranks.md.
 
-    python benchmarks/speed/step.py [--device cuda]
+    python benchmarks/speed/step.py [--only times] [--device cuda]
 
 One process, a model with random weights, random tokens, AdamW. On a CPU two layers of GPT-2-small's
 shapes (vocabulary 1,024) and 8 steps of 8 x 128 tokens in a turn, which hold one refresh of GUM's
@@ -11,9 +12,9 @@ over the rounds and the quartiles. glibc is told to keep the memory that is free
 faults of its return, which come and go with what the heap looks like, blur the ratios by one or two
 hundredths.
 
-Rank agreement, on a CPU alone: Spearman's correlation of GUM's running mean |cosine| with the exact
-one, taken from 1,024 training examples, in every layer of tiny-gpt-neo on restaurants at every
-tenth of a run, until the masks freeze.
+Rank agreement (`--only ranks`), on a CPU alone: Spearman's correlation of GUM's running mean
+|cosine| with the exact one, taken from 1,024 training examples, in every layer of tiny-gpt-neo on
+restaurants at every tenth of a run, until the masks freeze.
 """
 
 from __future__ import annotations
@@ -249,8 +250,12 @@ def cost_rows(times: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def ranks_text(command: str, agreements: dict[int, dict[str, list[float]]]) -> str:
+def ranks_text(args: Any) -> str:
     """results/ranks.md."""
+    examples = 16 if args.quick else 1024
+    agreements = {
+        steps: rank_agreement(steps, examples) for steps in ([10] if args.quick else args.steps)
+    }
     rows = [
         {
             "similarity": label,
@@ -264,50 +269,43 @@ def ranks_text(command: str, agreements: dict[int, dict[str, list[float]]]) -> s
     ]
     return (
         "# GUM's running similarity beside the exact one\n\n"
-        f"{harness.made_by(command)} Spearman's rank correlation of each layer's running mean "
-        "|cosine| with the exact one, of 1,024 training examples, at every tenth of a run of "
-        f"tiny-gpt-neo on restaurants, until the masks freeze.\n\n{harness.markdown(rows)}"
+        f"{harness.made_by(f'{args.command} --only ranks')} Spearman's rank correlation of each "
+        f"layer's running mean |cosine| with the exact one, of {examples:,} training examples, at "
+        "every tenth of a run of tiny-gpt-neo on restaurants, until the masks freeze.\n\n"
+        f"{harness.markdown(rows)}"
     )
+
+
+def times_text(args: Any) -> str:
+    """results/step.md."""
+    text = (
+        f"# What a pruning step costs\n\n"
+        f"{harness.made_by(f'{args.command} --only times')} "
+        f"{torch.get_num_threads()} threads, {args.rounds} rounds, freed memory kept.\n"
+    )
+    for setting in QUICK if args.quick else SETTINGS[args.device]:
+        labels = [*USUAL, EXACT] if args.device == "cuda" else list(CONTENDERS)
+        times = step_times(setting, labels, args.rounds, args.device)
+        dense = times["dense"].median()
+        text += (
+            f"\n## {setting.shape.name}: {setting.shape.layers} layers, {setting.batch} x "
+            f"{setting.tokens} tokens\n\nDense step: {1000 * dense:.0f} ms (median), "
+            f"{setting.batch * setting.tokens / dense:,.0f} tokens/s.\n\n"
+            f"{harness.markdown(cost_rows(times))}"
+        )
+    return text
 
 
 def main() -> None:
     parser = harness.options(__doc__, rounds=8, device=True)
     parser.add_argument("--steps", type=int, nargs="*", default=[160, 600], help="of rank runs")
-    parser.add_argument("--ranks", action="store_true", help="rank agreement alone: ranks.md")
+    parser.add_argument("--only", choices=("times", "ranks"), help="(default: both)")
     args = harness.parsed(parser)
     keep_freed_memory()
-    gpu = args.device == "cuda"
-    if gpu:
-        agreements = {}
-    elif args.quick:
-        agreements = {10: rank_agreement(10, examples=16)}
-    else:
-        agreements = {steps: rank_agreement(steps) for steps in args.steps}
-    if args.ranks:
-        harness.write(args, "ranks.md", ranks_text(f"{args.command} --ranks", agreements))
-        return
-    text = (
-        f"# What a pruning step costs\n\n"
-        f"{harness.made_by(args.command)} "
-        f"{torch.get_num_threads()} threads, {args.rounds} rounds, freed memory kept.\n"
-    )
-    for setting in QUICK if args.quick else SETTINGS[args.device]:
-        labels = [*USUAL, EXACT] if gpu else list(CONTENDERS)
-        times = step_times(setting, labels, args.rounds, args.device)
-        dense = times["dense"].median()
-        rows = cost_rows(times)
-        for row in rows:
-            for steps, agreement in agreements.items():
-                values = agreement.get(row["step"])
-                row[f"rank agreement, {steps} steps: mean, smallest"] = (
-                    f"{statistics.mean(values):.3f}, {min(values):.3f}" if values else ""
-                )
-        text += (
-            f"\n## {setting.shape.name}: {setting.shape.layers} layers, {setting.batch} x "
-            f"{setting.tokens} tokens\n\nDense step: {1000 * dense:.0f} ms (median), "
-            f"{setting.batch * setting.tokens / dense:,.0f} tokens/s.\n\n{harness.markdown(rows)}"
-        )
-    harness.write(args, "step.md", text)
+    if args.only != "ranks":
+        harness.write(args, "step.md", times_text(args))
+    if args.only != "times" and args.device == "cpu":
+        harness.write(args, "ranks.md", ranks_text(args))
 
 
 if __name__ == "__main__":

@@ -518,11 +518,9 @@ def table(name: str, number: int = 1) -> pd.DataFrame:
 
 
 def test_an_agreement_of_98_hundredths_takes_every_token():
-    found = table("step")
-    cost = found["ratio to dense (median)"].astype(float)
-    agreements = found.filter(like="rank agreement")
-    assert agreements.shape[1] == 2
-    means = agreements[agreements.ne("").all(axis=1)].map(lambda c: float(c.split(",")[0]))
+    cost = table("step")["ratio to dense (median)"].astype(float)
+    means = table("ranks").map(lambda cell: float(cell.split(",")[0]))
+    assert means.shape[1] == 2
     assert (means.loc["GUM"] > 0.9).all()
     reached = means.index[(means >= 0.98).any(axis=1)]
     assert list(reached) == ["GUM, every step, all tokens, memory 0.8"]
