@@ -6,7 +6,6 @@ split follows from the curves, where the damage of several layers is the sum of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from gumlab.progress import shown
 from gumlab.removal import check_refit, refit_layer
 from gumlab.selection import apportion, check_keep, check_scores, top
 from gumlab.tasks import Example, Task
-from gumlab.tasks.batches import by_itself, memory_guard, token_losses
+from gumlab.tasks.batches import by_itself, check_loss, memory_guard, token_losses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -231,12 +230,7 @@ def _mean_loss(
             logits = logits_behind(model, done, batch, state)
             total += float(token_losses(logits, batch["labels"]).sum())
             count += int((batch["labels"][:, 1:] >= 0).sum())
-    if not math.isfinite(total):
-        raise GumlabError(
-            f"The loss on these data is not finite ({total}), so there is no damage to tell. "
-            "float16 overflows easily; take model.float() or model.bfloat16()."
-        )
-    return total / count
+    return check_loss(total) / count
 
 
 def _hull(widths: Sequence[int], damage: Sequence[float]) -> list[tuple[int, float]]:

@@ -175,8 +175,11 @@ class Statistics:
         return self.total / self.tokens
 
     def check_finite(self, name: str) -> None:
-        """Raise GumlabError where an activation of the layer was infinite or no number."""
+        """Raise GumlabError where an activation or gradient was infinite or no number."""
         _check_finite(self.gram, name)
+        for gradients in (self.sensitivity, self.fisher, self.slope):
+            if not gradients.isfinite().all():
+                raise _not_finite(name)
 
     def forget(self, which: Tensor) -> None:
         """Take some neurons, (N,) bool, for dead: nothing is left of them in G."""
@@ -532,10 +535,7 @@ def output_fisher(
             count += int(real.sum())
     for layer, total in zip(layers, sums, strict=True):
         if not total.isfinite().all():
-            raise GumlabError(
-                f"The loss's gradient at the output of {layer.name} is not finite. float16 "
-                "overflows easily; take model.float() or model.bfloat16()."
-            )
+            raise _not_finite(layer.name)
     return [total / count for total in sums]
 
 
@@ -588,6 +588,8 @@ def _gradient_statistics(
             found[i].add_gradients(seen, slopes, real, sequences)
 
         _back_by_block(model, layers, batch, loss, _Tap, add)
+    for layer, statistics in zip(layers, found, strict=True):
+        statistics.check_finite(layer.name)
     return found
 
 
@@ -635,13 +637,13 @@ def _back_by_block(
 
 def _hidden(state: Any) -> Tensor:
     """The hidden state (B, T, D) in what a block gives, alone or before other things."""
-    return state[0] if isinstance(state, tuple) else state
+    return state[0] if isinstance(state, tuple | list) else state
 
 
 def _with_leaf(state: Any) -> tuple[Any, Tensor]:
     """What a block gave, with a hidden state at which a gradient ends; and that."""
     leaf = _hidden(state).detach().requires_grad_()
-    return ((leaf, *state[1:]) if isinstance(state, tuple) else leaf), leaf
+    return ((leaf, *state[1:]) if isinstance(state, tuple | list) else leaf), leaf
 
 
 def symmetric_root(matrix: Tensor) -> Tensor:
@@ -1068,6 +1070,13 @@ def _check_finite(sums: Tensor, name: str) -> None:
             "be told of its neurons. float16 overflows easily; take model.float() or "
             "model.bfloat16(), or check the model's weights."
         )
+
+
+def _not_finite(name: str) -> GumlabError:
+    return GumlabError(
+        f"The loss's gradient in {name} is not finite. float16 overflows easily; take "
+        "model.float() or model.bfloat16(), or check the model's weights, the head's too."
+    )
 
 
 def _sequence_losses(logits: Tensor, labels: Tensor) -> Tensor:

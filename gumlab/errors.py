@@ -11,7 +11,7 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
@@ -134,7 +134,9 @@ def check_text(name: str, value: Any, what: str = "a text") -> str:
 
 
 def check_list(name: str, value: Any, of: str) -> list[Any]:
-    """The argument as a list of one or more; GumlabError for a text, a mapping, or one thing alone.
+    """The argument as a list of one or more.
+
+    GumlabError for a text, a mapping, an iterator, or one thing alone.
 
     Parameters
     ----------
@@ -148,7 +150,8 @@ def check_list(name: str, value: Any, of: str) -> list[Any]:
     >>> check_list("batches", (1, 8), "batch sizes")
     [1, 8]
     """
-    is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    is_other = isinstance(value, str | bytes | Mapping | Iterator)  # which gives its items once
+    is_list = isinstance(value, Iterable) and not is_other
     if not is_list or getattr(value, "ndim", 1) == 0:
         raise GumlabError(f"{name} must be a list of {of}; got {value!r:.60}.")
     items = list(value)

@@ -21,6 +21,7 @@ from gumlab.tasks.batches import (
     Row,
     batches,
     by_itself,
+    check_loss,
     collated,
     context_length,
     evaluating,
@@ -223,7 +224,7 @@ def _mean_loss(model: nn.Module, batches: Iterable[dict[str, torch.Tensor]]) -> 
             labels = batch.pop("labels")
             total += token_losses(model(**batch).logits, labels).sum().item()
             count += (labels[:, 1:] != IGNORED).sum().item()
-    return total / count
+    return check_loss(total) / count
 
 
 @torch.no_grad()

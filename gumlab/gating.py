@@ -220,6 +220,18 @@ def remove_gates(model: nn.Module) -> None:
         _take_off(module, lambda hook: isinstance(hook, Gate | RunningGrams | ServesNobody))
 
 
+def check_nobody_held_out(layers: Sequence[FeedForward]) -> None:
+    """Raise GumlabError where gates hold neurons out of a model that is to be scored and cut."""
+    for layer, mask in zip(layers, kept_by_gates(layers), strict=True):
+        if not mask.all():
+            raise GumlabError(
+                f"Gates hold {int((~mask).sum())} of {len(mask)} neurons out of {layer.name}, and "
+                "gumlab.prune would let them in again. Cut them first: "
+                "small = gumlab.shrink(model, pruner.masks); or take the gates off: "
+                "pruner.remove()."
+            )
+
+
 def check_no_fixed_gates(layers: Sequence[FeedForward]) -> None:
     """Raise GumlabError where `gate` holds neurons out of a model that is to be pruned anew."""
     for layer in layers:

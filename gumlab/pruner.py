@@ -21,7 +21,13 @@ from gumlab.errors import (
     warn_caller,
 )
 from gumlab.feedforward import FeedForward, check_in_place, check_no_layer_dropped, neurons
-from gumlab.gating import Gate, check_device, check_no_fixed_gates, remove_gates
+from gumlab.gating import (
+    Gate,
+    check_device,
+    check_no_fixed_gates,
+    kept_by_gates,
+    remove_gates,
+)
 from gumlab.gram import twin_pairs
 from gumlab.language import check_trainable
 from gumlab.offloading import check_resident
@@ -193,6 +199,7 @@ class Pruner:
         self.cut = check_flag("cut", cut)
         self.final = check_flag("final", final) or self.cut
 
+        self._options = _plain(rules.options_held(self.rule))  # before it learns anything
         self.step_count = 0
         self.returned = 0
         self.frozen = False
@@ -323,11 +330,7 @@ class Pruner:
             *("start", "end", "freeze", "twin_filter", "gram_every", "gram_tokens", "gram_memory"),
             *("gram_neurons", "final", "cut"),
         )
-        own = rules.options_of(self.method) if self.method in rules.METHODS else ()
-        return {
-            **{name: getattr(self, name) for name in names},
-            **{name: _plain(getattr(self.rule, name)) for name in own},
-        }
+        return {**{name: getattr(self, name) for name in names}, **self._options}
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands: what `load_state_dict` needs to go on from this step.
@@ -661,6 +664,13 @@ def _check_can_be_pruned(model: nn.Module, layers: Sequence[FeedForward]) -> Non
     check_trainable(model)
     check_no_layer_dropped(model, layers)
     check_no_fixed_gates(layers)
+    out = sum(int((~mask).sum()) for mask in kept_by_gates(layers))
+    if out:
+        warn_caller(
+            f"An earlier Pruner's gates held {out:,} neurons of this model out, and a new one "
+            "begins with all of them. To prune what is left, cut first: "
+            "small = gumlab.shrink(model, earlier.masks)."
+        )
 
 
 def _check_is_gradual(method: str | Rule, keep: float) -> None:
@@ -672,8 +682,12 @@ def _check_is_gradual(method: str | Rule, keep: float) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
-    """An option as JSON can hold it."""
-    if callable(value):
-        return getattr(value, "__qualname__", type(value).__name__)
-    return value
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as JSON can hold them, a function by its name; without what it cannot hold."""
+    plain = {}
+    for name, value in options.items():
+        if callable(value):
+            plain[name] = getattr(value, "__qualname__", type(value).__name__)
+        elif value is None or isinstance(value, bool | int | float | str):
+            plain[name] = value
+    return plain

@@ -25,7 +25,7 @@ from gumlab.errors import (
     is_flag,
 )
 from gumlab.feedforward import BY_CODE, FeedForward, check_values, neurons, width_field
-from gumlab.gating import Gate, remove_gates
+from gumlab.gating import Gate, check_nobody_held_out, remove_gates
 from gumlab.gram import RIDGE, TWINS_ABOVE, at_least_rounding, inverting, lifted
 from gumlab.language import check_trainable, language_config, language_part
 from gumlab.offloading import check_can_be_cut, check_resident, held, is_offloaded, put_back
@@ -204,6 +204,7 @@ def prune(
     check_flag("standardise", standardise)
     check_flag("sequential", sequential)
     _check_can_shrink(model, layers, check_flag("in_place", in_place))
+    check_nobody_held_out(layers)
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     scores = score_layers(layers, method, model, calibration, seed=seed, currency=currency)
     masks = choose(scores, budget, standardise=standardise, grams=grams, twin_filter=twin_filter)

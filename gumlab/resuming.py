@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from gumlab import ranks
 from gumlab.errors import GumlabError, check_whole, first_line
 from gumlab.io.states import load_state, save_state
 from gumlab.pruner import Pruner
-from gumlab.tasks import Example
+from gumlab.tasks.batches import Row
 
 EVERY = 20  # the part of a run after which its state is written, where nothing else is said
 PARTS = {"settings", "done", "model", "optimizer", "rate", "pruner", "random", "history"}
@@ -25,7 +25,7 @@ PARTS = {"settings", "done", "model", "optimizer", "rate", "pruner", "random", "
 class Run:
     """A run of `train`: what changes from step to step, and what it learns from.
 
-    history: whatever has `state_dict` and `load_state_dict`.
+    history: whatever has `state_dict` and `load_state_dict`. rows: as `encode` gives them.
     """
 
     model: nn.Module
@@ -34,7 +34,7 @@ class Run:
     pruner: Pruner | None
     history: Any
     teacher: nn.Module | None
-    examples: Sequence[Example]
+    rows: Sequence[Row]
 
 
 class RunFile:
@@ -78,21 +78,23 @@ class RunFile:
         Parameters
         ----------
         run : Run
-            Its model dense, where its pruner cuts.
+            Its model with the weights that it begins with: dense, where its pruner cuts.
         settings : dict
             What the run is made with, as JSON can hold it.
 
         Raises
         ------
         GumlabError
-            For a damaged file, one of something else, and one of a run with other settings; and
-            where other processes train another model, or by other settings.
+            For a damaged file, one of something else, and one of a run with other settings, other
+            weights at its start or other tokens; and where other processes train another model, or
+            by other settings.
         """
         if self.path is not None:
             self.settings = settings | {
                 "pruned": run.pruner is not None,
-                "examples": _digest(run.examples),
-                "weights of the teacher": _sum_of(run.teacher),
+                "tokens": _digest(map(repr, run.rows)),
+                "weights at the start": _digest_of_weights(run.model),
+                "weights of the teacher": _digest_of_weights(run.teacher),
                 "processes": ranks.count(),
             }
             there = self.path.exists()
@@ -148,21 +150,15 @@ class RunFile:
         if differ:
             raise GumlabError(
                 f"The run in {path} has {', '.join(differ)}. Call with its settings to go on with "
-                "it, or give state= another path to begin anew."
+                "it, on the model as it was when that run began, or give state= another path to "
+                "begin anew."
             )
         return state
 
     def _put_back(self, state: dict[str, Any], run: Run) -> None:
         if run.pruner is not None:
             run.pruner.cut_to(state["pruner"])
-        try:
-            run.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise GumlabError(
-                f"The run in {self.path} trains another model than this one "
-                f"({first_line(error)}). Give the model that it began with, or state= another "
-                "path."
-            ) from error
+        run.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])
         run.rate.load_state_dict(state["rate"])
         if run.pruner is not None:
@@ -171,11 +167,20 @@ class RunFile:
 
 
 @torch.no_grad()
-def _sum_of(model: nn.Module | None) -> float:
-    """The sum of a model's weights, as a sign of them; 0 where there is no model."""
-    if model is None:
-        return 0.0
+def _sum_of(model: nn.Module) -> float:
+    """The sum of a model's weights, as a sign of them."""
     return sum(float(parameter.double().sum()) for parameter in model.parameters())
+
+
+def _digest_of_weights(model: nn.Module | None) -> str | None:
+    """Ten hex digits that stand for a model's weights, on whatever device; None for no model."""
+    if model is None:
+        return None
+    content = hashlib.sha256()
+    for parameter in model.parameters():
+        numbers = parameter.detach().cpu().contiguous().flatten()
+        content.update(numbers.view(torch.uint8).numpy())
+    return content.hexdigest()[:10]
 
 
 def _checked_path(path: Any) -> Path:
@@ -195,11 +200,11 @@ def _checked_path(path: Any) -> Path:
     return file
 
 
-def _digest(examples: Sequence[Example]) -> str:
-    """Ten hex digits that stand for some examples, in their order."""
+def _digest(texts: Iterable[str]) -> str:
+    """Ten hex digits that stand for some texts, in their order."""
     content = hashlib.sha256()
-    for example in examples:
-        content.update(repr(example).encode())
+    for text in texts:
+        content.update(text.encode())
     return content.hexdigest()[:10]
 
 

@@ -540,6 +540,13 @@ def options_of(method: str) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(METHODS[method]) if f.init)
 
 
+def options_held(rule: Rule) -> dict[str, Any]:
+    """What a rule was made with; what it learned in a run is no setting of the next one."""
+    if "__dataclass_fields__" in vars(type(rule)):
+        return {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule) if f.init}
+    return {name: value for name, value in vars(rule).items() if not name.startswith("_")}
+
+
 def warmed_up(step: int, steps: int) -> float:
     """The factor on the rate of learned scores at `step` (from 1): linear up, then linear to 0."""
     rise = max(1, round(WARM_UP * steps))

@@ -451,9 +451,9 @@ def _finite(scores: list[Tensor], layers: Sequence[FeedForward]) -> list[Tensor]
     for layer, score in zip(layers, scores, strict=True):
         if not score.isfinite().all():
             raise GumlabError(
-                f"The scores of {layer.name} are not finite: its weights are NaN or infinite, or "
-                "their squares are. Check the model's weights; where they are float16, take "
-                "model.float() or model.bfloat16()."
+                f"The scores of {layer.name} are not finite: its weights, or what is computed of "
+                "them, are NaN or infinite. Check the model's weights; where they are float16, "
+                "take model.float() or model.bfloat16()."
             )
     return scores
 

@@ -122,6 +122,7 @@ class Budget:
         check_choice("scope", self.scope, SCOPES)
         if self.widths is not None:
             check_widths(self.widths, self.sizes)
+            object.__setattr__(self, "widths", [int(width) for width in self.widths])
             return
         object.__setattr__(self, "floor", check_whole("floor", self.floor, least=0))
         object.__setattr__(self, "multiple_of", check_whole("multiple_of", self.multiple_of))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -31,7 +32,9 @@ from gumlab.resuming import Run, RunFile
 from gumlab.tasks import Example, Task
 from gumlab.tasks.batches import (
     IGNORED,
+    Row,
     by_itself,
+    checked_block,
     context_length,
     encode,
     evaluating,
@@ -172,8 +175,8 @@ def train(
         it, else the model's own.
     state : str or Path, optional
         A file that holds where the run stands. Where it is there the run goes on from it, and ends
-        bit for bit as one that was never stopped: call with the same settings, on a model of the
-        same shape (dense, where the pruner cuts) and a fresh pruner.
+        bit for bit as one that was never stopped: call with the same settings and data, on the
+        model as it was at first (loaded anew) and a fresh pruner.
     state_every : int, optional
         Steps from one writing of that file to the next; by default a twentieth of the run.
     progress : bool
@@ -221,7 +224,10 @@ def train(
     )
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: learning_rate(t, steps))
     history = History()
-    run = Run(model, optimizer, rate, pruner, history, teacher, examples)
+    run = Run(
+        *(model, optimizer, rate, pruner, history, teacher),
+        rows=_rows(model, tokenizer, examples, block) if state else [],  # only a file asks
+    )
     settings: dict[str, Any] = {
         **{"steps": steps, "seed": seed, "record": record, "precision": precision},
         **{"batch_size": batch_size, "block": block},
@@ -263,6 +269,15 @@ def train(
             bar.update()
             bar.set_postfix(loss=history.losses[-1], kept=history.kept[-1], refresh=False)
     return history
+
+
+def _rows(
+    model: nn.Module, tokenizer: Any, examples: Sequence[Example], block: int | None
+) -> list[Row]:
+    """What a run trains on, as a sign of it; `shuffled` says what had to be cut."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return encode(tokenizer, examples, checked_block(block, examples, context_length(model)))
 
 
 def _loss(

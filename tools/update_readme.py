@@ -138,7 +138,8 @@ def findings_table(root: Path) -> str:
             "That differs by base. Here mostly how many: random neurons at GUM's layer widths have "
             f"{shares_by_widths[0]:.0%} of its gain (E2E: {shares_by_widths[1]:.0%}). In redundant "
             f"bases mostly which: there they have {share_in_grid('tiny-twins'):.0%} of it (with "
-            f"planted copies, a quarter kept) and {share_in_grid('tiny-wide'):.0%} (too wide for its task).",
+            f"planted copies, a quarter kept) and {share_in_grid('tiny-wide'):.0%} (too wide for "
+            "its task).",
             "[findings](results/README.md#the-papers-findings)",
         ],
         [
@@ -192,8 +193,8 @@ def real_findings(root: Path) -> list[list[str]]:
         ],
         [
             "And the paper's methods there?",
-            "With half of the neurons, on each of three seeds random beats magnitude, movement both, "
-            "and GUM, the tiny models' best, is behind global movement. Pruned in 40 steps, "
+            "With half of the neurons, on each of three seeds random beats magnitude, movement "
+            "both, and GUM, the tiny models' best, is behind global movement. Pruned in 40 steps, "
             f"perplexity: magnitude {trained['magnitude']:.0f}, random {trained['random']:.0f}, "
             f"GUM {trained['GUM']:.0f} ({trained['GUM, lambda_gum = 0']:.0f} without its "
             f"uniqueness term), movement over all layers {trained['movement, global']:.0f}; cut "

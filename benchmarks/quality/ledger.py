@@ -45,9 +45,9 @@ def main() -> None:
         "tests.\n\n"
         + harness.markdown(told.to_dict("records"))
         + "\n## By kind of base model\n\nTiny: the built-in models, of a million parameters. "
-        "Redundant: two of them, one with planted copies, one wider than its task needs. Real: SmolLM2-135M, "
-        f"{len(real)} runs on WikiText-2 (`real_model.md`). A tiny model is no evidence about "
-        "language models, and one language model is no evidence about all.\n\n"
+        "Redundant: two of them, one with planted copies, one wider than its task needs. "
+        f"Real: SmolLM2-135M, {len(real)} runs on WikiText-2 (`real_model.md`). A tiny model is no "
+        "evidence about language models, and one language model is no evidence about all.\n\n"
         + harness.markdown(paper.ledger_by_base(pd.concat([table, real])).to_dict("records"))
         + "\nEvery setting: `ledger.csv`.\n"
     )

@@ -115,8 +115,9 @@ def prune(
     training: dict[str, Any] = {} if lr is None else {"lr": lr}
     out = out.expanduser()
     check_free(out)
-    if Path(model).exists() and out.exists() and out.samefile(model):
-        raise GumlabError(f"{out} is the model itself and would be lost; choose another folder.")
+    for name, what in ((model, "model itself"), (teacher, "teacher")):
+        if name and Path(name).exists() and out.exists() and out.samefile(name):
+            raise GumlabError(f"{out} is the {what} and would be lost; choose another folder.")
     data = _load_task(task, data_dir)
     try:
         small, tokenizer, row = pruned(
@@ -131,6 +132,7 @@ def prune(
             teacher=teacher,
             batch_size=batch_size,
             generated=generated,
+            pad=pad,
             **training,
         )
     except KeyboardInterrupt:

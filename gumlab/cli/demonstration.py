@@ -10,10 +10,11 @@ import pandas as pd
 
 from gumlab.course.plots import method_bars
 from gumlab.errors import GumlabError, check_seed, check_whole
+from gumlab.feedforward import neurons
 from gumlab.io.loading import load
 from gumlab.io.saving import check_free, save
 from gumlab.measurement import latencies
-from gumlab.selection import check_keep
+from gumlab.selection import Budget, check_keep
 from gumlab.study.methods import (
     PAPER_METHODS,
     RECOMMENDED_METHOD,
@@ -85,6 +86,7 @@ def demo(
         check_free(out / folder_name(method.label))
     judged_split(task, None, generated)
     base, tokenizer = load(model)
+    Budget([layer.width for layer in neurons(base)], keep)  # raises for a keep that cannot be met
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -234,6 +234,11 @@ def _check_computed(config: Any, family: _Family) -> None:
             "scale_attn_by_inverse_layer_idx), which llama.cpp does not compute. Run it with "
             "transformers (gumlab.save)."
         )
+    if config.model_type == "qwen3" and config.attention_bias:
+        raise GumlabError(
+            "The attention of this model has biases (attention_bias), which llama.cpp does not "
+            "read in a Qwen3 model. Run it with transformers (gumlab.save)."
+        )
     window = getattr(config, "sliding_window", None)
     context = config.max_position_embeddings
     slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())

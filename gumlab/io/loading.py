@@ -185,6 +185,11 @@ def _find(name: str | Path) -> Path:
             f"Expected the name of a model or the path of its folder, got {name!r}. Built-in "
             f"models: {', '.join(BUILT_IN)}."
         )
+    if str(name) in (*BUILT_IN, *BASES) and os.path.isdir(name):
+        warn_caller(
+            f"{name!r} is a model that gumlab knows by this name, so the folder ./{name} was not "
+            f'loaded. To load that, give its path: gumlab.load("./{name}").'
+        )
     if str(name) in BUILT_IN:
         return ASSETS / str(name)
     base = base_folder(name)

@@ -12,14 +12,18 @@ RECORD = "gumlab.json"  # {"sha256": {a file's name: its checksum}}
 CARD = "README.md"  # anyone may edit it, so it has no checksum
 
 
+def checksum(path: Path) -> str:
+    """SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def checksums(folder: Path) -> dict[str, str]:
     """SHA-256 in hex, by file name, of every file in a folder but the record and the card."""
     digests = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in (RECORD, CARD):
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-            digests[path.relative_to(folder).as_posix()] = digest.hexdigest()
+            digests[path.relative_to(folder).as_posix()] = checksum(path)
     return digests
 
 

@@ -34,7 +34,7 @@ from gumlab.io.card import Loaders, model_card
 from gumlab.io.configuration import BY_LAYER, CODE_FILE, OF_CODE, quietly
 from gumlab.io.record import CARD, RECORD, write_record
 from gumlab.io.weights import INDEX, WEIGHTS, read_headers
-from gumlab.language import head_and_embedding, is_tied, text_config
+from gumlab.language import head_and_embedding, is_tied, language_config, text_config
 from gumlab.offloading import check_resident, disk_folders, held, is_offloaded, offloaded_parts
 from gumlab.removal import with_neurons
 
@@ -92,7 +92,8 @@ def save(
         Before anything is written: if gates are on that remove neurons, if an adapter is not
         merged, if the folder cannot be written or holds something else than a checkpoint, if `pad`
         is asked for a model whose config has no entry for the width, or together with `with_code`,
-        if that module cannot build the model, if model or tokenizer is none of transformers', if an
+        if that module cannot build the model, if the config has settings by layer of its own where
+        unequal widths would be recorded, if model or tokenizer is none of transformers', if an
         offloaded model is to be padded, or to replace the files that it is read from, if the config
         is not what the model is, or if nothing could load the widths (unequal ones under a head
         that is no language model's). If a part cannot be written, it is named.
@@ -132,10 +133,7 @@ def save(
         model = with_neurons(model, [torch.arange(max(widths)) for _ in widths])
     form = form_of(model, with_code)
     if pad and not form.plain:
-        raise GumlabError(
-            f"The config of {type(model).__name__} has no entry for the feed-forward width, so "
-            "plain transformers cannot build a narrower one. Save without pad, for gumlab.load."
-        )
+        raise _unpaddable(model)
     card = model_card(
         folder.name,
         widths,
@@ -185,6 +183,19 @@ def check_layout(pad: bool, with_code: bool) -> tuple[bool, bool]:
             "is for the widths as they are. Give one of the two."
         )
     return pad, with_code
+
+
+def check_paddable(model: nn.Module) -> None:
+    """Raise GumlabError, before the work, for a model that `save` cannot pad once it is cut."""
+    if not hasattr(language_config(model), width_field(model)):
+        raise _unpaddable(model)
+
+
+def _unpaddable(model: nn.Module) -> GumlabError:
+    return GumlabError(
+        f"The config of {type(model).__name__} has no entry for the feed-forward width, so plain "
+        "transformers cannot build a narrower one. Save without pad, for gumlab.load."
+    )
 
 
 def _place(folder: str | Path) -> tuple[Path, Path]:
@@ -374,9 +385,21 @@ def form_of(model: nn.Module, with_code: bool = False) -> _Form:
         entries = _entries_for_code(model, kind, config)
         loaders = Loaders(transformers="transformers.AutoModelForCausalLM", code=CODE_FILE)
     else:
-        entries = {BY_LAYER: {str(i): {field: width} for i, width in enumerate(widths)}}
+        entries = _entries_by_layer(model, config, field)
         loaders = Loaders(can_be_padded=hasattr(text_config(config), field))
     return _Form(written_as, config, False, entries, loaders)
+
+
+def _entries_by_layer(model: nn.Module, config: Any, field: str) -> dict[str, Any]:
+    """What config.json says of widths for `gumlab.load`."""
+    if config.to_dict().get(BY_LAYER):  # Gemma 4 says there which of its heads are larger
+        raise GumlabError(
+            f"The config of {type(model).__name__} has settings by layer of its own "
+            f"({BY_LAYER}), where gumlab records unequal widths. Save it with pad=True or "
+            'with_code=True, or make the widths equal (scope="layer").'
+        )
+    widths = [layer.width for layer in neurons(model)]
+    return {BY_LAYER: {str(i): {field: width} for i, width in enumerate(widths)}}
 
 
 def _entries_for_code(model: nn.Module, kind: type[nn.Module], config: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ its source, a tensor by its numbers, a folder by its files.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import inspect
@@ -21,8 +20,8 @@ from torch import Tensor
 
 from gumlab.errors import GumlabError
 from gumlab.io.loading import BUILT_IN
-from gumlab.io.record import checksums
-from gumlab.rules import Rule
+from gumlab.io.record import checksum, checksums
+from gumlab.rules import Rule, options_held
 from gumlab.tasks import SPLITS, Task
 
 # Raised whenever gumlab gives other numbers for the same settings: built-in models and generated
@@ -108,7 +107,7 @@ def as_text(value: Any) -> Any:
 
 
 def of_model(name: str) -> dict[str, str]:
-    """What a model's folder holds: the checksums of its files, weights and tokenizer alike.
+    """What a model's folder or file holds: the checksums of files, weights and tokenizer alike.
 
     Parameters
     ----------
@@ -120,6 +119,8 @@ def of_model(name: str) -> dict[str, str]:
     try:
         if name in BUILT_IN:
             return {}
+        if folder.is_file():
+            return {"file": checksum(folder)}
         return checksums(folder) if folder.is_dir() else {"name": name}
     except OSError as error:
         raise GumlabError(f"{folder} cannot be read: {error}. Make its files readable.") from error
@@ -171,15 +172,8 @@ def _behaviour(value: Any) -> dict[str, Any]:
         return _named_source(value)
     if not hasattr(value, "__dict__"):
         raise _cannot_be_named(value)
-    holds = _options(value) if isinstance(value, Rule) else vars(value)
+    holds = options_held(value) if isinstance(value, Rule) else vars(value)
     return {**_named_source(type(value)), "holds": described(holds)}
-
-
-def _options(rule: Rule) -> dict[str, Any]:
-    """What a rule was made with; what it learned in a run is no setting of the next one."""
-    if "__dataclass_fields__" in vars(type(rule)):
-        return {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule) if f.init}
-    return {name: value for name, value in vars(rule).items() if not name.startswith("_")}
 
 
 def _named_source(value: Any) -> dict[str, str]:

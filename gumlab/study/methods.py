@@ -29,16 +29,18 @@ from gumlab.evaluation import MAIN_METRIC, check_judged, evaluate
 from gumlab.feedforward import neurons
 from gumlab.inspection import redundancy
 from gumlab.io.loading import load
+from gumlab.io.saving import check_paddable
 from gumlab.pruner import Pruner
 from gumlab.removal import recommended, shrink
 from gumlab.rules import METHODS, Rule, check_grams_used, options_of, rule_of
 from gumlab.scoring import LEARNED, SCORES, Criterion, check_currency, check_method, score
-from gumlab.selection import check_keep, select
+from gumlab.selection import Budget, check_keep, select
 from gumlab.study.identity import as_text
 from gumlab.tasks import SPLITS, Example, Task
 from gumlab.training import History, train
 
 _CALIBRATION_EXAMPLES = 256
+OF_BUDGET = ("scope", "floor", "multiple_of", "widths")  # the options that share neurons out
 OWN_FIELDS = ("one_shot", "refit", "cut_at")  # options of `named` that are a Method's own fields
 OF_DISTILLING = ("ce_weight", "kd_weight", "temperature")  # options of `train` with a teacher
 
@@ -371,6 +373,8 @@ def _pruned_and_trained(
     criterion = None
     if method.one_shot and not isinstance(method.name, Rule):
         criterion = method.name
+        chosen = {name: method.options[name] for name in OF_BUDGET if name in method.options}
+        Budget([layer.width for layer in neurons(model)], keep, **chosen)  # raises before the work
     steps_before = 0 if criterion is None else round(method.cut_at * steps)
     steps_after = steps - steps_before
     before = History()
@@ -444,6 +448,7 @@ def pruned(
     refit: bool | None = None,
     split: str | None = None,
     generated: int | None = 200,
+    pad: bool = False,
     **training: Any,
 ) -> tuple[nn.Module, Any, dict[str, Any]]:
     """`run` by names, calibrated as `gumlab.prune` is.
@@ -457,6 +462,8 @@ def pruned(
         As in `run`.
     scope, refit
         As in `gumlab.select` and `gumlab.shrink`; None for the method's own.
+    pad : bool
+        Whether it is to be saved padded: a model that cannot be is refused before the work.
 
     Returns
     -------
@@ -478,6 +485,8 @@ def pruned(
     if teacher is not None and steps == 0:
         raise GumlabError("With steps=0 nothing is distilled: leave teacher out, or give steps.")
     base, tokenizer = load(name)
+    if pad:
+        check_paddable(base)
     teacher_model = None
     if teacher is not None:
         teacher_model, teacher_tokenizer = load(teacher)

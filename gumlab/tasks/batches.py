@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -95,6 +96,11 @@ def as_examples(examples: Any) -> list[Example]:
     GumlabError
         If there are none, or for something else than examples, texts and rows.
     """
+    if isinstance(examples, Iterator):
+        raise GumlabError(
+            f"The examples are read more than once, and a {type(examples).__name__} gives them "
+            "once. Make a list of it first: list(examples)."
+        )
     found = examples_in(examples)
     if not found:
         raise GumlabError("There are no examples to work on; expected one or more. Check the task.")
@@ -308,6 +314,16 @@ def _drawn(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
                 yield groups[number]
 
 
+def check_loss(total: float) -> float:
+    """A summed loss; GumlabError where it is infinite or no number."""
+    if not math.isfinite(total):
+        raise GumlabError(
+            f"The loss on these data is not finite ({total}). float16 overflows easily; take "
+            "model.float() or model.bfloat16(), or check the model's weights."
+        )
+    return total
+
+
 def checked_block(block: int | None, examples: Sequence[Example], context: int) -> int:
     """The longest sequence in tokens: the context, or a shorter block of running text.
 
@@ -411,4 +427,6 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
 def context_length(model: nn.Module) -> int:
     """The longest sequence the model takes, in tokens; GumlabError where it reads no text."""
     check_reads_text(model)
-    return int(getattr(language_config(model), "max_position_embeddings", 1024))
+    config = language_config(model)
+    said = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    return int(next((length for length in said if length), 1024))

@@ -178,7 +178,7 @@ class TestWeights:
     def test_a_loss_that_is_no_number_has_no_damage(self, gpt2):
         with torch.no_grad():
             gl.neurons(gpt2)[-1].proj.weight[0, 0] = float("nan")
-        with pytest.raises(gl.GumlabError, match="there is no damage to tell"):
+        with pytest.raises(gl.GumlabError, match="loss on these data is not finite"):
             gl.damage_curves(gpt2, SCORES, TOKENIZER, TASK)
 
 

@@ -8,6 +8,7 @@ import random
 import signal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from helpers.children import alone, killed
@@ -19,6 +20,7 @@ from helpers.texts import make_examples, word_tokenizer
 import gumlab as gl
 from gumlab.feedforward import neurons
 from gumlab.io.states import load_state, save_state
+from gumlab.rules import GUM
 from gumlab.tasks.batches import shuffled
 
 STEPS = 14
@@ -29,6 +31,18 @@ PRUNERS = {
 }
 SETTINGS = {"batch_size": 4, "lr": 1e-2, "progress": False}
 pytestmark = pytest.mark.filterwarnings("ignore:Soft movement keeps:UserWarning")
+
+
+def frame_of(examples):
+    """The examples as a pandas DataFrame of prompts and targets."""
+    return pd.DataFrame({"prompt": e.prompt, "target": e.target} for e in examples)
+
+
+def other_tokenizer():
+    """One that ends a text by another token."""
+    tokenizer = word_tokenizer()
+    tokenizer.eos_token = "<bos>"
+    return tokenizer
 
 
 class Stopped(Exception):
@@ -73,8 +87,7 @@ def assert_ends_as_one_never_stopped(case, folder, stop, **options):
     model, pruner, history, _ = kept(case, folder / "whole", **options)
     with pytest.raises(Stopped):
         kept(case, folder / "stopped", stop=stop, **options)
-    seed = int(stop > 3)  # the weights come from the file, if there is one
-    other, resumed, later, steps = kept(case, folder / "stopped", seed=seed, **options)
+    other, resumed, later, steps = kept(case, folder / "stopped", **options)
     assert steps == STEPS - (stop - 1) // 3 * 3
     assert same(model.parameters(), other.parameters())
     assert same(pruner.original_masks, resumed.original_masks)
@@ -118,7 +131,7 @@ def test_so_it_is_at_any_step_and_for_any_run(stop, options, tmp_path):
 
 def test_a_run_that_came_to_its_end_is_not_done_again(tmp_path):
     model, _, history, _ = kept("movement-layer-gate", tmp_path / "run")
-    other, pruner, later, steps = kept("movement-layer-gate", tmp_path / "run", seed=1)
+    other, pruner, later, steps = kept("movement-layer-gate", tmp_path / "run")
     assert steps == 0
     assert same(model.parameters(), other.parameters())
     assert (later.losses, later.seconds) == (history.losses, history.seconds)
@@ -126,16 +139,16 @@ def test_a_run_that_came_to_its_end_is_not_done_again(tmp_path):
 
 
 def test_a_run_without_a_pruner_goes_on_too(tmp_path):
-    def run(seed, stop=None, file="stopped"):
-        model = tiny("gpt2", seed, resid_pdrop=0.1)
+    def run(stop=None, file="stopped"):
+        model = tiny("gpt2", resid_pdrop=0.1)
         stop_at(model, stop)
         options = {"steps": 8, "state": tmp_path / file, "state_every": 3, **SETTINGS}
         return gl.train(model, word_tokenizer(), make_examples(12), **options), model
 
-    history, model = run(0, file="whole")
+    history, model = run(file="whole")
     with pytest.raises(Stopped):
-        run(0, stop=6)
-    later, other = run(1)
+        run(stop=6)
+    later, other = run()
     assert history.losses == later.losses
     assert same(model.parameters(), other.parameters())
 
@@ -218,14 +231,15 @@ def file(tmp_path_factory):
     return path
 
 
-def again(file, model=None, method="movement", how=None, examples=12, **options):
+def again(file, model=None, method="movement", how=None, data=None, tokenizer=None, **options):
     model = tiny("gpt2") if model is None else model
     pruner = None
     if method:
         steps = options.get("steps", STEPS)
         pruner = gl.Pruner(model, method, steps=steps, **({"keep": 0.4, "cut": True} | (how or {})))
     settings = SETTINGS | {"steps": STEPS, "record": 5, "state": file} | options
-    gl.train(model, word_tokenizer(), make_examples(examples), pruner=pruner, **settings)
+    data = make_examples(12) if data is None else data
+    gl.train(model, tokenizer or word_tokenizer(), data, pruner=pruner, **settings)
 
 
 @pytest.mark.parametrize(
@@ -236,14 +250,17 @@ def again(file, model=None, method="movement", how=None, examples=12, **options)
         ({"seed": 3}, "has seed=0"),
         ({"batch_size": 5}, "has batch_size=4"),
         ({"precision": "fp32"}, r"has precision=None \(here 'fp32'\)"),
-        ({"examples": 11}, "has examples='"),
-        ({"teacher": tiny("gpt2", 3)}, "has weights of the teacher=0.0"),
+        ({"data": make_examples(11)}, "has tokens='"),
+        ({"data": frame_of(make_examples(11))}, "has tokens='"),
+        ({"tokenizer": other_tokenizer()}, "has tokens='"),
+        ({"model": tiny("gpt2", 1)}, "has weights at the start='.* model as it was when that run"),
+        ({"teacher": tiny("gpt2", 3)}, "has weights of the teacher=None"),
         ({"method": None, "record": None}, "record=5 .*, pruned=True .here False"),
         ({"method": "random"}, r"saved pruner has method='movement' \(here 'random'\)"),
         ({"how": {"keep": 0.5}}, r"saved pruner has keep=0.4 \(here 0.5\)"),
         ({"how": {"cut": False}}, r"saved pruner has final=True \(here False\), cut=True"),
-        ({"model": tiny("gpt2", n_inner=32)}, r"began with layers of \[24, 24\] neurons, this one"),
-        ({"model": tiny("gpt2", n_embd=32)}, "trains another model than this one"),
+        ({"model": tiny("gpt2", n_inner=32)}, "has weights at the start='"),
+        ({"model": tiny("gpt2", n_embd=32)}, "has weights at the start='"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -252,6 +269,27 @@ def test_a_run_of_other_settings_is_refused(options, sentence, file):
     with pytest.raises(gl.GumlabError, match=sentence):
         again(file, **options)
     assert file.read_bytes() == before
+
+
+def test_a_frame_of_the_same_rows_goes_on(file, tmp_path):
+    copied = tmp_path / "copy.state"
+    copied.write_bytes(file.read_bytes())
+    model = tiny("gpt2", resid_pdrop=0.1)
+    how = PRUNERS["movement-layer-neuron"][1]
+    again(copied, model, how=how, data=frame_of(make_examples(12)))
+    assert load_state(copied)["done"] == STEPS
+
+
+def test_the_options_of_a_rule_that_was_made_by_hand_count_too(tmp_path):
+    def run(penalty):
+        model = tiny("gpt2")
+        pruner = gl.Pruner(model, GUM(penalty=penalty), 0.4, 6, cut=True)
+        options = {"steps": 6, "state": tmp_path / "run.state", **SETTINGS}
+        return gl.train(model, word_tokenizer(), make_examples(12), pruner=pruner, **options)
+
+    assert run(0.5).losses == run(0.5).losses
+    with pytest.raises(gl.GumlabError, match=r"saved pruner has penalty=0.5 \(here 50.0\)"):
+        run(50.0)
 
 
 def damaged(path, file):

@@ -335,6 +335,10 @@ MODELS = {
         lambda: of("Qwen2", rope_parameters=ROPE),
         "stretched .llama3",
     ),
+    "a qwen3 with biases": (
+        lambda: of("Qwen3", head_dim=32, attention_bias=True),
+        "biases .attention_bias., which llama.cpp does not read",
+    ),
     "a window": (lambda: of("Mistral", sliding_window=8), "max_position_embeddings = 8"),
     "a window in some layers": (
         lambda: of("Qwen2", use_sliding_window=True, sliding_window=8, max_window_layers=1),
