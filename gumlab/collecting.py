@@ -175,8 +175,11 @@ class Statistics:
         return self.total / self.tokens
 
     def check_finite(self, name: str) -> None:
-        """Raise GumlabError where an activation or gradient was infinite or no number."""
+        """Raise GumlabError where an activation of the layer was infinite or no number."""
         _check_finite(self.gram, name)
+
+    def check_gradients(self, name: str) -> None:
+        """Raise GumlabError where a gradient was infinite or no number."""
         for gradients in (self.sensitivity, self.fisher, self.slope):
             if not gradients.isfinite().all():
                 raise _not_finite(name)
@@ -317,6 +320,8 @@ def collect(
     for layer, view, block in zip(statistics, views, layers, strict=True):
         layer.check_finite(block.name)
         view.settle(layer)
+    for layer, block in zip(statistics, layers, strict=True):
+        layer.check_gradients(block.name)  # after all activations, which spoil those of any layer
     return statistics
 
 
@@ -589,7 +594,7 @@ def _gradient_statistics(
 
         _back_by_block(model, layers, batch, loss, _Tap, add)
     for layer, statistics in zip(layers, found, strict=True):
-        statistics.check_finite(layer.name)
+        statistics.check_gradients(layer.name)
     return found
 
 

@@ -206,6 +206,7 @@ class Pruner:
         self.removed = False
         self.scores: list[Tensor] = self.rule.begin(self.layers, steps, seed)
         self._scores_when_cut = [score.detach().clone() for score in self.scores]
+        self._held_out = sum(int((~mask).sum()) for mask in kept_by_gates(self.layers))
         remove_gates(model)
         heard: Sequence[Tensor | None] = self.rule.heard or [None] * len(self.layers)
         self.gates = [Gate(layer, s) for layer, s in zip(self.layers, heard, strict=True)]
@@ -279,6 +280,7 @@ class Pruner:
         self._check_gradients()
         self._check_heard()
         self._check_ranks()
+        self._tell_who_came_back()
         if self.cut and not self.frozen:
             check_optimizers(self.layers, optimizers)
         self.step_count += 1
@@ -455,6 +457,15 @@ class Pruner:
         """Raise GumlabError where the model moved and the scores stayed."""
         for layer, score in zip(self.layers, self.scores, strict=True):
             check_device(score.device, layer.device)
+
+    def _tell_who_came_back(self) -> None:
+        """Warn at a run's first step where an earlier pruner's gates held neurons out."""
+        if self._held_out and not self.step_count:
+            warn_caller(
+                f"An earlier Pruner's gates held {self._held_out:,} neurons of this model out, and "
+                "this one begins with all of them. To prune what is left, cut first: "
+                "small = gumlab.shrink(model, earlier.masks)."
+            )
 
     def _check_passed(self) -> None:
         """Raise GumlabError where gradients came from a forward pass that left the gates out."""
@@ -664,13 +675,6 @@ def _check_can_be_pruned(model: nn.Module, layers: Sequence[FeedForward]) -> Non
     check_trainable(model)
     check_no_layer_dropped(model, layers)
     check_no_fixed_gates(layers)
-    out = sum(int((~mask).sum()) for mask in kept_by_gates(layers))
-    if out:
-        warn_caller(
-            f"An earlier Pruner's gates held {out:,} neurons of this model out, and a new one "
-            "begins with all of them. To prune what is left, cut first: "
-            "small = gumlab.shrink(model, earlier.masks)."
-        )
 
 
 def _check_is_gradual(method: str | Rule, keep: float) -> None:

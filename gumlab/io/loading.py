@@ -185,12 +185,12 @@ def _find(name: str | Path) -> Path:
             f"Expected the name of a model or the path of its folder, got {name!r}. Built-in "
             f"models: {', '.join(BUILT_IN)}."
         )
-    if str(name) in (*BUILT_IN, *BASES) and os.path.isdir(name):
-        warn_caller(
-            f"{name!r} is a model that gumlab knows by this name, so the folder ./{name} was not "
-            f'loaded. To load that, give its path: gumlab.load("./{name}").'
-        )
     if str(name) in BUILT_IN:
+        if os.path.isdir(name):
+            warn_caller(
+                f"{str(name)!r} is the name of a built-in model, so the folder ./{name} was not "
+                f'loaded. To load that, give its path: gumlab.load("./{name}").'
+            )
         return ASSETS / str(name)
     base = base_folder(name)
     if base is not None:

@@ -189,6 +189,7 @@ def test_rounding_asks_no_neuron_back():
         assert [5, 5, 1] in kept
         assert sum(kept[-1]) == 10
         returned.append(pruner.returned)
+        pruner.remove()
     assert returned[0] > 0 == returned[1]
 
 

@@ -18,7 +18,7 @@ from gumlab.errors import GumlabError
 ADDRESS = "https://github.com/somebody/gumlab-2"
 COPIED = (
     *("pyproject.toml", "CITATION.cff", "README.md", "results", "notebooks"),
-    *("gumlab/assets/real_one_shot.csv", "gumlab/assets/real_study.csv"),
+    *(f"gumlab/assets/{name}.csv" for name in ("study", "real_study", "real_one_shot")),
 )
 
 

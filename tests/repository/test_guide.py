@@ -38,6 +38,7 @@ def a_model_and_data() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")  # Trainer, no GPU
+@pytest.mark.filterwarnings("ignore:.*do not fit into the context of 96")  # of the small GGUF
 @pytest.mark.parametrize("page", GUIDE, ids=lambda path: path.stem)
 def test_the_guide_does_what_it_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
