@@ -183,7 +183,7 @@ def prune(
     Raises
     ------
     GumlabError
-        What `score`, `select` and `shrink` raise.
+        What `score`, `select` and `shrink` raise, and where gates hold neurons out.
     """
     if method == "recommended":
         method = RECOMMENDED["method"]

@@ -100,7 +100,7 @@ def share_by_widths(losses: pd.Series) -> float:
 
 
 def findings_table(root: Path) -> str:
-    """What we found, in seven rows; each figure is a mean over the seeds of stored runs.
+    """What we found, a row a question; each figure is a mean over the seeds of stored runs.
 
     The words are held by tests/repository/test_results.py, as those of results/README.md are.
     """

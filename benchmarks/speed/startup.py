@@ -27,7 +27,6 @@ PICTURE = (
     f"{BEGIN}; model, tokenizer = gl.load('tiny-gpt2', device='cpu')\n"
     "gl.explore.removal(model, tokenizer, gl.load_task('restaurants'))"
 )
-NOTEBOOK_00 = f"import pandas; {BEGIN}; gl.environment(); gl.explore.real_sentence()"
 STARTS = {
     "`python -c pass`": ["-c", "pass"],
     "`import torch`": ["-c", "import torch"],
@@ -36,7 +35,6 @@ STARTS = {
     "`gumlab --help`": ["-m", "gumlab.cli", "--help"],
     f"`{BEGIN}`": ["-c", BEGIN],
     "the same, to an explorer's first picture": ["-c", PICTURE],
-    "notebook 00, to its first picture": ["-c", NOTEBOOK_00],
 }
 DEMO = ["-m", "gumlab.cli", "demo"]
 

@@ -6,8 +6,10 @@ output, numbers that cannot be met, NaN, and what can be read only once.
 
 from __future__ import annotations
 
+import copy
 import sys
 
+import accelerate
 import pytest
 import torch
 import transformers
@@ -19,6 +21,7 @@ from gumlab.cli import main
 from gumlab.cli.demonstration import demo
 from gumlab.study.identity import of_model
 from gumlab.tasks import Task
+from gumlab.tasks.batches import context_length
 
 TOKENIZER = word_tokenizer()
 EXAMPLES = make_examples(12)
@@ -180,6 +183,28 @@ def test_settings_by_layer_of_a_model_s_own_are_not_written_over(tmp_path):
         folder = gl.save(small, TOKENIZER, tmp_path / next(iter(layout)), **layout)
         loaded, _ = gl.load(folder)
         assert [layer.width for layer in gl.neurons(loaded)] == expected
+
+
+def test_the_context_of_mpt_is_read():
+    config = transformers.MptConfig(
+        vocab_size=len(TOKENIZER), d_model=16, n_heads=2, n_layers=2, max_seq_len=12
+    )
+    model = transformers.MptForCausalLM(config).eval()
+    assert context_length(model) == 12
+    scores = gl.score(model, "wanda", TOKENIZER, ["w4 w5 w6 " * 20])  # longer than it takes
+    assert [len(score) for score in scores] == [64, 64]
+
+
+def test_blocks_that_give_lists_are_gone_back_through(tmp_path):
+    """GPT-1, offloaded: its loss's price needs a backward pass, block by block."""
+    config = transformers.OpenAIGPTConfig(
+        vocab_size=len(TOKENIZER), n_embd=16, n_layer=2, n_head=2, n_positions=64
+    )
+    model = transformers.OpenAIGPTLMHeadModel(config).eval()
+    away = accelerate.disk_offload(copy.deepcopy(model), tmp_path, "cpu")
+    small = [gl.prune(one, "recommended", TOKENIZER, EXAMPLES, keep=0.5) for one in (model, away)]
+    widths = [[layer.width for layer in gl.neurons(one)] for one in small]
+    assert widths[0] == widths[1]
 
 
 def test_a_study_knows_a_file_by_its_content(tmp_path):

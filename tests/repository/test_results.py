@@ -405,6 +405,39 @@ def test_the_shorter_runs_of_the_grid_say_some_of_it_otherwise():
     assert real.higher("random at GUM's widths", "GUM")
 
 
+def test_on_tiny_wide_random_is_worst_at_a_tenth_and_both_movements_above():
+    from gumlab.study import paper
+
+    runs = paper.study().query("model == 'tiny-wide' and not distilled and asked < 1")
+    losses = runs.pivot_table(index="asked", columns="method", values="loss")
+    papers = losses[["random", "magnitude", "movement, local", "movement, global", "GUM"]]
+    assert papers.loc[0.1].idxmax() == "random"
+    for movement in ("movement, local", "movement, global"):
+        assert (losses[movement] > losses["random"]).drop(0.1).all()
+
+
+def test_a_quarter_kept_takes_the_unique_neurons_of_three_methods():
+    from gumlab.study import paper
+
+    runs = paper.real_study().query("not distilled and method != 'one shot, then healing'")
+    shares = runs.pivot_table(index="method", columns="asked", values="uniqueness")
+    whole = shares.loc["dense", 1.0]
+    fell = shares[0.25].dropna() < whole / 2
+    assert set(fell.index[fell]) == {"random", "magnitude", "random at GUM's widths"}
+    assert shares[0.5].min() > 0.94
+    assert shares[0.25].dropna()[~fell].min() > 0.8
+
+
+def test_without_training_random_is_far_ahead_of_magnitude_in_each_draw():
+    from gumlab.study import paper
+
+    cuts = paper.real_one_shot().query("refit == 'cut' and keep in [0.75, 0.9]")
+    for _, losses in cuts.groupby("keep"):
+        of = {name: losses[losses["score"] == name]["loss"] for name in ("random", "magnitude")}
+        assert len(of["random"]) == 3
+        assert of["random"].max() + 2 < of["magnitude"].min()
+
+
 def test_in_redundant_bases_most_of_gums_gain_is_the_choice():
     for runs in (in_the_grid("tiny-twins", "restaurants"), in_the_grid("tiny-wide", "tables")):
         losses = runs.table.groupby("method")["loss"].mean()
@@ -753,6 +786,7 @@ def test_gum_is_behind_global_movement_on_each_seed_and_its_term_shows_no_effect
     from gumlab.study import paper
 
     assert (real_losses["GUM"] > real_losses["movement, global"]).all()
+    assert (real_losses["GUM"] < real_losses["random"]).all()
     runs = paper.real_study().query("asked == 0.5 and not distilled")
     assert compared(runs, "GUM", "movement, global")["verdict"] == "no difference shown"
     assert compared(runs, "GUM", "GUM, lambda_gum = 0")["verdict"] == "no difference shown"
@@ -766,6 +800,7 @@ def test_at_a_quarter_gum_is_below_random_and_on_each_seed_below_its_controls(qu
     runs = paper.real_study().query("asked == 0.25")
     assert not runs["distilled"].any()
     assert (quarter_losses["GUM"] < quarter_losses["random"]).all()
+    assert (quarter_losses["magnitude"] < quarter_losses["random"]).sum() == 2
     assert compared(runs, "GUM", "random")["verdict"] == "lower"
     gain = quarter_losses["random"] - quarter_losses["GUM"]
     assert half_interval(gain) > 0.95 * gain.mean()  # "only just"
