@@ -119,7 +119,7 @@ def orders(base: str, task: str, draws: range) -> list[Order]:
         )
         for allocation in allocations(score)
         if real or allocation not in OTHERS
-        for refit in refits(score, allocation, keep, real)
+        for refit in refits(score, allocation, real)
     ]
     if real:
         found += [  # sorted below: with the recipes' cuts
@@ -172,14 +172,14 @@ def allocations(score: str) -> tuple[str, ...]:
     return ("equal",) if score == "random" else ("equal", "output")
 
 
-def refits(score: str, allocation: str, keep: float, real: bool) -> tuple[str, ...]:
-    """All refits on the real model; the slow one, layer by layer, of recipes, and of every score in
-    the main allocations at a half.
+def refits(score: str, allocation: str, real: bool) -> tuple[str, ...]:
+    """All refits on the real model; the slow one, layer by layer, of every score in the main
+    allocations and of recipes in most.
     """
     if not real:
         return ("refit",)
     is_recipe = score in RECIPES and allocation not in OTHERS
-    if is_recipe or (allocation in MAIN and keep == KEEPS[0]):
+    if is_recipe or allocation in MAIN:
         return ("refit", "sequential", "cut")
     return ("refit", "cut")
 
