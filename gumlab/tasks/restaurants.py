@@ -26,9 +26,18 @@ import random
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 
 from gumlab.tasks import Example, Task
-from gumlab.tasks._grammar import article, choose, held_out_split, join_and, sentence, words
+from gumlab.tasks._grammar import (
+    article,
+    choose,
+    choose_by_sums,
+    held_out_split,
+    join_and,
+    sentence,
+    words,
+)
 
 SIZES = {"train": 8_000, "validation": 400, "test": 400}
 REFERENCES = 5  # renderings per example of validation and test
@@ -78,14 +87,15 @@ def _examples(split: str) -> tuple[Example, ...]:
     prompts: set[str] = set()
     while len(examples) < SIZES[split]:
         prompt = _meaning(rng)
-        if prompt in prompts or held_out_split(combination(prompt)) != split:
+        values = parse(prompt)
+        if prompt in prompts or held_out_split(combination(values)) != split:
             continue
         prompts.add(prompt)
         if split == "train":  # one rendering an example; some meanings come twice
             for _ in range(rng.choice((1, 1, 1, 2))):
-                examples.append(Example(prompt, render(prompt, rng)))
+                examples.append(Example(prompt, render(values, rng)))
         else:
-            renderings = [render(prompt, rng) for _ in range(4 * REFERENCES)]
+            renderings = [render(values, rng) for _ in range(4 * REFERENCES)]
             references = tuple(dict.fromkeys(renderings))[:REFERENCES]
             examples.append(Example(prompt, references[0], references))
     return tuple(examples[: SIZES[split]])
@@ -109,10 +119,9 @@ def parse(prompt: str) -> dict[str, str]:
     return dict(re.findall(r"([A-Za-z][A-Za-z ]*)\[([^\]]*)\]", prompt))
 
 
-def combination(prompt: str) -> tuple[str, ...]:
-    """The held-out triple (food, area, priceRange) of a prompt; '' where it has none."""
-    attributes = parse(prompt)
-    return tuple(attributes.get(name, "") for name in HELD_OUT)
+def combination(values: dict[str, str]) -> tuple[str, ...]:
+    """The held-out triple (food, area, priceRange) of a meaning; '' where it has none."""
+    return tuple(values.get(name, "") for name in HELD_OUT)
 
 
 @cache
@@ -143,22 +152,28 @@ def _assign(attributes: dict[str, str], rng: random.Random) -> dict[str, list[st
     }
     places: dict[str, list[str]] = {place: [] for place in room}
     for name in rng.sample(to_place, len(to_place)):
-        possible = {*forms(name, attributes[name]), "late"}
-        open_places = [
-            place for place in room if place in possible and len(places[place]) < room[place]
-        ]
+        wordings = forms(name, attributes[name])
+        open_places = tuple(
+            place
+            for place in room
+            if (place in wordings or place == "late") and len(places[place]) < room[place]
+        )
         if not open_places:
-            open_places = ["verb"]
-        weights = [PLACE_WEIGHTS[place] for place in open_places]
-        place = rng.choices(open_places, weights)[0]
+            open_places = ("verb",)
+        place = choose_by_sums(rng, open_places, _sums_of_places(open_places))
         places[place].append(name)
     places["pre"].sort(key=ORDER_BEFORE_NOUN.index)
     return places
 
 
-def render(prompt: str, rng: random.Random) -> str:
-    """One wording of the prompt's meaning: every attribute realised once, in 1 or 2 sentences."""
-    values = parse(prompt)
+@cache
+def _sums_of_places(places: tuple[str, ...]) -> tuple[int, ...]:
+    """The running sums of the places' weights."""
+    return tuple(accumulate(PLACE_WEIGHTS[place] for place in places))
+
+
+def render(values: dict[str, str], rng: random.Random) -> str:
+    """One wording of a meaning: every attribute realised once, in 1 or 2 sentences."""
     places = _assign(values, rng)
 
     def worded(place: str) -> list[str]:

@@ -1,11 +1,15 @@
 """The generated tasks restaurants and chats: properties that every example must have."""
 
 import functools
+import hashlib
+import itertools
+import random
 import re
 
 import pytest
 
 from gumlab.tasks import SPLITS, chats, restaurants
+from gumlab.tasks._grammar import choose_by_sums
 
 MODULES = {"restaurants": restaurants, "chats": chats}
 both = pytest.mark.parametrize("name", MODULES)
@@ -56,6 +60,28 @@ def word_in(word, text):
     return re.search(rf"\b{re.escape(word)}\b", text) is not None
 
 
+# The built-in models learned from these, and the stored results rest on them.
+FINGERPRINTS = {
+    "restaurants": "3576a9dcee17e46143e9d41d15a7d2c70b7ac4e3eef665fef170a06392975c3c",
+    "chats": "cd9ca56c5bb8386c44deb1b848240bb11989b942875f9bb4f8e7700439c4866a",
+}
+
+
+@both
+def test_the_examples_stay_as_they_were(name):
+    text = repr([(e.prompt, e.target, e.references) for e in everything(name)])
+    assert hashlib.sha256(text.encode("utf-8")).hexdigest() == FINGERPRINTS[name]
+
+
+def test_choosing_by_sums_draws_what_choices_draws():
+    ours, pythons = random.Random(0), random.Random(0)
+    for number in range(1000):
+        options = range(1 + number % 7)
+        sums = list(itertools.accumulate(1 / (n + 1) for n in options))
+        assert choose_by_sums(ours, options, sums) == pythons.choices(options, cum_weights=sums)[0]
+    assert ours.getstate() == pythons.getstate()
+
+
 @both
 def test_sizes_and_references(name):
     task = loaded(name)
@@ -97,8 +123,10 @@ def test_prompts_do_not_cross_splits(name):
 @both
 def test_held_out_combinations_do_not_cross_splits(name):
     if name == "restaurants":
-        held = restaurants.combination
-        sets = {s: {held(e.prompt) for e in loaded(name).split(s)} for s in SPLITS}
+        sets = {
+            s: {restaurants.combination(restaurants.parse(e.prompt)) for e in loaded(name).split(s)}
+            for s in SPLITS
+        }
     else:
         sets = {s: {scene.combination for scene, _ in scenes(s)} for s in SPLITS}
     assert not sets["train"] & (sets["validation"] | sets["test"])
