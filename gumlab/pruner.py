@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -325,7 +327,7 @@ class Pruner:
         Returns
         -------
         dict
-            As JSON can hold it; a function stands there by its name.
+            As JSON can hold it; a function stands there by its name, a tensor by a digest.
         """
         names = (
             *("method", "keep", "steps", "scope", "widths", "floor", "multiple_of", "seed"),
@@ -686,12 +688,32 @@ def _check_is_gradual(method: str | Rule, keep: float) -> None:
         )
 
 
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as JSON can hold them, a function by its name; without what it cannot hold."""
-    plain = {}
-    for name, value in options.items():
-        if callable(value):
-            plain[name] = getattr(value, "__qualname__", type(value).__name__)
-        elif value is None or isinstance(value, bool | int | float | str):
-            plain[name] = value
-    return plain
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """Ten hex digits that stand for the numbers of some tensors, on whatever device."""
+    content = hashlib.sha256()
+    for tensor in tensors:
+        numbers = tensor.detach().cpu().contiguous().flatten()
+        content.update(numbers.view(torch.uint8).numpy())
+    return content.hexdigest()[:10]
+
+
+def _plain(option: Any) -> Any:
+    """An option as JSON can hold it: a function by its name, a tensor by its shape and a digest.
+
+    >>> _plain({"share": (0.5, None), "of": max})
+    {'share': [0.5, None], 'of': 'max'}
+    """
+    if option is None or isinstance(option, bool | int | float | str):
+        return option
+    if isinstance(option, dict):
+        return {str(name): _plain(value) for name, value in option.items()}
+    if isinstance(option, list | tuple):
+        return [_plain(value) for value in option]
+    if isinstance(option, np.ndarray | np.generic):
+        option = torch.as_tensor(option)
+    if isinstance(option, Tensor):
+        if not option.ndim:
+            return option.item()
+        return f"{tuple(option.shape)} {option.dtype} {digest_of([option])}"
+    named = option if callable(option) else type(option)
+    return getattr(named, "__qualname__", type(named).__qualname__)

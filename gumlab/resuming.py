@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gumlab import ranks
 from gumlab.errors import GumlabError, check_whole, first_line
 from gumlab.io.states import load_state, save_state
-from gumlab.pruner import Pruner
+from gumlab.pruner import Pruner, digest_of
 from gumlab.tasks.batches import Row
 
 EVERY = 20  # the part of a run after which its state is written, where nothing else is said
@@ -173,14 +173,8 @@ def _sum_of(model: nn.Module) -> float:
 
 
 def _digest_of_weights(model: nn.Module | None) -> str | None:
-    """Ten hex digits that stand for a model's weights, on whatever device; None for no model."""
-    if model is None:
-        return None
-    content = hashlib.sha256()
-    for parameter in model.parameters():
-        numbers = parameter.detach().cpu().contiguous().flatten()
-        content.update(numbers.view(torch.uint8).numpy())
-    return content.hexdigest()[:10]
+    """A digest of a model's weights; None for no model."""
+    return None if model is None else digest_of(model.parameters())
 
 
 def _checked_path(path: Any) -> Path:

@@ -207,25 +207,38 @@ class Study:
         return pd.DataFrame([row for row in rows if row is not None])
 
     def save(self, path: str | Path | None = None) -> Path:
-        """Write the table as Parquet.
+        """Write the table as Parquet, which keeps the types of its columns, or as CSV.
 
         Parameters
         ----------
         path : str or Path, optional
-            By default table.parquet in the study's folder.
+            A name that ends in .parquet or .csv. By default table.parquet in the study's folder.
 
         Returns
         -------
         Path
             Where it was written.
+
+        Raises
+        ------
+        GumlabError
+            For a name that ends otherwise, and a file that cannot be written.
         """
         path = Path(path).expanduser() if path else self.folder / "table.parquet"
+        if path.suffix not in (".parquet", ".csv"):
+            raise GumlabError(
+                f"A table is written as Parquet or CSV, by the end of its name; got {path.name!r}. "
+                f"Name it {path.stem}.parquet or {path.stem}.csv."
+            )
         table = self.table()
         for column in table:
             if table[column].dropna().map(type).nunique() > 1:  # which a Parquet column cannot hold
                 table[column] = table[column].map(json.dumps, na_action="ignore")
         with _storing(path), _appearing_whole(path) as unfinished:
-            table.to_parquet(unfinished)
+            if path.suffix == ".csv":
+                table.to_csv(unfinished, index=False)
+            else:
+                table.to_parquet(unfinished)
         return path
 
     def __repr__(self) -> str:

@@ -20,7 +20,7 @@ from helpers.texts import make_examples, word_tokenizer
 import gumlab as gl
 from gumlab.feedforward import neurons
 from gumlab.io.states import load_state, save_state
-from gumlab.rules import GUM
+from gumlab.rules import GUM, Rule
 from gumlab.tasks.batches import shuffled
 
 STEPS = 14
@@ -290,6 +290,33 @@ def test_the_options_of_a_rule_that_was_made_by_hand_count_too(tmp_path):
     assert run(0.5).losses == run(0.5).losses
     with pytest.raises(gl.GumlabError, match=r"saved pruner has penalty=0.5 \(here 50.0\)"):
         run(50.0)
+
+
+class Shared(Rule):
+    """A rule of one's own: a share of the neurons of each layer, weighted neuron by neuron."""
+
+    def __init__(self, shares, weights):
+        self.shares = shares
+        self.weights = weights
+
+    def scores(self, now):
+        pairs = zip(self.shares, now.layers, strict=True)
+        return [share * self.weights[: layer.width] for share, layer in pairs]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [([1.0, 2.0], torch.arange(64.0)), ([1.0, 1.0], torch.arange(64.0).flip(0))],
+    ids=["a list", "a tensor"],
+)
+def test_so_do_its_lists_and_tensors(others, gpt2):
+    def pruner(shares, weights):
+        return gl.Pruner(gpt2, Shared(shares, weights), 0.4, 6)
+
+    state = pruner([1.0, 1.0], torch.arange(64.0)).state_dict()
+    pruner([1.0, 1.0], torch.arange(64.0)).load_state_dict(state)
+    with pytest.raises(gl.GumlabError, match=r"saved pruner has (shares|weights)=.* \(here"):
+        pruner(*others).load_state_dict(state)
 
 
 def damaged(path, file):

@@ -398,6 +398,12 @@ def test_a_table_of_mixed_options_is_saved(tmp_path):
     assert list(pd.read_parquet(study.save())["refit"]) == ["false", "true", '"bias"']
     with pytest.raises(gl.GumlabError, match="Cannot write to"):
         study.save(tmp_path / "nowhere" / "table.parquet")
+    as_csv = pd.read_csv(study.save(tmp_path / "table.csv"))
+    assert list(as_csv["loss"]) == [1.0, 1.0, 1.0]
+    assert list(as_csv.columns) == list(study.table().columns)
+    with pytest.raises(gl.GumlabError, match=r"got 'table.xlsx'. Name it table.parquet"):
+        study.save(tmp_path / "table.xlsx")
+    assert not (tmp_path / "table.xlsx").exists()
 
 
 def test_a_cell_of_your_own_is_checked_too():
