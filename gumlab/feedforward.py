@@ -241,6 +241,7 @@ def neurons(model: nn.Module) -> list[FeedForward]:
     inside = f"{part}." if part else ""
     modules = [(name, module) for name, module in model.named_modules() if name.startswith(inside)]
     _check_whole(modules)
+    _check_maps_called(modules)
     config = language_config(model)
     hidden_size = getattr(config, "hidden_size", None)
     check_reads_as_given(model)
@@ -289,6 +290,18 @@ def _check_whole(modules: list[tuple[str, nn.Module]]) -> None:
                 f"The weights of {name} are spread over processes or flattened (FSDP, DeepSpeed, "
                 "tensor parallel), so that none of them holds a neuron whole. Gather and save the "
                 "model, then load and prune it in one process."
+            )
+
+
+def _check_maps_called(modules: list[tuple[str, nn.Module]]) -> None:
+    """Raise GumlabError for a block that reads slices of its last map instead of calling it."""
+    for name, module in modules:
+        exact = getattr(module, "slow_but_exact", False) and module.pretraining_tp > 1
+        if exact and not _is_attention(name):
+            raise GumlabError(
+                f"{name} multiplies by slices of its last map without calling it (slow_but_exact, "
+                "of BLOOM), so masks would not reach it. Load the model without: "
+                "AutoModelForCausalLM.from_pretrained(name, slow_but_exact=False)."
             )
 
 
@@ -520,7 +533,7 @@ def _outside_attention(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def _block(name: str, module: nn.Module, hidden_size: int | None) -> FeedForward | None:
     """The module as a feed-forward block, if its linear maps are as one of the table's rows."""
-    if _is_attention(name) or not _in_a_layer(name):
+    if _is_attention(name) or "adapter" in name or not _in_a_layer(name):
         return None
     children = [child for _, child in _outside_attention(module)]
     maps = [child for child in children if is_linear(child) or _is_packed(child)]

@@ -112,6 +112,19 @@ def test_a_mixture_of_experts_is_refused_with_what_was_found(name):
         gl.neurons(tiny(name))
 
 
+def test_a_model_s_own_adapters_are_no_blocks():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 50}
+    config = transformers.XmodConfig(**sizes, is_decoder=True, languages=["en_XX"])
+    with pytest.raises(gl.GumlabError, match=r"2 layers of XmodForCausalLM, found 0 \(none\)"):
+        gl.neurons(transformers.XmodForCausalLM(config))
+
+
+def test_a_block_that_goes_past_its_last_map_is_refused():
+    assert len(gl.neurons(tiny("bloom", pretraining_tp=2))) == len(gl.neurons(tiny("bloom")))
+    with pytest.raises(gl.GumlabError, match=r"h.0.mlp multiplies by slices .*slow_but_exact=Fal"):
+        gl.neurons(tiny("bloom", pretraining_tp=2, slow_but_exact=True))
+
+
 def test_a_shared_block_beside_experts_is_refused_too():
     """The block that all tokens pass is of a known structure, but is not all of the layer."""
     with pytest.raises(gl.GumlabError, match=r"found 2 \(.*shared_expert.*mixtures of experts"):
