@@ -25,7 +25,7 @@ from gumlab.collecting import (
 )
 from gumlab.errors import GumlabError, check_list, check_whole
 from gumlab.feedforward import FeedForward, neurons
-from gumlab.gating import Gate
+from gumlab.gating import Gate, check_nobody_held_out
 from gumlab.gram import RIDGE
 from gumlab.progress import shown
 from gumlab.removal import check_refit, refit_layer
@@ -159,6 +159,7 @@ def damage_curves(
         For scores or fractions that do not fit, or missing data.
     """
     layers = neurons(model)
+    check_nobody_held_out(layers)
     check_scores(scores)
     if [len(s) for s in scores] != [layer.width for layer in layers]:
         raise GumlabError(

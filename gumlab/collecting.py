@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from gumlab import ranks
 from gumlab.errors import GumlabError, check_choice, check_number, check_whole
 from gumlab.feedforward import FeedForward, check_values, neurons
-from gumlab.language import check_head, check_trainable
+from gumlab.language import check_head, check_trainable, language_config
 from gumlab.offloading import check_resident, held, is_offloaded
 from gumlab.progress import shown
 from gumlab.ranks import ServesNobody
@@ -934,23 +934,23 @@ class _Tap:
     def __init__(self, layer: FeedForward) -> None:
         self.layer = layer
         self.activations: list[Tensor] = []
+        self._z: dict[nn.Module, list[Tensor]] = {}  # by the map it comes from
         hooks = [module.register_forward_hook(self._after_fc) for module in layer.fc]
         self._handles = [*hooks, layer.proj.register_forward_pre_hook(self._before_proj)]
 
     def _after_fc(self, module: nn.Module, inputs: tuple, z: Tensor) -> Tensor | None:
-        if module is self.layer.fc[0]:
-            self.activations = []
         if torch.is_grad_enabled() and not z.requires_grad:
             z.requires_grad_(True)
-        parts = z.split(self.layer.width, dim=-1)
-        if len(parts) == 1:
-            self.activations.append(z)
+        if z.shape[-1] == self.layer.width:
+            self._z[module] = [z]
             return None
-        self.activations.extend(parts)  # gate and up are fused: differentiate the two halves
-        return torch.cat(parts, dim=-1)
+        self._z[module] = list(z.chunk(2, dim=-1))  # fused: the two halves are differentiated
+        return torch.cat(self._z[module], dim=-1)
 
     def _before_proj(self, module: nn.Module, inputs: tuple) -> None:
-        self.activations.append(inputs[0])
+        # a model may call up before gate: the order is that of the maps, not of the calls
+        z = [part for fc in self.layer.fc for part in self._z.pop(fc, ())]
+        self.activations = [*z, inputs[0]]
 
     def remove(self) -> None:
         for handle in self._handles:
@@ -1097,7 +1097,18 @@ def _gradients(loss: Tensor, taps: Sequence[_Tap]) -> list[tuple[Tensor, ...]]:
 
 
 def blocks_of(model: nn.Module, layers: Sequence[FeedForward]) -> list[nn.Module]:
-    """The numbered layers that feed-forward blocks are part of, attention and all."""
+    """The numbered layers that feed-forward blocks are part of, attention and all.
+
+    Raises GumlabError where a layer does not run on what the one before gave alone.
+    """
+    shared = getattr(language_config(model), "num_kv_shared_layers", None)
+    if shared:
+        raise GumlabError(
+            f"The last {shared} layers of {type(model).__name__} read the keys and values of "
+            "earlier ones (num_kv_shared_layers), so they cannot be measured layer by layer. Take "
+            'a score of all layers at once ("taylor", "fisher") or without data ("magnitude"), '
+            "and no refit; or train with a Pruner."
+        )
     return [model.get_submodule(block_name(layer)) for layer in layers]
 
 

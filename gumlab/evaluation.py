@@ -19,6 +19,7 @@ from gumlab.tasks.batches import (
     BLOCK,
     IGNORED,
     Row,
+    as_examples,
     batches,
     by_itself,
     check_loss,
@@ -201,13 +202,14 @@ def text_loss(
     batch_size = check_whole("batch_size", batch_size)
     context = min(context_length(model), BLOCK)
     stride = context // 2 if stride is None else stride
-    rows = windows(token_stream(tokenizer, examples), context, stride)
+    rows = windows(token_stream(tokenizer, as_examples(examples)), context, stride)
     size = min(batch_size, max(1, 4096 // context))  # windows are long: no more tokens at a time
     loss = _mean_loss(model, collated(model, rows, size))
     perplexity = math.exp(min(loss, 700.0))
     return {"loss": loss, "perplexity": perplexity, "context": context, "stride": stride}
 
 
+@by_itself(casts=True)
 def mean_target_loss(
     model: nn.Module, tokenizer: Any, examples: Sequence[Example], batch_size: int = 50
 ) -> float:
@@ -267,7 +269,8 @@ def generate(
     check_head(model)
     batch_size = check_whole("batch_size", batch_size)
     beams = check_whole("beams", beams)
-    if not examples or not all(e.prompt for e in examples):
+    examples = as_examples(examples) if examples else []
+    if not all(e.prompt for e in examples) or not examples:
         what = "Running text has no prompts" if examples else "There are no prompts"
         raise GumlabError(f"{what} to generate from; expected one or more.")
     context = context_length(model)

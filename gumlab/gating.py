@@ -54,6 +54,8 @@ class Gate:
         Whether `gate` put it on: its mask is no pruner's.
     passed : bool
         Whether a forward pass went through it; whoever asks sets it back.
+    in_float16 : bool
+        Whether one in training did with h in float16, which needs a loss scale.
 
     Notes
     -----
@@ -70,6 +72,7 @@ class Gate:
         self.mask = torch.ones(layer.width, dtype=torch.bool, device=layer.device)
         self.fixed = False
         self.passed = False
+        self.in_float16 = False
         layer.proj.register_forward_pre_hook(self)
         _forget_compiled()
 
@@ -98,8 +101,9 @@ class Gate:
         if self.watch is not None and training:
             self.watch(h.detach())
         mask = self.mask.to(h.dtype)
+        self.in_float16 |= training and h.dtype == torch.float16
         if self.score is not None and training:
-            if h.dtype == torch.float16:
+            if self.in_float16:
                 raise GumlabError(
                     "float16 needs a loss scale, which would reach the scores that learn by the "
                     'gates. Take autocast in bfloat16, or gradient="neuron" after '
@@ -226,7 +230,7 @@ def check_nobody_held_out(layers: Sequence[FeedForward]) -> None:
         if not mask.all():
             raise GumlabError(
                 f"Gates hold {int((~mask).sum())} of {len(mask)} neurons out of {layer.name}, and "
-                "gumlab.prune would let them in again. Cut them first: "
+                "a cut would let them in again. Cut them first: "
                 "small = gumlab.shrink(model, pruner.masks); or take the gates off: "
                 "pruner.remove()."
             )

@@ -289,7 +289,8 @@ def nearest(cosines: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     tuple of Tensor
-        The signed cosine with the twin, and the twin's index, (N,) each; both 0 where N is 1.
+        The signed cosine with the twin, and the twin's index, (N,) each; both 0 where N is 1, and
+        for a neuron with a cosine of 0 to all others (a dead one).
     """
     if len(cosines) == 1:
         return cosines.new_zeros(1), cosines.new_zeros(1, dtype=torch.long)

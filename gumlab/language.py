@@ -30,12 +30,18 @@ def check_model(model: Any) -> None:
 
 
 def check_runs(model: Any) -> None:
-    """Raise GumlabError for what is no model and for a wrapper, but not for one that stands in.
+    """Raise GumlabError for what has no numbers, is no model, or a wrapper that does not stand in.
 
     A compiled model answers for its model in all that a run asks (config, generate).
     """
     if not (isinstance(model, nn.Module) and hasattr(model, "config")):
         check_model(model)
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta and not is_offloaded(model):
+            raise GumlabError(
+                f"{name} is on the meta device: it has a shape and no numbers. Load the model: "
+                "model, tokenizer = gumlab.load(...)."
+            )
 
 
 def check_trainable(model: nn.Module) -> None:

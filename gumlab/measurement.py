@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gumlab.errors import GumlabError, check_flag, check_list, check_whole
 from gumlab.feedforward import is_linear, neurons
-from gumlab.language import distinct_parameters, language_config
+from gumlab.language import check_runs, distinct_parameters, language_config
 from gumlab.offloading import check_resident
 from gumlab.tasks.batches import context_length, evaluating, memory_guard
 
@@ -48,7 +48,8 @@ def measure(
     -------
     dict
         "parameters", "neurons", "widths" by layer, "bytes" of the weights, "flops_per_token"; with
-        `latency` what `compare` adds.
+        `latency` what `compare` adds. They are those of the matrices that the model computes with:
+        masks alone save nothing, so a gated model has the dense one's.
     """
     _check_timing(batches, tokens, decoded, repeats)
     if check_flag("latency", latency):
@@ -142,6 +143,7 @@ def _check_models(models: Mapping[str, nn.Module]) -> None:
     for model in models.values():
         if isinstance(model, nn.Module):
             check_resident(model, "Timing")
+            check_runs(model)
 
 
 def latencies(

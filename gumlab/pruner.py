@@ -22,7 +22,13 @@ from gumlab.errors import (
     check_whole,
     warn_caller,
 )
-from gumlab.feedforward import FeedForward, check_in_place, check_no_layer_dropped, neurons
+from gumlab.feedforward import (
+    FeedForward,
+    check_in_place,
+    check_no_layer_dropped,
+    check_values,
+    neurons,
+)
 from gumlab.gating import (
     Gate,
     check_device,
@@ -77,7 +83,7 @@ class Pruner:
         Where Top_v ranks neurons; by default global for GUM and OBS, else layer.
     widths : list of int, optional
         How many neurons each layer keeps, instead of `keep` and `scope` (the control "random at the
-        same widths").
+        same widths"); `keep` becomes the fraction that they are of all neurons.
     floor, multiple_of : int
         As in `gumlab.select`.
     seed : int
@@ -206,8 +212,9 @@ class Pruner:
         self.returned = 0
         self.frozen = False
         self.removed = False
-        self.scores: list[Tensor] = self.rule.begin(self.layers, steps, seed)
-        self._scores_when_cut = [score.detach().clone() for score in self.scores]
+        self._told_untrained = False
+        self.scores: list[Tensor] = self._begun(steps, seed)
+        self._scores_when_cut = [score.clone() for score in self.scores]
         self._held_out = sum(int((~mask).sum()) for mask in kept_by_gates(self.layers))
         remove_gates(model)
         heard: Sequence[Tensor | None] = self.rule.heard or [None] * len(self.layers)
@@ -215,6 +222,14 @@ class Pruner:
         self._twins = [torch.empty(0, 2, dtype=torch.long).to(x.device) for x in self.layers]
         self.grams = self._running_sums()
         self._by_hand = ranks.GradientsByHand(model, weights_cut(self.layers)) if self.cut else None
+
+    def _begun(self, steps: int, seed: int) -> list[Tensor]:
+        """The rule's scores before the first step; from here on it belongs to this pruner."""
+        self._told_lost = False
+        self._held_at_first = dict(vars(self.rule))
+        scores = self.rule.begin(self.layers, steps, seed)
+        self._run = rules.begun(self.rule)
+        return self._checked_scores(scores)
 
     def _running_sums(self) -> RunningGrams | None:
         """The sums that rule and twin filter need, if any."""
@@ -283,16 +298,18 @@ class Pruner:
         self._check_heard()
         self._check_ranks()
         self._tell_who_came_back()
+        self._tell_of_loss_scale()
         if self.cut and not self.frozen:
             check_optimizers(self.layers, optimizers)
-        self.step_count += 1
-        for gate in self.gates:
-            gate.passed = False
+        step = self.step_count + 1
         if self.frozen:
+            self._count(step)
             return False
-        kept_now = selection.schedule(self.step_count, self.steps, self.keep, self.start, self.end)
+        kept_now = selection.schedule(step, self.steps, self.keep, self.start, self.end)
         gram = self._fresh_grams()
-        self.scores = self._asked(kept_now, gram)
+        self.scores = self._asked(step, kept_now, gram)
+        self._tell_untrained()
+        self._count(step)  # behind the rule: its error leaves the pruner where it was
         if gram is not None and self.twin_filter is not None:
             self._find_twins(gram, self.twin_filter)
         if self.grams is not None:
@@ -311,6 +328,18 @@ class Pruner:
                 f"{self.keep:.1%}: its scores did not get far enough. Raise steps or score_lr."
             )
         return neurons_leave
+
+    def _count(self, step: int) -> None:
+        """This step is done; the next one needs forward passes of its own."""
+        if step == self.steps + 1:
+            warn_caller(
+                f"This is step {step} of a Pruner that was made for {self.steps} steps: its "
+                "schedule is over. steps counts optimizer steps: where gradients are accumulated, "
+                "call pruner.step() once before each optimizer.step()."
+            )
+        self.step_count = step
+        for gate in self.gates:
+            gate.passed = False
 
     def remove(self) -> None:
         """Take every gate off the model; its weights stay as they are."""
@@ -346,6 +375,7 @@ class Pruner:
             state, the Gram sums and their random state, and the sum of each layer's outgoing
             weights as a sign of the weights that the state belongs to.
         """
+        self._tell_what_a_rule_loses()
         state: dict[str, Any] = {
             "settings": self.settings(),
             "step_count": self.step_count,
@@ -361,6 +391,23 @@ class Pruner:
         if self.grams is not None:
             state["grams"] = self.grams.state_dict()
         return state
+
+    def _tell_what_a_rule_loses(self) -> None:
+        """Warn once of what a rule of one's own learned and has no `state_dict` for."""
+        if self._told_lost or type(self.rule).state_dict is not Rule.state_dict:
+            return
+        self._told_lost = True
+        learned = [
+            name
+            for name, value in vars(self.rule).items()
+            if self._held_at_first.get(name) is not value and _holds_tensors(value)
+        ]
+        if learned:
+            warn_caller(
+                f"The rule {type(self.rule).__name__} has no state_dict, so its "
+                f"{', '.join(learned)} would begin anew where a run goes on from this state. Write "
+                "state_dict and load_state_dict, as gumlab.rules.Rule says."
+            )
 
     def cut_to(self, state: dict[str, Any]) -> None:
         """Give a fresh, dense model the widths of a saved state, for its weights to be loaded.
@@ -405,8 +452,9 @@ class Pruner:
         saved = torch.tensor([float(total) for total in state["weights"]])
         if saved.shape != sums.shape or not torch.allclose(saved, sums):
             raise GumlabError(
-                "The pruner's state belongs to other weights than the model's. Give the "
-                "folder that the model resumed from: PruningCallback(pruner, folder)."
+                "The pruner's state belongs to other weights than the model's. Load the weights "
+                "of that moment first; with a Trainer give the folder that the model resumed from: "
+                "PruningCallback(pruner, folder)."
             )
         self.step_count = state["step_count"]
         self.returned = state["returned"]
@@ -442,6 +490,17 @@ class Pruner:
             for name, value in self.settings().items()
             if saved_settings.get(name) != value
         ]
+        is_behind = any(
+            len(origin) > gate.layer.width
+            for origin, gate in zip(state["origin"], self.gates, strict=False)
+        )
+        if not differ and (is_behind or (self.frozen and not state["frozen"])):
+            raise GumlabError(
+                f"This pruner is at step {self.step_count}, with "
+                f"{'final masks' if self.frozen else 'neurons cut'}, and the state at step "
+                f"{state['step_count']}: it cannot go back. Load the model as it was, and the "
+                "state into a fresh Pruner of it."
+            )
         if differ:
             raise GumlabError(
                 f"The saved pruner has {', '.join(differ)}. Make the pruner with the saved "
@@ -480,9 +539,31 @@ class Pruner:
         if trained and escaped:
             raise GumlabError(
                 f"The forward pass did not go through the gates of {', '.join(escaped[:3])}, so "
-                "nothing is pruned. Call pruner.step() once after each loss.backward(), and train "
-                "the model itself: no copy of it, no graph that was captured before the Pruner was "
-                "made, no module in the place of one of its own."
+                "nothing is pruned. Call pruner.step() once after each loss.backward() that leads "
+                "to an optimizer.step(), and train the model itself: no copy of it, no graph that "
+                "was captured before the Pruner was made, no module in the place of one of its own."
+            )
+
+    def _tell_untrained(self) -> None:
+        """Warn once where a rule that reads no gradients prunes a model that does not train."""
+        reads_none = not hasattr(self.rule, "gradient") and self.grams is None
+        untouched = not any(gate.passed for gate in self.gates)
+        has_no_gradients = all(weight.grad is None for weight in self.model.parameters())
+        if reads_none and untouched and has_no_gradients and not self._told_untrained:
+            self._told_untrained = True
+            warn_caller(
+                "No forward pass went through this Pruner's model before pruner.step(), and it has "
+                "no gradients: it is pruned, and another one trained. Train the model that the "
+                "Pruner was made of."
+            )
+
+    def _tell_of_loss_scale(self) -> None:
+        """Warn at a run's first step where gradients may be larger than the loss's by a scale."""
+        learns = getattr(self.rule, "gradient", None) == "neuron"
+        if learns and not self.step_count and any(gate.in_float16 for gate in self.gates):
+            warn_caller(
+                "Training in float16 needs a loss scale, and the scores learn from the gradients. "
+                "Call scaler.unscale_(optimizer) before pruner.step(), or take bfloat16."
             )
 
     def _check_gradients(self) -> None:
@@ -533,11 +614,18 @@ class Pruner:
             return SeenGram(gram[mask][:, mask], mask[mask], mask.nonzero().flatten())
         return SeenGram(gram, mask, torch.arange(len(mask), device=mask.device))
 
-    def _asked(self, kept_now: float, gram: Callable[[int], SeenGram] | None) -> list[Tensor]:
+    def _asked(
+        self, step: int, kept_now: float, gram: Callable[[int], SeenGram] | None
+    ) -> list[Tensor]:
         """The rule's scores at this step, one per neuron that the model has now."""
+        if rules.run_of(self.rule) != self._run:
+            raise GumlabError(
+                f"The rule {type(self.rule).__name__} was given to another Pruner since, which "
+                "began it anew. Make a rule for each Pruner."
+            )
         likeness = self.grams.likeness if isinstance(self.grams, RunningLikeness) else None
         now = Moment(
-            step=self.step_count,
+            step=step,
             steps=self.steps,
             kept_now=kept_now,
             fraction_kept=self.fraction_kept,
@@ -548,13 +636,27 @@ class Pruner:
             gram=gram if self.rule.needs_grams and likeness is None else None,
             likeness=None if gram is None else likeness,
         )
-        scores = self.rule.scores(now)
+        return self._checked_scores(self.rule.scores(now))
+
+    def _checked_scores(self, scores: Any) -> list[Tensor]:
+        """A copy of a rule's scores, which it goes on changing; GumlabError for no such scores."""
         wanted = [(layer.width,) for layer in self.layers]
+        if not isinstance(scores, Sequence):
+            raise GumlabError(
+                f"The rule {type(self.rule).__name__} gave {scores!r:.60}; expected one number per "
+                f"neuron, a list of tensors of shapes {wanted}."
+            )
         shapes = [tuple(getattr(score, "shape", ())) for score in scores]
         if shapes != wanted:
             raise GumlabError(
                 f"The rule {type(self.rule).__name__} gave scores of shapes {shapes}; expected one "
                 f"number per neuron, a list of tensors of shapes {wanted}."
+            )
+        if not all(isinstance(score, Tensor) for score in scores):
+            kind = type(scores[0]).__name__
+            raise GumlabError(
+                f"The rule {type(self.rule).__name__} gave a list of {kind}; expected tensors of "
+                f"shapes {wanted}. torch.as_tensor makes one."
             )
         try:
             selection.check_scores(scores)
@@ -562,9 +664,9 @@ class Pruner:
             raise GumlabError(
                 f"{error} In training that comes of a loss or gradient that is not finite: where "
                 "optimizer.step() is left out for it, leave out pruner.step() too; the scores are "
-                "lost, so go on from the pruner's last state_dict."
+                "lost, so go on from the last state_dict of model and pruner, with a fresh Pruner."
             ) from error
-        return scores
+        return [score.detach().clone() for score in scores]
 
     def _find_twins(self, gram: Callable[[int], SeenGram], threshold: float) -> None:
         """Note each layer's pairs of alike neurons, by where they stood when the run began."""
@@ -579,7 +681,9 @@ class Pruner:
         if self.twin_filter is not None:
             scores = self._standing(selection.demote_twins(scores, self._twins))
         if self.rule.selects:
-            return self.rule.masks(scores, kept_now, self.keep)
+            masks = self.rule.masks(scores, kept_now, self.keep)
+            selection.check_masks(masks, [gate.size for gate in self.gates])
+            return list(masks)
         widths = self._widths_at(scores, kept_now)
         return [selection.top(s, width) for s, width in zip(scores, widths, strict=True)]
 
@@ -674,6 +778,7 @@ def _checked_grams(
 def _check_can_be_pruned(model: nn.Module, layers: Sequence[FeedForward]) -> None:
     """Raise GumlabError for a model that cannot be pruned while it trains."""
     check_resident(model, "A Pruner")
+    check_values(layers)
     check_trainable(model)
     check_no_layer_dropped(model, layers)
     check_no_fixed_gates(layers)
@@ -688,12 +793,21 @@ def _check_is_gradual(method: str | Rule, keep: float) -> None:
         )
 
 
+def _holds_tensors(value: Any) -> bool:
+    """Whether an attribute is a tensor, or holds some; an optimizer does."""
+    if isinstance(value, list | tuple):
+        return any(map(_holds_tensors, value))
+    if isinstance(value, dict):
+        return any(map(_holds_tensors, value.values()))
+    return isinstance(value, Tensor | torch.optim.Optimizer)
+
+
 def digest_of(tensors: Iterable[Tensor]) -> str:
     """Ten hex digits that stand for the numbers of some tensors, on whatever device."""
     content = hashlib.sha256()
     for tensor in tensors:
         numbers = tensor.detach().cpu().contiguous().flatten()
-        content.update(numbers.view(torch.uint8).numpy())
+        content.update(numbers.view(torch.uint8).numpy().data)
     return content.hexdigest()[:10]
 
 

@@ -114,6 +114,7 @@ def shrink(
         bias, a model that cannot be copied, or an offloaded one without a folder for what stays.
     """
     layers = neurons(model)
+    check_values(layers)
     check_masks(masks, [layer.width for layer in layers])
     check_refit(layers, refit, tokenizer, task, ridge)
     check_flag("sequential", sequential)
@@ -515,8 +516,7 @@ def check_refit(
         return
     if tokenizer is None or task is None:
         raise GumlabError(
-            "The refit is measured on data. Give them: "
-            "gumlab.shrink(model, masks, tokenizer, task, refit=True)."
+            "The refit is measured on data. Give tokenizer and task too, or refit=False."
         )
     check_values(layers)
     if refit == "bias" and any(layer.proj.bias is None for layer in layers):

@@ -15,6 +15,7 @@ schedule, the selection and the gates. A rule of your own is a subclass of `Rule
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from gumlab.ranks import averaged
 from gumlab.selection import above_threshold
 
 GRADIENTS = ("gate", "neuron")
+_runs = itertools.count()
 WARM_UP = 0.1  # of the steps, in which the rate of learned scores rises
 OF_THE_GRAMS = ("gram_every", "gram_tokens", "gram_memory", "gram_neurons")
 # the options of `Pruner` itself, for the name nearest to a misspelt one
@@ -403,6 +405,11 @@ class GUM(Movement):
 
     def _press(self, i: int, places: Tensor, u: Tensor) -> None:
         """Let q of layer i's neurons at `places` follow their similarity u."""
+        if getattr(u, "shape", None) != places.shape:
+            raise GumlabError(
+                f"The similarity gave {tuple(getattr(u, 'shape', ()))} for layer {i}; expected one "
+                f"number per neuron of the sums, {tuple(places.shape)}."
+            )
         factors = scoring.gum_factor(u, self.lambda_gum)
         everywhere = factors.new_ones(len(self.learned[i]))
         self.factors[i] = everywhere.index_copy(0, places, factors)
@@ -508,6 +515,18 @@ def rule_of(method: str | Rule, options: dict[str, Any]) -> Rule:
             near = "" if owners else nearest(name, (*own, *OF_THE_PRUNER))
             raise GumlabError(f"Method {method!r} has no option {name!r}.{near} {has}{belongs}")
     return METHODS[method](**options)
+
+
+def begun(rule: Rule) -> int:
+    """Note in a rule that a run began with it; the number of that run, in this process."""
+    number = next(_runs)
+    object.__setattr__(rule, "_gumlab_run", number)  # a rule of your own may be frozen
+    return number
+
+
+def run_of(rule: Rule) -> int | None:
+    """The number of the run that a rule was last begun for; None for none."""
+    return getattr(rule, "_gumlab_run", None)
 
 
 def check_grams_used(rule: Rule, options: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ here, `rules` applies them step by step. w_i is a neuron's row of outgoing weigh
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Any
@@ -344,7 +345,7 @@ def score(
     Returns
     -------
     list of Tensor
-        (N,) float per layer.
+        (N,) per layer, float32 or, of greedy_obs, float64.
 
     Raises
     ------
@@ -355,6 +356,11 @@ def score(
     check_currency(currency, method)
     if gradients is not None:
         check_flag("gradients", gradients)
+        if isinstance(method, str):
+            raise GumlabError(
+                f"gradients is for a criterion of your own; {method!r} knows what it needs. "
+                "Leave it out."
+            )
     calibration = Calibration(tokenizer, task, split, limit, tokens, batch_size)
     return score_layers(
         neurons(model),
@@ -381,6 +387,12 @@ def check_method(method: str | Criterion, tokenizer: Any, task: Any) -> None:
         )
     if isinstance(method, str) and method not in SCORES:
         raise unknown("method", method, SCORES + LEARNED)
+    if not isinstance(method, str) and not _takes(method, 2):
+        raise GumlabError(
+            "A criterion of your own is called with a layer and its Statistics: "
+            f"def mine(layer, statistics); {getattr(method, '__name__', 'yours')} cannot be. What "
+            "needs no data may leave the second one unused."
+        )
     needs_data = not isinstance(method, str) or method in DATA_SCORES
     if needs_data and (tokenizer is None or task is None):
         name = repr(method) if isinstance(method, str) else "your criterion"
@@ -388,6 +400,17 @@ def check_method(method: str | Criterion, tokenizer: Any, task: Any) -> None:
             f"Method {name} is measured on data. Give them: "
             f"gumlab.score(model, {name}, tokenizer, task)."
         )
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments by place; True where none can say."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # a builtin's own secret
+        return True
+    return True
 
 
 def check_currency(currency: str, method: str | Criterion) -> None:
@@ -466,7 +489,7 @@ def _checked(criterion: Criterion) -> Criterion:
         if isinstance(scores, Tensor):
             if scores.shape == (layer.width,) and not scores.isnan().any():
                 return scores.detach().float()
-            got = f"shape {tuple(scores.shape)}"
+            got = "NaN" if scores.shape == (layer.width,) else f"shape {tuple(scores.shape)}"
         else:
             got = type(scores).__name__
         raise GumlabError(

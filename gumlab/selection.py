@@ -102,7 +102,7 @@ class Budget:
     sizes : sequence of int
         The neurons of each layer.
     keep, scope, floor, multiple_of, widths
-        As in `select`.
+        As in `select`. With `widths`, `keep` becomes the fraction that they are of all neurons.
 
     Raises
     ------
@@ -120,12 +120,13 @@ class Budget:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", check_keep(self.keep))
         check_choice("scope", self.scope, SCOPES)
+        object.__setattr__(self, "floor", check_whole("floor", self.floor, least=0))
+        object.__setattr__(self, "multiple_of", check_whole("multiple_of", self.multiple_of))
         if self.widths is not None:
             check_widths(self.widths, self.sizes)
             object.__setattr__(self, "widths", [int(width) for width in self.widths])
+            object.__setattr__(self, "keep", sum(self.widths) / sum(self.sizes))
             return
-        object.__setattr__(self, "floor", check_whole("floor", self.floor, least=0))
-        object.__setattr__(self, "multiple_of", check_whole("multiple_of", self.multiple_of))
         if self.floor > min(self.sizes):
             raise GumlabError(
                 f"floor={self.floor} is larger than the smallest layer ({min(self.sizes)} "
@@ -216,6 +217,11 @@ def choose(
     """
     twin_filter = check_number("twin_filter", twin_filter, most=1)
     if check_flag("standardise", standardise):
+        if not all(s.isfinite().all() for s in scores):
+            raise GumlabError(
+                "Infinite scores have no mean to be standardised by. Give finite ones, or leave "
+                "standardise out."
+            )
         scores = [_standardised(s.double()) for s in scores]
     if grams is not None:
         scores = demote_twins(scores, [twin_pairs(gram, twin_filter) for gram in grams])
@@ -301,7 +307,7 @@ def layer_widths(
 def apportion(
     wanted: Sequence[float], total: int, low: Sequence[int], high: Sequence[int], unit: int = 1
 ) -> list[int]:
-    """Whole multiples of `unit` near what is wanted, within bounds, that sum nearest to a total.
+    """Whole multiples of `unit` near what is wanted, within bounds, that sum to a total.
 
     Rounds down, then gives the missing units to the layers that lost most by rounding.
 
@@ -310,7 +316,7 @@ def apportion(
     wanted : sequence of float
         One per layer.
     total : int
-        What they are to sum to.
+        What they are to sum to; met to within one `unit`, where the bounds allow it.
     low, high : sequence of int
         The bounds, one per layer.
     unit : int
@@ -496,8 +502,9 @@ def check_scores(scores: Sequence[Tensor]) -> None:
         raise GumlabError("There are no scores; expected one (N,) tensor per layer.")
     _shapes("scores", scores)
     for layer, s in enumerate(scores):
-        if s.ndim != 1 or torch.isnan(s).any():
-            found = f"shape {tuple(s.shape)}" if s.ndim != 1 else "NaN"
+        if s.ndim != 1 or s.is_complex() or torch.isnan(s).any():
+            odd = "NaN" if not s.is_complex() else f"dtype {s.dtype}"
+            found = f"shape {tuple(s.shape)}" if s.ndim != 1 else odd
             raise GumlabError(
                 f"Layer {layer}'s scores have {found}; expected one number per neuron, (N,)."
             )

@@ -363,8 +363,9 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 def by_itself(casts: bool = False) -> Iterator[None]:
     """torch as it is by itself, whatever the context of the caller; as a decorator too.
 
-    Gradients can be taken (torch.no_grad), what is made can be trained (torch.inference_mode), and
-    nothing is cast (torch.autocast).
+    Gradients can be taken (torch.no_grad), what is made can be trained (torch.inference_mode),
+    nothing is cast (torch.autocast), and tensors are made on the CPU where no device is said
+    (torch.set_default_device).
 
     Parameters
     ----------
@@ -376,6 +377,8 @@ def by_itself(casts: bool = False) -> Iterator[None]:
     cached = torch.is_autocast_cache_enabled()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         if casting:
             torch.clear_autocast_cache()
             stack.callback(torch.clear_autocast_cache)

@@ -177,7 +177,8 @@ class TestWhereTheStepIs:
     @pytest.mark.parametrize("freeze", [True, False])
     def test_beyond_the_end_of_the_schedule_the_count_stays(self, freeze):
         model, pruner = made(BY_NEURON["movement"], freeze=freeze)
-        by_hand(model, pruner, steps=STEPS + 4)
+        with pytest.warns(UserWarning, match="its schedule is over"):
+            by_hand(model, pruner, steps=STEPS + 4)
         assert sum(int(mask.sum()) for mask in pruner.masks) == 19
 
     def test_a_gradient_that_is_not_finite_is_told_from_a_rule_s_mistake(self):

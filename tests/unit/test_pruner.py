@@ -187,7 +187,7 @@ def score_gradients(tokenizer, step, steps, **options):
     model = tiny("gpt2")
     pruner = gl.Pruner(model, steps=steps, **options)
     pruner.step_count = step - 1
-    for score in pruner.scores:
+    for score in pruner.rule.learned:
         score.data = torch.linspace(-1, 1, len(score))
     given = []
     pruner.rule._optimizer.step = lambda: given.extend(s.grad.clone() for s in pruner.rule.learned)
