@@ -9,6 +9,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
+from gumlab.course.plots.checks import (
+    check_count,
+    check_has,
+    check_lines,
+    check_map,
+    check_mapping,
+    check_same_keys,
+)
 from gumlab.course.plots.figure import (
     BLUE,
     GREEN,
@@ -23,6 +31,7 @@ from gumlab.course.plots.figure import (
     point_at,
 )
 from gumlab.course.plots.places import Block, Cells
+from gumlab.errors import GumlabError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +55,18 @@ def neuron_map(
     -------
     Plot
         A row of cells, or several, for each layer, with its count; the sentence gives the widths.
+
+    Raises
+    ------
+    GumlabError
+        If the masks are no bool tensors, the title is no text, or the scores do not match.
     """
+    check_map(masks, scores)
+    if not isinstance(title, str):
+        raise GumlabError(
+            f"title must be a text; got {type(title).__name__}. Scores come by name: "
+            "neuron_map(masks, scores=scores)."
+        )
     figure, (ax,) = new_figure(width=7, height=0.8 + 0.6 * len(masks))
     cells = folded_map(ax, masks, scores)
     ax.set_title(title, fontsize=10, loc="left")
@@ -81,7 +101,13 @@ def folded_map(ax: Axes, masks: Sequence[Tensor], scores: Sequence[Tensor] | Non
     -------
     Cells
         Where each neuron is.
+
+    Raises
+    ------
+    GumlabError
+        If the masks are no bool tensors, or the scores do not match.
     """
+    check_map(masks, scores)
     total = sum(len(mask) for mask in masks)
     widest = max(len(mask) for mask in masks)
     columns = min(2 ** round(np.log2(2 * total) / 2), widest)  # about twice as wide as high
@@ -136,8 +162,8 @@ def removal(
     masks : sequence of Tensor
         A (N,) bool tensor per layer, True for a neuron that stays.
     curves : mapping of str to mapping of float to float
-        For each label the loss, in nats per target token, at each fraction of neurons kept. The
-        present curve comes first; each has the dense model's loss at 1.
+        For each label the loss, in nats per target token, at each fraction of neurons kept; at most
+        eight. The present curve comes first; it has the dense model's loss at 1.
     keep : float
         The fraction of the present curve's point that is marked.
     scores : sequence of Tensor, optional
@@ -147,7 +173,16 @@ def removal(
     -------
     Plot
         Left the map of the neurons, right the curves; the sentence gives widths and losses.
+
+    Raises
+    ------
+    GumlabError
+        If the masks are no bool tensors, there are more than eight curves, or the present one lacks
+        `keep` or 1.
     """
+    check_map(masks, scores)
+    check_lines("curves", curves, "labels to {fraction kept: loss}")
+    _check_points(curves, keep)
     figure, (left, right) = new_figure(2, width=9.4, height=3.8, margins=(0.85, 0.1, 0.5, 0.1))
     cells = folded_map(left, masks, scores)
     for (name, curve), style in zip(curves.items(), STYLES, strict=False):
@@ -216,10 +251,19 @@ def tradeoff(
         Left the map of the neurons, in the middle sensitivity against uniqueness, right the loss
         against the share kept; the sentence gives the marked point's numbers.
 
+    Raises
+    ------
+    GumlabError
+        If the masks are no bool tensors, there are more than eight paths, or the present one lacks
+        `keep` or 1.
+
     References
     ----------
     arXiv 2302.03773, Figure 1: sensitivity against uniqueness.
     """
+    check_map(masks, scores)
+    check_lines("paths", paths, "labels to {fraction kept: values}")
+    _check_points(paths, keep)
     room = MARGINS._replace(left=1.0)  # of a map's label that stands left of its axes
     figure, (left, middle, right) = new_figure(3, width=12.4, height=3.9, margins=room)
     cells = folded_map(left, masks, scores)
@@ -265,6 +309,13 @@ def tradeoff(
     )
 
 
+def _check_points(lines: Mapping[str, Mapping[float, Any]], keep: float) -> None:
+    """Raise GumlabError unless the first line has the marked point and the dense model's."""
+    name, present = next(iter(lines.items()))
+    for share in (keep, 1.0):
+        check_has(f"The first line, {name!r},", share, present)
+
+
 def refit_gain(losses: Mapping[str, Mapping[str, float]], dense: float) -> Plot:
     """Show the loss after a removal by each score, as cut and after what was done then.
 
@@ -281,8 +332,16 @@ def refit_gain(losses: Mapping[str, Mapping[str, float]], dense: float) -> Plot:
     -------
     Plot
         A row for each score, the best as cut at the top; the sentence gives each treatment's range.
+
+    Raises
+    ------
+    GumlabError
+        If the scores have other treatments, or more than four.
     """
+    check_mapping("losses", losses, "scores to {treatment: loss}")
+    check_same_keys("losses", losses)
     treatments = list(next(iter(losses.values())))
+    check_count("treatments", treatments, 4)
     order = sorted(losses, key=lambda score: losses[score][treatments[0]], reverse=True)
     by_treatment = {
         treatment: [losses[score][treatment] for score in order] for treatment in treatments

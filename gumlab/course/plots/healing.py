@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gumlab.course.plots.checks import check_count, check_has, check_mapping
 from gumlab.course.plots.figure import GREY, RED, STYLES, Plot, new_figure
 
 Trial = tuple[str, str, int]  # a start, a lesson, steps
@@ -26,9 +27,17 @@ def healing(tried: Mapping[Trial, float], now: Trial, dense: float) -> Plot:
     Plot
         A line for each start and lesson, at most eight; the sentence gives the loss, and the share
         of the damage that is healed, where the loss after 0 steps is among the trials.
+
+    Raises
+    ------
+    GumlabError
+        For more than eight lines, and a marked trial that was not made.
     """
-    figure, (ax,) = new_figure(width=7.5, height=3.8)
+    check_mapping("tried", tried, "(start, lesson, steps) to loss")
+    check_has("tried", now, tried)
     lines = list(dict.fromkeys((start, lesson) for start, lesson, _ in tried))
+    check_count("starts and lessons", lines, len(STYLES))
+    figure, (ax,) = new_figure(width=7.5, height=3.8)
     for style, (start, lesson) in zip(STYLES, lines, strict=False):
         points = sorted((n, loss) for (s, x, n), loss in tried.items() if (s, x) == (start, lesson))
         steps, losses = zip(*points, strict=True)

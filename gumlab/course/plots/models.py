@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib.ticker import FixedFormatter, FixedLocator
 from numpy.typing import ArrayLike
 
+from gumlab.course.plots.checks import check_count, check_has, check_mapping, check_same_keys
 from gumlab.course.plots.figure import BLUE, GREEN, GREY, ORANGE, Plot, new_figure
+from gumlab.errors import GumlabError, check_whole
 
 
 def activations(h: ArrayLike, tokens: Sequence[str], names: Sequence[int]) -> Plot:
@@ -29,8 +31,21 @@ def activations(h: ArrayLike, tokens: Sequence[str], names: Sequence[int]) -> Pl
     -------
     Plot
         A row for each neuron and a column for each token; the sentence says where each fires most.
+
+    Raises
+    ------
+    GumlabError
+        If there is not a row for each token, or a neuron to show is not there.
     """
-    rows = np.asarray(h)[:, list(names)].T
+    fired = np.asarray(h)
+    if fired.ndim != 2 or len(fired) != len(tokens):
+        raise GumlabError(
+            f"h must have a row for each of the {len(tokens)} tokens and a column for each neuron, "
+            f"(T, N); got shape {fired.shape}."
+        )
+    for name in names:
+        check_whole("names: a neuron", name, 0, fired.shape[1] - 1)
+    rows = fired[:, list(names)].T
     peaks = rows.argmax(1)
     low = float(rows.min())
     high = float(np.abs(rows).max())
@@ -76,6 +91,9 @@ def texts(
         The texts, with words that the first model does not have in [brackets]; the sentence repeats
         what the models wrote, and how many wrote the same as the first.
     """
+    check_mapping("written", written, "models to what each wrote")
+    for model in written:
+        check_has("loss", model, loss)
     first, *others = written
     known_words = written[first].split()
     blocks = [
@@ -126,7 +144,15 @@ def parameter_shares(models: Mapping[str, Mapping[str, int]]) -> Plot:
     -------
     Plot
         A bar for each model, cut into its parts; the sentence gives the share of the first part.
+
+    Raises
+    ------
+    GumlabError
+        If the models have other parts, or more than three.
     """
+    check_mapping("models", models, "models to {part: parameters}")
+    check_same_keys("models", models)
+    check_count("parts", next(iter(models.values())), 3)
     parts = list(next(iter(models.values())))
     totals = np.array([sum(counts.values()) for counts in models.values()])
     figure, (ax,) = new_figure(width=9, height=1.1 + 0.5 * len(models))
@@ -176,8 +202,23 @@ def relative_costs(costs: Mapping[str, Mapping[str, float]]) -> Plot:
     -------
     Plot
         A row for each measure, a point for each version; the sentence gives those of the last.
+
+    Raises
+    ------
+    GumlabError
+        If the versions have other measures, there are not two to four, or the first has a cost of
+        0.
     """
+    check_mapping("costs", costs, "versions to {measure: value}")
+    check_same_keys("costs", costs)
     first, *others = costs
+    check_count("versions beside the first", others, 3)
+    for measure, value in costs[first].items():
+        if not value > 0:
+            raise GumlabError(
+                f"Costs are drawn in percent of those of {first!r}, whose {measure!r} is {value}; "
+                "expected a number above 0. Leave that measure out."
+            )
     measures = list(costs[first])
     room_for_names = 0.3 + 0.09 * max(len(measure) for measure in measures)
     figure, (ax,) = new_figure(

@@ -9,6 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
+from gumlab.course.plots.checks import (
+    check_has,
+    check_lines,
+    check_mapping,
+    check_numbers,
+    check_table,
+)
 from gumlab.course.plots.cuts import folded_map, kept_widths
 from gumlab.course.plots.figure import (
     BLUE,
@@ -21,12 +28,15 @@ from gumlab.course.plots.figure import (
     joined,
     new_figure,
 )
-from gumlab.errors import GumlabError, check_whole
+from gumlab.errors import GumlabError, check_list, check_whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from gumlab.training import Frame, History
+
+
+A_ROW_EACH = "gumlab.study.run gives such a row, and a study's table has them for each seed."
 
 
 def method_bars(table: pd.DataFrame, metric: str) -> Plot:
@@ -35,7 +45,8 @@ def method_bars(table: pd.DataFrame, metric: str) -> Plot:
     Parameters
     ----------
     table : pandas.DataFrame
-        A row for each method, with columns method, keep, loss and `metric`; the first row is dense.
+        A row for each method, with columns method, keep, loss and `metric`, such as `gumlab demo`
+        writes; the first row is dense, which its keep of 1 shows.
     metric : str
         The column of the task's metric.
 
@@ -43,22 +54,61 @@ def method_bars(table: pd.DataFrame, metric: str) -> Plot:
     -------
     Plot
         Two panels with a row for each method, the lowest loss at the top; the dense model is a
-        dashed line. The sentence names the lowest and the highest loss.
+        dashed line. The sentence names the lowest and the highest loss; rows without a loss are
+        left out.
+
+    Raises
+    ------
+    GumlabError
+        If the table lacks columns, its first row is not dense, or a method has several rows.
     """
+    check_table(
+        table,
+        *dict.fromkeys(("method", "keep", "loss", metric)),
+        what="a table of one row a method, the dense one first,",
+        source=A_ROW_EACH,
+        unit="method",
+    )
+    check_numbers(table, "loss")
+    check_numbers(table, metric)
+    _check_a_row_each(table)
     dense = table.iloc[0]
-    pruned = table.iloc[1:].sort_values("loss", ascending=False)
-    figure, axes = new_figure(2, width=9, height=0.6 + 0.42 * len(table))
+    others = table.iloc[1:].dropna(subset="loss")
+    pruned = others.sort_values("loss", ascending=False)
+    figure, axes = new_figure(2, width=9, height=0.6 + 0.42 * (1 + len(pruned)))
     _method_points(axes[0], "loss", "loss (nats per target token)", "{:.3f}", dense, pruned)
     _method_points(axes[1], metric, metric, "{:.1f}", dense, pruned)
     axes[1].tick_params(labelleft=False)
     best = pruned.iloc[-1]
     worst = pruned.iloc[0]
+    fewest = f"{pruned['keep'].min():.0%}"
+    most = f"{pruned['keep'].max():.0%}"
     return Plot(
         figure,
-        f"With {best['keep']:.0%} of the neurons left, {best['method']} has the lowest loss "
-        f"({best['loss']:.3f}) and {worst['method']} the highest ({worst['loss']:.3f}); "
-        f"dense: {dense['loss']:.3f}.",
+        f"With {fewest if fewest == most else f'{fewest} to {most}'} of the neurons left, "
+        f"{best['method']} has the lowest loss ({best['loss']:.3f}) and {worst['method']} the "
+        f"highest ({worst['loss']:.3f}); dense: {dense['loss']:.3f}.",
     )
+
+
+def _check_a_row_each(table: pd.DataFrame) -> None:
+    """Raise GumlabError unless the first row is dense, and each other one of another method."""
+    dense = table.iloc[0]
+    if not dense["keep"] == 1 or np.isnan(dense["loss"]):
+        raise GumlabError(
+            f"The first row must be the dense run, with keep 1 and a loss; got {dense['method']}, "
+            f"keep {dense['keep']:g}, loss {dense['loss']:g}. Sort the table: "
+            "table.sort_values('keep', ascending=False)."
+        )
+    repeated = table["method"][table["method"].duplicated()]
+    if len(repeated):
+        raise GumlabError(
+            f"method_bars takes one row a method; {repeated.iloc[0]!r} has several. Take one seed "
+            "and share of a study's table, such as table.query('seed == 0 and asked in (1, 0.25)')"
+            ", or show all of them: gumlab.plots.bands(table)."
+        )
+    if table["loss"].iloc[1:].isna().all():
+        raise GumlabError("The table has a loss of the dense run alone; add rows of other methods.")
 
 
 def _method_points(
@@ -95,7 +145,16 @@ def keep_curves(curves: Mapping[str, Mapping[float, float]], dense: float) -> Pl
     -------
     Plot
         The lines; the sentence gives the range of the losses at the smallest fraction.
+
+    Raises
+    ------
+    GumlabError
+        For more than eight curves, and one without the first one's smallest fraction.
     """
+    check_lines("curves", curves, "labels to {fraction kept: loss}")
+    least = min(next(iter(curves.values())))
+    for name, curve in curves.items():
+        check_has(f"The curve {name!r}", least, curve)
     figure, (ax,) = new_figure(width=7.5)
     colours: dict[str, str] = {}  # of a way of choosing; its seeds differ by marker and line
     for (name, curve), style in zip(curves.items(), STYLES, strict=False):
@@ -116,7 +175,6 @@ def keep_curves(curves: Mapping[str, Mapping[float, float]], dense: float) -> Pl
     ax.set(xlabel="neurons kept (%)", ylabel="loss (nats per target token)")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
-    least = min(next(iter(curves.values())))
     losses = [curve[least] for curve in curves.values()]
     return Plot(
         figure,
@@ -141,14 +199,38 @@ def quality_against_keep(table: pd.DataFrame, metric: str, label: str) -> Plot:
     -------
     Plot
         Two panels; the largest keep is the reference, a dashed line. The sentence gives all values.
+
+    Raises
+    ------
+    GumlabError
+        If the table lacks columns, or holds several rows with one keep.
     """
+    check_table(
+        table,
+        *dict.fromkeys(("keep", "loss", metric)),
+        what="a table of one row a fraction of neurons kept",
+        source=A_ROW_EACH,
+        unit="row",
+    )
+    for column in ("keep", "loss", metric):
+        check_numbers(table, column)
+    repeated = table["keep"][table["keep"].duplicated()]
+    methods = table.get("method", table["keep"])[table["keep"] < 1]
+    if len(repeated) or ("method" in table and methods.nunique() > 1):
+        raise GumlabError(
+            "quality_against_keep draws one line, of one method and seed; this table has several "
+            "rows with one keep, or several methods. Take one of them with table.query, or show "
+            "all: gumlab.plots.bands(table, metric)."
+        )
     rows = table.sort_values("keep")
+    most = rows["keep"].iloc[-1]
+    reference = "all kept" if most == 1 else f"{most:.0%} kept"
     figure, axes = new_figure(2, width=9, height=3.4)
     panels = (("loss", "loss (nats per target token)"), (metric, label))
     for ax, (column, name) in zip(axes, panels, strict=True):
         ax.plot(100 * rows["keep"], rows[column], "o-", color=BLUE)
         ax.axhline(rows[column].iloc[-1], color=GREY, linestyle="--", linewidth=1.2)
-        ax.set(xlim=(0, 105), xlabel="neurons kept (%); dashed: all kept", ylabel=name)
+        ax.set(xlim=(0, 105), xlabel=f"neurons kept (%); dashed: {reference}", ylabel=name)
         ax.set_ylim(bottom=0)
     most_first = rows[::-1]
     values = [
@@ -174,8 +256,19 @@ def training_runs(histories: Mapping[str, History], window: int = 8) -> Plot:
         Left the share kept, right the running mean of the loss; the sentence gives the last means.
     """
     check_whole("window", window)
+    if not isinstance(histories, Mapping):
+        raise GumlabError(
+            "histories must be a mapping of labels to what gumlab.train returned; got "
+            f"{type(histories).__name__}."
+        )
     if not 1 <= len(histories) <= 3:
         raise GumlabError(f"training_runs shows one to three runs; got {len(histories)}.")
+    for name, history in histories.items():
+        if not getattr(history, "losses", None):
+            raise GumlabError(
+                f"{name!r} must be a History with steps in it, as gumlab.train returns; got "
+                f"{history!r:.60}."
+            )
     window = min(window, *(len(history.losses) for history in histories.values()))
     figure, (left, right) = new_figure(2, width=9.4, height=3.4)
     looks = ((BLUE, "-"), (ORANGE, "--"), (GREEN, ":"))
@@ -213,6 +306,11 @@ def replay(history: History, index: int, layer: int) -> Plot:
         Left the map of the neurons, in the middle share kept and loss by step, right the scores of
         about sixty of the layer's neurons up to this step, and the lowest score that is there.
     """
+    if not getattr(history, "frames", None):
+        raise GumlabError(
+            f"Expected a History with frames; got {history!r:.40}. Ask for them: "
+            "gumlab.train(model, tokenizer, task, pruner=pruner, record=1)."
+        )
     check_whole("index", index, 0, len(history.frames) - 1)
     check_whole("layer", layer, 0, len(history.frames[0].masks) - 1)
     frame = history.frames[index]
@@ -298,7 +396,20 @@ def seed_dots(runs: Mapping[str, Sequence[float]], label: str = "test loss") -> 
     -------
     Plot
         A row for each condition, with a bar at the mean; the sentence gives the means.
+
+    Raises
+    ------
+    GumlabError
+        For something else than such a mapping, a table for one.
     """
+    check_mapping(
+        "runs",
+        runs,
+        "conditions to a list of values, one a seed",
+        "Of a study's table it is table.groupby('method')['loss'].apply(list).to_dict().",
+    )
+    for condition, values in runs.items():
+        check_list(f"runs[{condition!r}]", values, "numbers, one a seed")
     figure, (ax,) = new_figure(width=8, height=1 + 0.5 * len(runs))
     for row, values in enumerate(runs.values()):
         ax.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.7, markersize=8)

@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from gumlab.course.plots.checks import (
+    SEEDS,
+    check_count,
+    check_numbers,
+    check_one_run,
+    check_table,
+)
 from gumlab.course.plots.figure import (
     BLUE,
     GREY,
@@ -23,7 +30,7 @@ from gumlab.course.plots.figure import (
     text_width,
 )
 from gumlab.errors import GumlabError
-from gumlab.study.claims import values
+from gumlab.study.claims import GUM, NOT_GUM, values
 from gumlab.study.intervals import half_interval
 
 if TYPE_CHECKING:
@@ -34,26 +41,28 @@ MOST_NAMED = 24  # settings of a claim; more are grouped
 LABELS = 8  # points, the settings' names
 
 
-def _check_table(table: pd.DataFrame, *columns: str) -> None:
-    """Raise GumlabError unless it is a study's table with a run in it, and with these columns."""
-    there = list(getattr(table, "columns", ()))
-    missing = [column for column in columns if column not in there]
-    if not missing and len(table):
-        return
-    found = f"a table of {len(table)} rows" if there else f"{type(table).__name__} {table!r:.40}"
-    lacks = f", without {missing[0]}" if there and missing else ""
-    raise GumlabError(
-        f"Expected a study's table with the columns {', '.join(columns)}, of one run or more; got "
-        f"{found}{lacks}. study.run() makes the runs, and study.table() gives their table."
-    )
-
-
 def _finished(table: pd.DataFrame) -> pd.DataFrame:
     """The runs that did not fail, with `keep` as the grid asked for it."""
-    _check_table(table, "method", "keep", "loss", "sensitivity")
+    check_table(table, "method", "keep", "seed", "loss", "sensitivity")
     result = "loss" if table["loss"].notna().any() else "sensitivity"
-    asked = table.get("asked", table["keep"])
-    return table.assign(keep=asked).dropna(subset=result)
+    return _as_asked(table).dropna(subset=result)
+
+
+def _as_asked(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `keep` as the grid asked for it, where it says so."""
+    if "asked" not in table:
+        return table
+    return table.assign(keep=table["asked"].fillna(table["keep"]))
+
+
+def _check_dense_and_others(rows: pd.DataFrame) -> None:
+    """Raise GumlabError unless there are dense rows, and those of one to eight methods."""
+    is_dense = rows["method"] == "dense"
+    if not is_dense.any() or is_dense.all():
+        raise GumlabError(
+            'The table needs dense runs, whose method is "dense", to compare with, and others.'
+        )
+    check_count("methods", rows["method"][~is_dense].dropna().unique(), len(STYLES))
 
 
 def _draw_band(ax: Axes, by_keep: pd.Series, style: Style, label: str) -> pd.Series:
@@ -101,14 +110,23 @@ def bands(table: pd.DataFrame, metric: str | None = None, name: str | None = Non
     Plot
         A line for each method, the mean over the seeds, with its 95 % t interval as an upright bar;
         the methods stand side by side at each share. The sentence names the best and the worst at
-        the smallest share.
+        the smallest share, and how many seeds a mean is of; runs without a loss are left out.
+
+    Raises
+    ------
+    GumlabError
+        If the table lacks columns, or holds several runs of a method, share and seed.
     """
     rows = _finished(table)
+    check_numbers(rows, "loss")
     if metric is not None:
-        _check_table(table, metric)
+        check_table(table, metric)
+        check_numbers(rows, metric)
+    check_one_run(rows, "method", "keep", "seed")
     is_dense = rows["method"] == "dense"
     dense = rows[is_dense]
     pruned = rows[~is_dense]
+    check_count("methods", pruned["method"].unique(), len(STYLES))
     labels = {"loss": "loss (nats per target token)"}
     if metric:
         labels[metric] = name or metric
@@ -130,13 +148,32 @@ def bands(table: pd.DataFrame, metric: str | None = None, name: str | None = Non
     half = losses.apply(half_interval)
     best = mean.idxmin()
     worst = mean.idxmax()
-    return Plot(
-        figure,
+    sentence = (
         f"With {least:.0%} of the neurons kept, the lowest mean loss is that of "
-        f"{best} {mean[best]:.3f} +- {half[best]:.3f}, the highest that of "
-        f"{worst} {mean[worst]:.3f} +- {half[worst]:.3f} "
-        f"({rows['seed'].nunique()} seeds, 95 % intervals).",
+        f"{best} {_with_interval(mean[best], half[best])}, the highest that of "
+        f"{worst} {_with_interval(mean[worst], half[worst])} ({_seeds_told(pruned)})."
     )
+    if len(rows) < len(table):
+        sentence += f" Runs without a loss, which are left out: {len(table) - len(rows)}."
+    return Plot(figure, sentence)
+
+
+def _with_interval(mean: float, half: float) -> str:
+    """A mean and half its interval, where there is one."""
+    return f"{mean:.3f}" if np.isnan(half) else f"{mean:.3f} +- {half:.3f}"
+
+
+def _seeds_told(pruned: pd.DataFrame) -> str:
+    """Of how many seeds the means of the loss are, and what that gives."""
+    counts = pruned.groupby(["method", "keep"])["loss"].count()
+    fewest = counts.min()
+    most = counts.max()
+    if most == 1:
+        return "1 seed, which has no interval"
+    if fewest == most:
+        return f"{most} seeds, 95 % intervals"
+    alone = "; 1 seed has none" if fewest == 1 else ""
+    return f"{fewest} to {most} seeds, 95 % intervals{alone}"
 
 
 def ratios(table: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Plot:
@@ -156,13 +193,20 @@ def ratios(table: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Plot:
         neurons, the smaller the point; hollow points are distilled. The sentence names the methods
         that are highest on average.
 
+    Raises
+    ------
+    GumlabError
+        If a table lacks columns or dense runs, or holds several runs of a method, share and seed.
+
     References
     ----------
     arXiv 2302.03773, Figure 1.
     """
     tables = table if isinstance(table, Mapping) else {"": table}
     found = {title: _ratios_to_dense(rows) for title, rows in tables.items()}
-    styles = styles_of(method for rows in found.values() for method in rows["method"])
+    names = [method for rows in found.values() for method in rows["method"]]
+    check_count("methods", dict.fromkeys(names), len(STYLES))
+    styles = styles_of(names)
     width = 7.5 if len(tables) == 1 else 4.3 * len(tables)
     figure, axes = new_figure(len(tables), width=width, height=4.4)
     sentences = []
@@ -183,10 +227,19 @@ def ratios(table: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Plot:
 
 def _ratios_to_dense(table: pd.DataFrame) -> pd.DataFrame:
     """The pruned runs; their sensitivity and uniqueness are divided by those of the dense runs."""
-    rows = _finished(table).set_index("seed")
+    check_table(table, "method", "keep", "seed", "distilled", "loss", *RATIOS)
+    finished = _finished(table)
+    _check_dense_and_others(finished)
+    check_one_run(finished, "method", "keep", "distilled", "seed")
+    rows = finished.set_index("seed")
     is_dense = rows["method"] == "dense"
     dense = rows[is_dense]
     pruned = rows[~is_dense]
+    if not pruned.index.isin(dense.index).any():
+        raise GumlabError(
+            "A ratio is taken at equal seeds, and no pruned run has the seed of a dense one. Give "
+            "the dense runs of those seeds."
+        )
     for measure in RATIOS:
         ratio = pruned[measure] / dense[measure].reindex(pruned.index)
         pruned = pruned.assign(**{measure: ratio})
@@ -246,8 +299,13 @@ def gaps(table: pd.DataFrame) -> Plot:
     Raises
     ------
     GumlabError
-        If the table has no losses of methods that ran both distilled and not.
+        If the table has no losses of methods that ran both distilled and not, or several runs of a
+        method, share and seed.
     """
+    check_table(table, "method", "keep", "seed", "distilled", "loss")
+    runs = _as_asked(table).dropna(subset="loss")
+    of_the_paper = runs[runs["method"].isin((*GUM, *NOT_GUM))]
+    check_one_run(of_the_paper, "method", "keep", "distilled", "seed")
     rows = values(table)["gap"].rename("gap").reset_index()
     figure, (ax,) = new_figure(width=6.5)
     means = {}
@@ -287,19 +345,30 @@ def layer_widths(table: pd.DataFrame) -> Plot:
     -------
     Plot
         A line for each method, the mean over the seeds; the sentence names the most uneven one.
+
+    Raises
+    ------
+    GumlabError
+        If the table lacks columns or dense runs, or holds several runs of a method and seed.
     """
-    _check_table(table, "method", "widths")
-    rows = table.dropna(subset="widths")
-    widths = rows["widths"].map(lambda cell: json.loads(cell) if isinstance(cell, str) else cell)
+    check_table(table, "method", "widths")
+    rows = table.dropna(subset=["method", "widths"]).reset_index(drop=True)
+    _check_dense_and_others(rows)
     is_dense = rows["method"] == "dense"
-    if not is_dense.any() or is_dense.all():
-        raise GumlabError("The table needs dense runs, whose widths are the whole, and others.")
+    if any(column in rows for column in SEEDS):  # else nothing tells runs apart
+        check_one_run(rows[~is_dense], "method", *SEEDS)
+    widths = rows["widths"].map(lambda cell: json.loads(cell) if isinstance(cell, str) else cell)
     full = np.array(widths[is_dense].iloc[0])
+    if any(len(run) != len(full) for run in widths) or len(set(map(str, widths[is_dense]))) > 1:
+        raise GumlabError(
+            "The runs are of models with other layers: their dense widths or numbers of layers "
+            "differ. Give the runs of one model."
+        )
     layers = range(len(full))
     figure, (ax,) = new_figure(width=7.0, height=3.8)
     shares = {}
     of_methods = rows[~is_dense]
-    for method, style in styles_of(of_methods["method"].dropna()).items():
+    for method, style in styles_of(of_methods["method"]).items():
         runs = of_methods[of_methods["method"] == method]
         of_method = np.array(widths[runs.index].tolist())  # (seeds, L)
         shares[method] = of_method.mean(0) / full
@@ -330,11 +399,24 @@ def refit_heat(table: pd.DataFrame) -> Plot:
     Plot
         A row for each score, the best at the top, and a column for each refit, in the order of the
         table; a cell is the mean over the seeds. The sentence gives each refit's range.
+
+    Raises
+    ------
+    GumlabError
+        If the table lacks columns, or holds several runs of a score, refit and seed.
     """
-    _check_table(table, "score", "refit", "loss")
-    refits = list(dict.fromkeys(table["refit"]))
-    loss = table.pivot_table(index="score", columns="refit", values="loss")
+    check_table(table, "score", "refit", "loss")
+    rows = table.dropna(subset=["score", "refit", "loss"])
+    if any(column in rows for column in SEEDS):  # else nothing tells runs apart
+        check_one_run(rows, "score", "refit", *SEEDS)
+    refits = list(dict.fromkeys(rows["refit"]))
+    loss = rows.pivot_table(index="score", columns="refit", values="loss")
     loss = loss[refits].dropna(axis=1)
+    if loss.empty:
+        raise GumlabError(
+            f"No refit has the loss of every score; of {len(table)} rows {len(rows)} have a score, "
+            "a refit and a loss. Give the rows of the scores that were tried with the same refit."
+        )
     last_refit = loss.columns[-1]
     loss = loss.sort_values(last_refit)
     figure, (ax,) = new_figure(width=6.0, height=0.9 + 0.34 * len(loss))
@@ -369,8 +451,25 @@ def forest(effects: pd.DataFrame) -> Plot:
         A row for each setting, sorted: its mean effect, below 0 as claimed, and the 95 % t
         interval. More settings than can be read one by one are grouped by base and task. The
         sentence counts the settings by what they say.
+
+    Raises
+    ------
+    GumlabError
+        For something else than these rows, and for the rows of several claims.
     """
-    rows = effects.sort_values("effect", ascending=False)
+    check_table(
+        effects,
+        *("where", "effect", "half", "says"),
+        what="the rows of one claim",
+        source="gumlab.paper.effects(table, gumlab.paper.margin()) makes them of a study's table.",
+        unit="setting",
+    )
+    if "number" in effects and effects["number"].nunique() > 1:
+        raise GumlabError(
+            f"A forest is of one claim; these rows are of {effects['number'].nunique()}. Take one: "
+            f"effects.query('number == {effects['number'].iloc[0]}')."
+        )
+    rows = effects.sort_values("effect", ascending=False, ignore_index=True)
     is_long = len(rows) > MOST_NAMED
     if is_long:
         rows, places, labels = _grouped(rows)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from gumlab.course.plots.checks import check_has, check_mapping
 from gumlab.course.plots.figure import (
     BLUE,
     GREY,
@@ -19,6 +20,7 @@ from gumlab.course.plots.figure import (
     point_at,
 )
 from gumlab.course.plots.places import Block, Cells, Dots
+from gumlab.errors import GumlabError, check_whole
 from gumlab.study.intervals import rank_correlation
 
 
@@ -52,11 +54,22 @@ def used_and_unique(
     Plot
         A point for each neuron, both axes logarithmic. The dashed lines join neurons of equal
         product, which is what deleting one and refitting the others costs.
+
+    Raises
+    ------
+    GumlabError
+        If these are not as many numbers and truth values, or no neuron has both above 0.
     """
-    x = np.asarray(used, dtype=float)
-    y = np.asarray(unique, dtype=float)
-    stays = np.asarray(mask, dtype=float) == 1
+    x, y = _same_neurons(used=used, unique=unique)
+    if np.asarray(mask).dtype != bool or np.shape(mask) != x.shape:
+        raise GumlabError(
+            f"mask must be bool, {x.shape}; got {np.asarray(mask).dtype}, {np.shape(mask)}. "
+            "gumlab.select makes masks of scores."
+        )
+    stays = np.asarray(mask)
     alive = (x > 0) & (y > 0)
+    if not alive.any():
+        raise GumlabError("No neuron has use and uniqueness above 0, and both axes are in powers.")
     room = MARGINS._replace(top=0.35)
     figure, (ax,) = new_figure(width=7.5, height=4.4, margins=room)
     for group, marker, colour, fate in (
@@ -107,6 +120,18 @@ def used_and_unique(
     )
 
 
+def _same_neurons(**numbers: ArrayLike) -> list[np.ndarray]:
+    """The arguments as arrays; GumlabError unless each is a number for every neuron, (N,)."""
+    arrays = [np.asarray(values, dtype=float) for values in numbers.values()]
+    shapes = [values.shape for values in arrays]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1 or not shapes[0][0]:
+        raise GumlabError(
+            f"{' and '.join(numbers)} must be a number for every neuron each, (N,); got the shapes "
+            f"{' and '.join(map(str, shapes))}."
+        )
+    return arrays
+
+
 def _spread(values: np.ndarray) -> float:
     """How many times the 5th percentile the 95th is."""
     return float(np.percentile(values, 95) / np.percentile(values, 5))
@@ -131,7 +156,14 @@ def deletions(
     Plot
         Left the change of the loss, right the error of the output, a point for each deletion; on
         the dashed lines the prediction is right.
+
+    Raises
+    ------
+    GumlabError
+        If the marked deletion was not tried.
     """
+    check_mapping("tried", tried, "(layer, neuron, refitted) to what was told and measured")
+    check_has("tried", now, tried)
     figure, (left, right) = new_figure(2, width=9.4, height=3.8, margins=MARGINS)
     panels = ((left, "told", "measured"), (right, "error_told", "error_measured"))
     for refitted, marker, colour, label in (
@@ -239,9 +271,15 @@ def against(
     -------
     Plot
         A point for each neuron; the sentence gives Spearman's rank correlation.
+
+    Raises
+    ------
+    GumlabError
+        If x and y are not of the same neurons, or a marked one is none of them.
     """
-    across = np.asarray(x, dtype=float)
-    up = np.asarray(y, dtype=float)
+    across, up = _same_neurons(x=x, y=y)
+    for neuron in marked or {}:
+        check_whole("marked: a neuron", neuron, 0, len(across) - 1)
     figure, (ax,) = new_figure(width=7, height=4)
     ax.plot(across, up, "o", color=BLUE, markersize=4, alpha=0.5)
     for neuron, name in (marked or {}).items():
@@ -291,8 +329,20 @@ def twins(
     Plot
         Left |cosine| of every pair, rows and columns ordered so that neurons alike stand together;
         right the share of a neuron that its twin rebuilds against the share that all others do.
+
+    Raises
+    ------
+    GumlabError
+        If these are not an (N, N) and an (N,) array of one layer, or a neuron is none of its own.
     """
     signed = np.asarray(cosines)
+    if np.shape(r2) != signed.shape[:1] or signed.shape != signed.shape[:1] * 2:
+        raise GumlabError(
+            f"cosines must be (N, N) and r2 (N,) of the same layer; got {signed.shape} and "
+            f"{np.shape(r2)}."
+        )
+    for neuron in (selected, *neighbours):
+        check_whole("selected and neighbours: a neuron", neuron, 0, len(signed) - 1)
     sizes = np.abs(signed)
     np.fill_diagonal(sizes, 0)
     order = _neighbours_together(sizes)

@@ -167,3 +167,149 @@ def test_long_names_of_a_claims_settings_leave_room_for_what_they_name():
     (ax,) = drawn(plot)
     assert ax.get_window_extent().width > 3 * plot.figure.dpi
     assert min(box.x0 for box in boxes_of(ax.get_yticklabels())) >= 0
+
+
+def a_study(seeds=3, methods=("GUM", "random"), **setting):
+    """A study's table: dense runs, and those of some methods at two shares."""
+    rows = []
+    for seed in range(seeds):
+        runs = [("dense", 1.0, 1.0), *((name, keep, 1 / keep) for keep in (0.5, 0.25)
+                                       for name in methods)]  # fmt: skip
+        rows += [
+            {"task": "tables", "method": method, "asked": keep, "keep": keep, "distilled": False,
+             "seed": seed, "lr": 0.001, "loss": loss + 0.01 * seed, "bleu": 10.0,
+             "sensitivity": 1.0, "uniqueness": 1.0, "error": None,
+             "widths": [8, 8] if method == "dense" else [2, 4], **setting}
+            for method, keep, loss in runs
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+TWO_RATES = pd.concat([a_study(), a_study(lr=0.01)])
+AT_HALF = TWO_RATES[TWO_RATES["asked"] != 0.25]
+HEAT = pd.DataFrame(
+    [(task, score, "cut", 0, 1.0) for task in ("tables", "e2e") for score in "xy"],
+    columns=["task", "score", "refit", "seed", "loss"],
+)
+MAP = [torch.tensor([True, False, True]), torch.tensor([True, True, False])]
+SCORES = [torch.tensor([3.0, 1.0, 2.0]), torch.tensor([9.0, 5.0, 0.1])]
+NINE = {str(n): {0.5: 2.0, 1.0: 1.0} for n in range(9)}
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: gl.plots.bands(TWO_RATES), "differ in lr besides method, keep and seed"),
+        (lambda: gl.plots.bands(TWO_RATES), r"table.query\('lr == 0.001'\)"),
+        (
+            lambda: gl.plots.bands(pd.concat([a_study(), a_study(distilled=True, task="e2e")])),
+            r"differ in task and distilled besides .*\"task == 'tables' and distilled == False\"",
+        ),
+        (lambda: gl.plots.bands(pd.concat([a_study()] * 2)), r"table.drop_duplicates"),
+        (lambda: gl.plots.bands(a_study(methods="abcdefghi")), "1 to 8 methods; got 9"),
+        (lambda: gl.plots.bands(a_study(bleu=None), "bleu"), "'bleu' is empty; expected numbers"),
+        (lambda: gl.plots.ratios(TWO_RATES), "differ in lr besides"),
+        (lambda: gl.plots.ratios(a_study().query("method != 'dense'")), "needs dense runs"),
+        (lambda: gl.plots.gaps(TWO_RATES), "differ in lr besides"),
+        (lambda: gl.plots.layer_widths(AT_HALF), "differ in lr besides method and seed"),
+        (lambda: gl.plots.layer_widths(a_study()), r"table.query\('asked in \(1, 0.5\)'\)"),
+        (lambda: gl.plots.refit_heat(HEAT), "differ in task besides score, refit and seed"),
+        (lambda: gl.plots.forest(a_study()), "without where, effect, half, says. gumlab.paper.eff"),
+        (lambda: gl.plots.forest(effects(3).assign(number=[0, 1, 1])), "of one claim; .* are of 2"),
+    ],
+)  # fmt: skip
+def test_runs_of_several_settings_are_no_seeds(draw, words):
+    with pytest.raises(gl.GumlabError, match=words):
+        draw()
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: gl.plots.method_bars(a_study()[::-1], "bleu"), "first row must be the dense run"),
+        (lambda: gl.plots.method_bars(a_study(), "bleu"), "one row a method; 'GUM' has several"),
+        (lambda: gl.plots.method_bars(a_study(), "rouge"), "got a table of 15 rows, without rouge"),
+        (lambda: gl.plots.quality_against_keep(a_study(seeds=1), "bleu", "BLEU"), "plots.bands"),
+        (lambda: gl.plots.quality_against_keep(a_study(), "rouge", "R"), "without rouge"),
+        (lambda: gl.plots.seed_dots(a_study()), "one a seed; got DataFrame .* it is table.groupby"),
+        (lambda: gl.plots.seed_dots({"GUM": 1.0}), "must be a list of numbers, one a seed"),
+        (lambda: gl.plots.keep_curves(NINE, 1.0), "1 to 8 curves; got 9"),
+        (lambda: gl.plots.keep_curves({"a": {0.5: 1.0}, "b": {1.0: 1.0}}, 1.0), "'b' has no entry"),
+        (lambda: gl.plots.training_runs({"one": History()}), "'one' must be a History with steps"),
+        (lambda: gl.plots.replay(History(losses=[1.0], kept=[1.0]), 0, 0), "History with frames"),
+    ],
+)
+def test_a_table_or_a_mapping_of_another_kind_is_refused(draw, words):
+    with pytest.raises(gl.GumlabError, match=words):
+        draw()
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: gl.plots.neuron_map(SCORES, MAP), r"masks\[0\] must be a bool tensor.*float32"),
+        (lambda: gl.plots.neuron_map(MAP, SCORES), r"title must be a text.*scores=scores"),
+        (lambda: gl.plots.neuron_map(MAP, scores=SCORES[:1]), r"widths \[3, 3\]; got the shapes"),
+        (lambda: gl.plots.removal(SCORES, {"a": NINE["0"]}, 0.5), r"masks\[0\] must be"),
+        (lambda: gl.plots.removal(MAP, NINE, 0.5), "1 to 8 curves; got 9"),
+        (lambda: gl.plots.removal(MAP, {"a": NINE["0"]}, 0.25), "'a', has no entry 0.25"),
+        (lambda: gl.plots.used_and_unique([1, 2], [0.5, 1], [3.0, 4.0]), "mask must be bool"),
+        (lambda: gl.plots.used_and_unique([1, 2], [0.5], [True, False]), "used and unique must be"),
+        (lambda: gl.plots.against([1, 2], [1, 2, 3], ("a", "b")), "x and y must be"),
+        (lambda: gl.plots.against([1, 2], [1, 2], ("a", "b"), {2: "it"}), "marked: .* 0 to 1"),
+        (lambda: gl.plots.twins(np.eye(3), np.ones(2), 0, [1], "it"), r"got \(3, 3\) and \(2,\)"),
+        (lambda: gl.plots.activations(np.ones((3, 9)), list("ab"), [0]), "each of the 2 tokens"),
+        (lambda: gl.plots.deletions({}, (0, 0, True)), "tried must be a mapping"),
+        (lambda: gl.plots.healing({("a", "b", 0): 1.0}, ("a", "b", 9), 1.0), "tried has no entry"),
+        (lambda: gl.plots.refit_gain({"x": {"cut": 1.0}, "y": {"bias": 1.0}}, 1.0), "same entries"),
+        (lambda: gl.plots.parameter_shares({"m": dict.fromkeys("abcd", 1)}), "3 parts; got 4"),
+        (lambda: gl.plots.relative_costs({"dense": {"bytes": 1.0}}), "beside the first; got 0"),
+        (lambda: gl.plots.texts("p", "r", {"a": "w"}, {}), "loss has no entry 'a'"),
+    ],
+)
+def test_neurons_and_lines_that_would_not_be_drawn_are_refused(draw, words):
+    with pytest.raises(gl.GumlabError, match=words):
+        draw()
+
+
+def test_bands_count_the_seeds_that_are_drawn():
+    assert "(3 seeds, 95 % intervals)." in gl.plots.bands(a_study()).sentence
+    one = gl.plots.bands(a_study(seeds=1)).sentence
+    assert one.endswith("that of GUM 4.000 (1 seed, which has no interval).")
+    assert "nan" not in one
+    failed = a_study()
+    gone = (failed["seed"] == 2) & (failed["method"] == "GUM")
+    failed.loc[gone, ["loss", "sensitivity"]] = np.nan
+    failed.loc[gone, "error"] = "GumlabError: no"
+    told = gl.plots.bands(failed).sentence
+    assert "(2 to 3 seeds, 95 % intervals). Runs without a loss, which are left out: 2." in told
+    with pytest.raises(gl.GumlabError, match="of which 2 failed, the first with GumlabError: no"):
+        gl.plots.bands(failed[gone].drop(columns="loss"))
+
+
+def test_a_method_without_a_loss_is_not_the_best():
+    table = a_study(seeds=1).query("asked in (1, 0.25)")
+    table.loc[table["method"] == "GUM", "loss"] = np.nan
+    plot = gl.plots.method_bars(table, "bleu")
+    assert "random has the lowest loss" in plot.sentence
+    assert [text.get_text() for text in drawn(plot)[0].get_yticklabels()] == ["random"]
+
+
+def test_the_reference_of_a_line_is_called_what_it_is():
+    table = a_study(seeds=1, methods=["GUM"])
+    for rows, name in ((table, "dashed: all kept"), (table[1:], "dashed: 50% kept")):
+        for ax in drawn(gl.plots.quality_against_keep(rows, "bleu", "BLEU")):
+            assert name in ax.get_xlabel()
+
+
+def test_tables_put_together_keep_each_row_once():
+    rows = effects(15)
+    plot = gl.plots.forest(pd.concat([rows, rows]))
+    (ax,) = drawn(plot)
+    assert sum(len(box.lines[0].get_xdata()) for box in ax.containers) == 30
+    one = a_study(methods=["GUM"]).query("asked != 0.25")
+    other = a_study(methods=["random"]).query("asked == 0.5")
+    other["widths"] = [[8, 8]] * len(other)
+    lines = drawn(gl.plots.layer_widths(pd.concat([one, other])))[0].lines
+    shares = {line.get_label(): list(line.get_ydata()) for line in lines}
+    assert shares == {"GUM": pytest.approx([25, 50]), "random": pytest.approx([100, 100])}
