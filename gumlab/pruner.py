@@ -553,8 +553,8 @@ class Pruner:
             self._told_untrained = True
             warn_caller(
                 "No forward pass went through this Pruner's model before pruner.step(), and it has "
-                "no gradients: it is pruned, and another one trained. Train the model that the "
-                "Pruner was made of."
+                "no gradients: it is pruned without being trained. Where a copy of it trains, make "
+                "the Pruner of that one."
             )
 
     def _tell_of_loss_scale(self) -> None:
