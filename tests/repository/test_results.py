@@ -705,6 +705,39 @@ def test_refitted_layer_by_layer_every_score_loses_less(allocation, bench):
     assert told.loc[("magnitude", "equal"), "gain"] > 0.5
 
 
+def test_layer_by_layer_a_score_of_the_error_gains_the_more_the_more_is_cut(allocation, bench):
+    runs = allocation.query("base == @bench.REAL and allocation in @bench.MAIN")
+    runs = runs[runs["score"].isin(bench.SCORES)]
+    index = ["score", "allocation", "keep", "draw"]
+    losses = runs.pivot(index=index, columns="refit", values="loss")
+    gains = losses["refit"] - losses["sequential"]
+    assert gains.notna().all()
+    told = gains.groupby(level=index[:3]).agg(["mean", "count", half_interval]).reset_index()
+    assert (told["count"] == 3).all()
+    told["shown"] = told["mean"] > told["half_interval"]
+    of_error = told[told["score"].isin(["greedy_obs", "obs", "flap", "wanda"])]
+    assert len(of_error) == 4 * len(bench.MAIN) * len(bench.KEEPS)
+    for _, cut in of_error.groupby(["score", "allocation"]):
+        assert cut.sort_values("keep")["mean"].is_monotonic_decreasing
+    by_keep = {keep: rows for keep, rows in of_error.groupby("keep")}
+    for keep in (0.9, 0.75):
+        assert (by_keep[keep]["mean"].abs() < 0.01).all()
+    quarter = by_keep[0.25]
+    assert f"{quarter['mean'].min():.2f} to {quarter['mean'].max():.2f}" == "0.05 to 0.21"
+    open_ones = quarter[~quarter["shown"]]
+    assert open_ones[["score", "allocation"]].to_numpy().tolist() == [["greedy_obs", "equal"]]
+    perplexity = losses.map(math.exp).groupby(level=index[:3]).mean()
+    for score, before, after in (("obs", "82.7", "66.7"), ("greedy_obs", "64.4", "61.1")):
+        mine = perplexity.loc[(score, "loss_scalar", 0.25)]
+        assert [f"{mine['refit']:.1f}", f"{mine['sequential']:.1f}"] == [before, after]
+    others = told.set_index(["score", "keep"])
+    for keep in bench.KEEPS:
+        most = of_error.loc[of_error["keep"] == keep, "mean"].max()
+        assert others.loc[("magnitude", keep), "mean"] > most
+    chance = told[told["score"] == "random"]
+    assert chance.loc[chance["shown"], "keep"].tolist() == [0.5]
+
+
 def test_layer_by_layer_greedy_obs_gains_the_more_the_more_is_cut(allocation, bench):
     runs = allocation.query("base == @bench.REAL and score == 'greedy_obs'")
     losses = runs.pivot_table(index=["allocation", "keep"], columns="refit", values="loss")
