@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
+import linecache
 import math
 import subprocess
 import sys
@@ -184,6 +186,260 @@ def test_a_label_has_no_address(value, words):
         named("gum", 5, similarity=half, penalty=0.5).label == "gum, similarity half, penalty 0.5"
     )
     assert str(as_text(value)) == words
+
+
+# --- code of one's own ----------------------------------------------------------------------------
+
+MINE = """
+import functools
+import torch
+from torch import nn
+from gumlab.rules import Rule
+
+ALPHA = 1.0
+IDLE = 1.0
+TABLE = {"weights": torch.tensor([1.0, 2.0]), "norm": torch.norm}
+SQUARE = lambda x: x**2
+NET = nn.Linear(1, 1)
+nn.init.constant_(NET.weight, 0.5)
+nn.init.zeros_(NET.bias)
+
+
+class Config:
+    def __init__(self, power):
+        self.power = power
+
+
+CONFIG = Config(2)
+
+
+@functools.cache
+def root(x):
+    return x**0.5
+
+
+def helper(x):
+    return x**ALPHA
+
+
+def even(n):
+    return n == 0 or odd(n - 1)
+
+
+def odd(n):
+    return n > 0 and even(n - 1)
+
+
+def doubled(function):
+    @functools.wraps(function)
+    def wrapper(layer, stats):
+        return 2 * function(layer, stats)
+
+    return wrapper
+
+
+def by_constant(layer, stats):
+    return stats.energy**ALPHA
+
+
+def by_helper(layer, stats):
+    return helper(stats.energy)
+
+
+def by_loop(layer, stats):
+    return sum([ALPHA * energy for energy in stats.energy])
+
+
+def by_table(layer, stats):
+    return TABLE["norm"](stats.energy * TABLE["weights"])
+
+
+def by_lambda(layer, stats):
+    return SQUARE(stats.energy)
+
+
+def by_net(layer, stats):
+    return NET(stats.energy)
+
+
+def by_object(layer, stats):
+    return stats.energy**CONFIG.power
+
+
+def by_cached(layer, stats):
+    return root(stats.energy)
+
+
+def by_two(layer, stats):
+    return stats.energy if even(layer.width) else -stats.energy
+
+
+@doubled
+def by_decorated(layer, stats):
+    return stats.energy
+
+
+class Base(Rule):
+    sign = 1
+
+    def scores(self, now):
+        return [self.sign * self.of(layer) for layer in now.layers]
+
+    def of(self, layer):
+        return helper(layer.outgoing().detach().norm(dim=1))
+
+
+class Child(Base):
+    @property
+    def needs_grams(self):
+        return bool(ALPHA)
+
+
+class Decaying(Rule):
+    def __init__(self, decay):
+        self._set(decay)
+        self._optimizer = None
+
+    def _set(self, decay):
+        self._decay = decay
+
+    def begin(self, layers, steps, seed):
+        self._seen = [torch.zeros(layer.width) for layer in layers]
+        self._optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+        self._remember(steps)
+        return self._seen
+
+    def _remember(self, steps):
+        self._lock = steps
+
+    def scores(self, now):
+        self._seen = [self._decay * seen for seen in self._seen]
+        return self._seen
+
+
+def inside(power):
+    class Inside(Rule):
+        def scores(self, now):
+            return [layer.outgoing().norm(dim=1) ** power for layer in now.layers]
+
+    return Inside()
+"""
+
+
+def through_a_module(layer, stats):
+    return mine.helper(stats.energy)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Import a module of one's own, each time as it stands then, with some of its text changed."""
+
+    def imported(old: str = "", new: str = ""):
+        assert old in MINE
+        file = tmp_path / "mine.py"
+        file.write_text(MINE.replace(old, new, 1) if old else MINE, encoding="utf-8")
+        linecache.clearcache()
+        spec = importlib.util.spec_from_file_location("mine", file)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "mine", module)
+        exec(compile(file.read_text(encoding="utf-8"), file, "exec"), vars(module))
+        return module
+
+    return imported
+
+
+ALPHA_CHANGES = ("ALPHA = 1.0", "ALPHA = 2.0")
+HELPER_CHANGES = ("return x**ALPHA", "return x + ALPHA")
+EDITS = [
+    ("by_constant", *ALPHA_CHANGES),
+    ("by_helper", *ALPHA_CHANGES),
+    ("by_helper", *HELPER_CHANGES),
+    ("by_loop", *ALPHA_CHANGES),
+    ("by_table", "[1.0, 2.0]", "[1.0, 3.0]"),
+    ("by_table", "torch.norm}", "torch.sum}"),
+    ("by_lambda", "x**2", "x**3"),
+    ("by_net", "NET.weight, 0.5", "NET.weight, 0.25"),
+    ("by_object", "Config(2)", "Config(3)"),
+    ("by_cached", "x**0.5", "x**0.25"),
+    ("by_two", "n == 0 or", "n == 1 or"),
+    ("by_two", "n > 0 and", "n > 1 and"),
+    ("by_decorated", "return 2 *", "return 3 *"),
+    ("Base", "sign = 1", "sign = -1"),
+    ("Child", "sign = 1", "sign = -1"),
+    ("Child", "self.sign * self.of", "-self.sign * self.of"),
+    ("Child", *ALPHA_CHANGES),
+    ("Child", *HELPER_CHANGES),
+]
+
+
+class TestCodeOfOnesOwn:
+    """`Study` gave old rows after what a function calls, a base class or an option had changed."""
+
+    @staticmethod
+    def name(module, what):
+        value = getattr(module, what)
+        is_rule = isinstance(value, type)
+        method = Method("a", value() if is_rule else value, one_shot=not is_rule)
+        (cell,) = expand({"model": "tiny-gpt2", "task": "tables", "method": method, "steps": 5})
+        return cell.name
+
+    @pytest.mark.parametrize(("what", "old", "new"), EDITS)
+    def test_what_it_reads_belongs_to_a_run(self, what, old, new, mine):
+        before = self.name(mine(), what)
+        assert self.name(mine("IDLE = 1.0", "IDLE = 2.0"), what) == before
+        assert self.name(mine(old, new), what) != before
+
+    def test_what_is_set_from_outside_belongs_to_it(self, mine):
+        module = mine()
+        before = self.name(module, "Child")
+        module.Base.sign = 2
+        assert self.name(module, "Child") != before
+        module.Base.sign = 1
+        assert self.name(module, "Child") == before
+        module.Child.of = module.helper
+        assert self.name(module, "Child") != before
+
+    def test_what_another_module_holds_belongs_to_it(self, mine, monkeypatch):
+        module = mine()
+        monkeypatch.setitem(globals(), "mine", module)
+        before = digest(through_a_module)
+        module.IDLE = 2.0
+        assert digest(through_a_module) == before
+        module.ALPHA = 2.0
+        assert digest(through_a_module) != before
+
+    def test_so_do_a_rule_s_private_options(self, mine):
+        kind = mine().Decaying
+        names = {digest(Method("a", kind(decay))) for decay in (1, -1)}
+        assert len(names) == 2
+        assert digest(Method("a", kind(1))) in names
+
+    def test_and_not_what_a_run_put_there(self, mine, gpt2):
+        rule = mine().Decaying(0.5)
+        rule._optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+        before = digest(rule)
+        gl.Pruner(gpt2, rule, 0.5, 5)
+        rule._gumlab_run = 1
+        assert digest(rule) == before
+        rule._decay = 0.25
+        assert digest(rule) != before
+
+    def test_what_a_class_inside_a_function_captures_belongs_to_it(self, mine):
+        inside = mine().inside
+        assert digest(inside(2)) == digest(inside(2)) != digest(inside(3))
+
+    def test_the_names_are_those_of_another_process(self, mine):
+        module = mine()
+        named = sorted({what for what, _, _ in EDITS})
+        code = f"""
+import sys; sys.path[:0] = ["tests", "tests/unit/study", {str(Path(module.__file__).parent)!r}]
+from test_identity import *; import mine
+print(*(TestCodeOfOnesOwn.name(mine, what) for what in {named}))
+"""
+        code = [sys.executable, "-c", code]
+        root = Path(__file__).parents[3]
+        told = subprocess.run(code, capture_output=True, text=True, check=True, cwd=root).stdout
+        assert told.split() == [self.name(module, what) for what in named]
 
 
 # --- what a study reads ---------------------------------------------------------------------------
