@@ -31,7 +31,7 @@ from gumlab.study.methods import (
     Method,
     named,
 )
-from gumlab.tasks import BUILT_IN, REAL, SPLITS
+from gumlab.tasks import BUILT_IN, METRICS, REAL, SPLITS
 from gumlab.training import check_settings
 
 _REQUIRED = ("model", "task", "method")
@@ -65,6 +65,8 @@ class Cell:
         Options of `gumlab.train`.
     stride, tokens, redundancy_tokens : int, optional
         Of running text's windows, and of what is measured on it; see `gumlab.study.run`.
+    metric : str, optional
+        That a task of your own is judged by, as in `gumlab.load_task`.
     """
 
     model: str
@@ -81,6 +83,7 @@ class Cell:
     stride: int | None = None
     tokens: int | None = TOKENS
     redundancy_tokens: int | None = TOKENS
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method):
@@ -105,6 +108,13 @@ class Cell:
         for name in ("tokens", "redundancy_tokens"):
             if getattr(self, name) is not None:
                 check_whole(name, getattr(self, name))
+        if self.metric is not None:
+            check_choice("metric", self.metric, METRICS)
+            if self.task in BUILT_IN + REAL:
+                raise GumlabError(
+                    f"metric is for a task of your own, given by its path; {self.task} has its own "
+                    "metric. Leave it out."
+                )
         check_options("setting", self.training, TRAINING_OPTIONS)
         check_settings(self.training)
         self._check_used()
@@ -133,7 +143,7 @@ class Cell:
             words.append("distilled")
         readable = "".join(c if c.isalnum() or c == "." else "-" for c in " ".join(words))
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for added in ("stride", "tokens", "redundancy_tokens"):
+        for added in ("stride", "tokens", "redundancy_tokens", "metric"):
             if settings[added] == getattr(Cell, added):  # which a cell of gumlab 0.1 did not have
                 del settings[added]
         method = {f.name: getattr(self.method, f.name) for f in dataclasses.fields(self.method)}
@@ -167,8 +177,8 @@ def expand(grid: Mapping[str, Any] | Sequence[Mapping[str, Any] | Cell]) -> list
         A grid has a value or a list of values for each key. It needs model, task (of your own: its
         path) and method (a name or a `Method`); it may have keep (default 0.25), seed (0), steps
         (300), distil (False: `Cell`'s distilled), widths_of, split, stride, tokens,
-        redundancy_tokens and generated as in `Cell`, and any option of `gumlab.train`, `Method`,
-        `Pruner` or `gumlab.select`.
+        redundancy_tokens, metric and generated as in `Cell`, and any option of `gumlab.train`,
+        `Method`, `Pruner` or `gumlab.select`.
 
     Returns
     -------
@@ -277,6 +287,11 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     lacking = [key for key in _REQUIRED if key not in given]
     if lacking:
         raise GumlabError(f"The grid lacks {', '.join(sorted(lacking))}; give each a list.")
+    if "teacher" in given:
+        raise GumlabError(
+            "Unknown setting 'teacher'. A teacher is asked for by distil: True, which takes the "
+            "dense run of the same cell."
+        )
     check_options("setting", given, _KEYS)
     if "distil" in given and "distilled" in given:
         raise GumlabError("distil and distilled are two names of one setting; give one of them.")

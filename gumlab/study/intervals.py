@@ -6,8 +6,17 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any
 
+from gumlab.errors import GumlabError, unknown
+
 if TYPE_CHECKING:
     import pandas as pd
+
+# columns of a study's table: what a grid sets, and what follows from it
+_SETTINGS = ("model", "task", "asked", "distilled", "steps", "split", "lr", "batch_size")
+_MEASURED = (
+    *("neurons", "parameters", "parameters_kept", "loss", "perplexity", "sensitivity"),
+    *("uniqueness", "widths", "train_seconds", "cut_seconds", "seconds", "threads", "machine"),
+)
 
 
 @functools.cache
@@ -49,8 +58,13 @@ def half_interval(values: pd.Series) -> float:
     -------
     float
         In the unit of the values; NaN for fewer than two of them.
+
+    Raises
+    ------
+    GumlabError
+        For something else than a Series of numbers.
     """
-    values = values.dropna()
+    values = _numbers(values, "values").dropna()
     count = len(values)
     if count < 2:
         return math.nan
@@ -77,7 +91,7 @@ def verdict(differences: pd.Series) -> str:
     >>> verdict(pd.Series([-1.0, -1.1, -0.9])), verdict(pd.Series([-1.0, 1.1, 0.9]))
     ('lower', 'no difference shown')
     """
-    mean = differences.mean()
+    mean = _numbers(differences, "differences").mean()
     half = half_interval(differences)
     leaves_0_out = abs(mean) > half  # False where half is NaN
     if not leaves_0_out:
@@ -91,7 +105,8 @@ def paired(table: pd.DataFrame, one: str, other: str, value: str = "loss") -> pd
     Parameters
     ----------
     table : pandas.DataFrame
-        One row per method and seed, with the columns method, seed and `value`.
+        One row per method and seed, with the columns method, seed and `value`; rows of runs that
+        failed do not count.
     one, other : str
         The two methods, as the table calls them.
     value : str
@@ -101,9 +116,78 @@ def paired(table: pd.DataFrame, one: str, other: str, value: str = "loss") -> pd
     -------
     pandas.Series
         A difference for every seed that both methods have.
+
+    Raises
+    ------
+    GumlabError
+        For a method or a column that the table does not have, several rows of a method and seed
+        (naming the settings in which they differ), and methods that share no seed.
     """
-    by_method = table.pivot(index="seed", columns="method", values=value)
-    return (by_method[one] - by_method[other]).dropna()
+    rows = _of_methods(table, one, other, value)
+    several = rows[rows.duplicated(["method", "seed"], keep=False)]
+    if len(several):
+        raise _not_one_row(several, value)
+    by_method = rows.pivot(index="seed", columns="method", values=value)
+    by_method = by_method.reindex(columns=[one, other])  # all runs of one may have failed
+    differences = (by_method[one] - by_method[other]).dropna()
+    if not len(differences):
+        seeds = {name: sorted(by_method[name].dropna().index) for name in (one, other)}
+        raise GumlabError(
+            f"{one!r} and {other!r} share no seed with a {value}: the first has the seeds "
+            f"{seeds[one]}, the second {seeds[other]}. Run both with the same seeds."
+        )
+    return differences
+
+
+def _of_methods(table: Any, one: str, other: str, value: str) -> pd.DataFrame:
+    """The rows of two methods that have a value; GumlabError where there are none."""
+    import pandas as pd
+
+    if not isinstance(table, pd.DataFrame):
+        raise GumlabError(
+            f"table must be a study's table, Study(...).table(); got {type(table).__name__}."
+        )
+    for column in ("method", "seed", value):
+        if column not in table:
+            raise unknown("column", column, map(str, table.columns))
+    _numbers(table[value], f"The column {value!r}")
+    for method in (one, other):
+        if not (table["method"] == method).any():
+            raise unknown("method", method, map(str, table["method"].unique()))
+    rows = table[table["method"].isin([one, other])]
+    return rows[rows[value].notna()]
+
+
+def _not_one_row(several: pd.DataFrame, value: str) -> GumlabError:
+    """The error for rows of one method and seed, with the settings in which they differ."""
+    others = several.drop(columns=["method", "seed", value]).astype(str)
+    groups = others.groupby([several["method"], several["seed"]])
+    varying = [column for column in others if (groups[column].nunique() > 1).any()]
+    what = "The table has several rows of a method and seed"
+    if not varying:
+        return GumlabError(f"{what}, alike in every setting. Leave one of each: drop_duplicates().")
+    told = [name for name in _SETTINGS if name in varying]
+    told = told or [name for name in varying if name not in _MEASURED] or varying
+    first = told[0]
+    example = several[first].dropna().tolist()[0]  # Python's own
+    return GumlabError(
+        f"{what}, which differ in {', '.join(told)}. Take one {first} first: "
+        f'table.query("{first} == {example!r}").'
+    )
+
+
+def _numbers(values: Any, name: str) -> pd.Series:
+    """The values, where they are a Series of numbers; else GumlabError."""
+    import pandas as pd
+
+    if not isinstance(values, pd.Series):
+        raise GumlabError(
+            f"{name} must be a pandas Series, such as a table's column; got "
+            f"{type(values).__name__}. Write pandas.Series(...) around a list."
+        )
+    if len(values) and not pd.api.types.is_numeric_dtype(values):
+        raise GumlabError(f"{name} must hold numbers; got {values.dtype}.")
+    return values
 
 
 def compared(table: pd.DataFrame, one: str, other: str, value: str = "loss") -> dict[str, Any]:
@@ -118,6 +202,11 @@ def compared(table: pd.DataFrame, one: str, other: str, value: str = "loss") -> 
     -------
     dict
         method, against, "difference of ..." (mean +- half the 95 % interval) and `verdict`.
+
+    Raises
+    ------
+    GumlabError
+        As `paired`.
     """
     differences = paired(table, one, other, value)
     return {

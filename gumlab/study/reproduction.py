@@ -171,7 +171,8 @@ class Reproduction:
             Itself.
         """
         self._base = None  # its memory is for the runs
-        self.study.run(jobs=jobs, retry=True, device=self.device)
+        # `failures` tells which failed: no warning besides
+        self.study._run(jobs, retry=True, threads=None, device=self.device)
         return self
 
     def table(self) -> pd.DataFrame:

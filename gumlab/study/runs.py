@@ -9,9 +9,9 @@ import platform
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 import transformers
 
 import gumlab
-from gumlab.errors import GumlabError, check_flag, check_options, check_whole
+from gumlab.errors import GumlabError, check_flag, check_options, check_whole, warn_caller
 from gumlab.io.loading import checked_device, load
 from gumlab.io.saving import save
 from gumlab.study.grid import Cell, expand
@@ -51,7 +51,8 @@ class Study:
     checkpoints : bool
         Also keep every shrunk model; dense ones that teach stay anyway.
     extra : callable, optional
-        `extra(run, cell)` gives more columns, from the finished `Run` and its `Cell`.
+        `extra(run, cell)` gives more columns, from the finished `Run` and its `Cell`: a mapping of
+        names that the row does not have to numbers, texts or lists of them.
 
     Attributes
     ----------
@@ -98,9 +99,10 @@ class Study:
             raise GumlabError(f"extra must be a function (run, cell) -> dict; got {extra!r:.60}.")
         self.extra = extra
         cells = expand(grid)
+        _check_labels(cells)
         self.data_dir = _data_dirs(data_dir, cells)
         self._extra_digest = None if extra is None else digest(extra)
-        self._sources: dict[tuple[str, str], str] = {}  # by model and task, as they are now
+        self._sources: dict[tuple[str, ...], str] = {}  # by model and data, as they are now
         teachers = [cell.dense for cell in cells if cell.distilled]
         self.cells = list({self.path(cell): cell for cell in [*teachers, *cells]}.values())
         # raises now for widths of a run that is not in the grid
@@ -176,7 +178,25 @@ class Study:
         ------
         GumlabError
             After Ctrl-C, where a row cannot be stored, or where workers die and nothing gets done.
+
+        Warns
+        -----
+        UserWarning
+            Once, where runs failed, now or before: how many, and what the first says.
         """
+        self._run(jobs, retry, threads, device)
+        failed = [row for row in map(self._row, self.cells) if row and "error" in row]
+        if failed:
+            first = failed[0]
+            warn_caller(
+                f"{len(failed)} of {len(self.cells)} runs failed; the first: {first['method']}, "
+                f"seed {first.get('seed')}: {first['error']} See table()['error']; "
+                "run(retry=True) does them again."
+            )
+        return self
+
+    def _run(self, jobs: int | None, retry: bool, threads: int | None, device: str | None) -> None:
+        """Check what was given, and do every run that is not there yet."""
         check_jobs(jobs)
         if threads is not None:
             check_whole("threads", threads)
@@ -191,7 +211,6 @@ class Study:
             raise GumlabError(
                 f"Stopped after {self._done()} of {len(self.cells)} runs; run() goes on from there."
             ) from None
-        return self
 
     def table(self) -> pd.DataFrame:
         """The rows of the runs that are done, at any time, also while others work.
@@ -253,11 +272,12 @@ class Study:
 
     def _source(self, cell: Cell) -> str:
         """The digest of what a run is made of besides its settings."""
-        key = (cell.model, cell.task)
+        key = (cell.model, cell.task, cell.metric or "")
         if key not in self._sources:
             data = None
             if cell.task not in BUILT_IN + REAL or self.data_dir.get(cell.task) is not None:
-                data = of_task(load_task(cell.task, self.data_dir.get(cell.task)))
+                task = load_task(cell.task, self.data_dir.get(cell.task), metric=cell.metric)
+                data = of_task(task)
             self._sources[key] = _source_digest(of_model(cell.model), data, self._extra_digest)
         return self._sources[key]
 
@@ -371,30 +391,35 @@ class Study:
             **cell.training,
             **cell.method.options,
         }
+        if cell.metric is not None:
+            row["metric"] = cell.metric
+        made_by = {
+            "gumlab": gumlab.__version__,
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+            "machine": f"{platform.system()} {platform.machine()}",
+            "threads": threads or torch.get_num_threads(),
+        }
         try:
             with warnings.catch_warnings(), _threads(threads):
                 warnings.simplefilter("ignore")
-                row.update(self._measured(cell, device))
+                measured, more = self._measured(cell, device)
+                more = _new_columns(more, {*row, *measured, *made_by, "error"})
+                row.update({**measured, **more})
         except Exception as error:
             row["error"] = f"{type(error).__name__}: {error}"
-        row.update(
-            gumlab=gumlab.__version__,
-            torch=str(torch.__version__),
-            transformers=transformers.__version__,
-            machine=f"{platform.system()} {platform.machine()}",
-            threads=threads or torch.get_num_threads(),
-        )
+        row.update(made_by)
         path = self.path(cell)
         with _storing(path), _appearing_whole(path) as unfinished:
             unfinished.write_text(json.dumps(row, default=as_text), encoding="utf-8")
 
-    def _measured(self, cell: Cell, device: str | None) -> dict[str, Any]:
-        """The row of a run, as `run` gives it, and its checkpoint where one is asked for."""
+    def _measured(self, cell: Cell, device: str | None) -> tuple[dict[str, Any], Any]:
+        """The row of a run, as `run` gives it, and what `extra` adds; its checkpoint is stored."""
         for needed in self._needs(cell):
             if self._failed(needed):
                 raise GumlabError(f"It needs the run {self.path(needed).name}, which failed.")
         source = self._source(cell)
-        task, data = _load_task(cell.task, self.data_dir.get(cell.task), source)
+        task, data = _load_task(cell.task, self.data_dir.get(cell.task), cell.metric, source)
         if _source_digest(of_model(cell.model), data, self._extra_digest) != source:
             raise GumlabError(
                 f"The files of {cell.model} or {cell.task} changed since the study was made. Make "
@@ -427,8 +452,7 @@ class Study:
         )
         if self.checkpoints or self._teaches(cell):
             save(done.model, tokenizer, self.checkpoint(cell))
-        more = self.extra(done, cell) if self.extra else {}
-        return {**done.row, **more}
+        return done.row, self.extra(done, cell) if self.extra else {}
 
     def _teaches(self, cell: Cell) -> bool:
         """Whether a distilled run of the study needs this one's model."""
@@ -471,9 +495,11 @@ def _appearing_whole(path: Path) -> Iterator[Path]:
 
 
 @functools.lru_cache(maxsize=4)  # one worker does many runs of a task
-def _load_task(name: str, data_dir: str | Path | None, source: str) -> tuple[Task, str | None]:
+def _load_task(
+    name: str, data_dir: str | Path | None, metric: str | None, source: str
+) -> tuple[Task, str | None]:
     """A task, and the digest of its examples where they come of files; read anew by `source`."""
-    task = load_task(name, data_dir)
+    task = load_task(name, data_dir, metric=metric)
     of_files = name not in BUILT_IN + REAL or data_dir is not None
     return task, of_task(task) if of_files else None
 
@@ -483,6 +509,35 @@ def _source_digest(model: Mapping[str, str], data: str | None, extra: str | None
     if not model and data is None and extra is None and BEHAVIOUR == 1:
         return ""
     return digest([model, data, extra, BEHAVIOUR])
+
+
+def _new_columns(more: Any, taken: Collection[str]) -> dict[str, Any]:
+    """What `extra` returned; GumlabError unless it maps names to what their columns hold."""
+    wanted = 'return a dict of new columns, such as {"first width": run.row["widths"][0]}.'
+    if not isinstance(more, Mapping):
+        raise GumlabError(f"extra returned {more!r:.60}, which is no mapping; {wanted}")
+    known = [str(name) for name in more if name in taken]
+    if known:
+        raise GumlabError(
+            f"extra returned {', '.join(known)}, which the row has already; {wanted} Choose "
+            "another name."
+        )
+    return dict(more)
+
+
+def _check_labels(cells: Sequence[Cell]) -> None:
+    """Raise GumlabError for two methods that a table could not tell apart."""
+    seen = set()
+    for cell in cells:  # none twice
+        settings = {f.name: getattr(cell, f.name) for f in fields(cell) if f.name != "method"}
+        told = [settings, cell.method.label, cell.method.options]
+        as_in_the_table = json.dumps(told, default=as_text, sort_keys=True)
+        if as_in_the_table in seen:
+            raise GumlabError(
+                f"Two different methods of the grid are called {cell.method.label!r}, so the table "
+                "could not tell their runs apart. Give each gumlab.study.Method a label of its own."
+            )
+        seen.add(as_in_the_table)
 
 
 def _data_dirs(data_dir: Any, cells: Sequence[Cell]) -> dict[str, Any]:

@@ -219,17 +219,53 @@ def test_a_failure_is_recorded_hides_nothing_and_is_retried_on_request(made, mon
         return real(*given, **options)
 
     monkeypatch.setattr(study, "run", broken)
-    done = made({"method": ["dense", "random"], "distil": [False, True]}).run()
+    words = r"2 of 3 runs failed; the first: dense, seed 0: RuntimeError: the disk said no"
+    with pytest.warns(UserWarning, match=words) as warned:
+        done = made({"method": ["dense", "random"], "distil": [False, True]}).run()
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    assert "run(retry=True)" in str(warned[0].message)
     table = done.table().set_index(["method", "distilled"])
     assert "3 of 3 runs done, 2 of them failed" in repr(done)
     assert table.loc[("dense", False), "error"] == "RuntimeError: the disk said no"
     assert "which failed" in table.loc[("random", True), "error"]
     assert pd.isna(table.loc[("random", False), "error"])
     monkeypatch.setattr(study, "run", real)
-    assert "error" in done.run().table()
+    with pytest.warns(UserWarning, match="2 of 3 runs failed"):
+        assert "error" in done.run().table()
     again = done.run(retry=True).table()
     assert "error" not in again
     assert again["loss"].notna().all()
+
+
+def overwrites(done, cell) -> dict:
+    return {"first": 1, "loss": 0.0}
+
+
+def names_the_machine(done, cell) -> dict:
+    return {"torch": 1}
+
+
+def returns_nothing(done, cell) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (overwrites, r"extra returned loss, which the row has already; return a dict of new"),
+        (names_the_machine, r"extra returned torch, which the row has already"),
+        (returns_nothing, r"extra returned None, which is no mapping; return a dict of new col"),
+    ],
+)
+def test_extra_gives_new_columns_or_is_refused(extra, words, made):
+    """It overwrote what was measured."""
+    with pytest.warns(UserWarning, match=words):
+        (row,) = (
+            made({"method": "random", "steps": 0}, extra=extra).run().table().to_dict("records")
+        )
+    assert row["error"].startswith("GumlabError: extra returned")
+    assert "loss" not in row
 
 
 def test_every_run_is_on_the_device_asked_for(made, monkeypatch):
@@ -422,6 +458,15 @@ def test_a_task_of_your_own_goes_by_its_path(base, tmp_path):
     (row,) = Study(grid, tmp_path / "runs").run().table().to_dict("records")
     assert "error" not in row
     assert (row["task"], row["split"]) == ("mine", "test")
+    assert "metric" not in row
+    by_rouge = Study([grid, grid | {"metric": "rouge"}], tmp_path / "runs")
+    assert len({by_rouge.path(cell) for cell in by_rouge.cells}) == 2
+    assert len(by_rouge.table()) == 1
+    for cell in by_rouge.cells:
+        assert cell.dense.metric == cell.metric
+    with_texts = Study(grid | {"metric": "rouge", "generated": 2}, tmp_path / "runs").run().table()
+    assert {"rougeL", "metric"} <= set(with_texts)
+    assert "bleu" not in with_texts
     missing = grid | {"task": tmp_path / "gone.jsonl"}
     with pytest.raises(gl.GumlabError, match=r"gone\.jsonl.*path of your own"):
         Study(missing, tmp_path / "runs")
