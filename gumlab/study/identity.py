@@ -206,7 +206,7 @@ class _Description:
             return {"again": value.__qualname__}
         self._begun.add(id(value))
         if inspect.isfunction(value):
-            parts = {"reads": reads(value)}
+            parts: dict[str, Any] = {"reads": reads(value)}
         elif is_own(value.__module__):
             parts = {
                 "bases": [base for base in value.__mro__[1:] if is_own(base.__module__)],
