@@ -205,6 +205,7 @@ class _Description:
         if id(value) in self._begun:
             return {"again": value.__qualname__}
         self._begun.add(id(value))
+        parts: dict[str, Any] = {}
         if inspect.isfunction(value):
             parts: dict[str, Any] = {"reads": reads(value)}
         elif is_own(value.__module__):
@@ -213,8 +214,6 @@ class _Description:
                 "attributes": attributes_of(value),
                 "methods": {name: _around(one) for name, one in functions_of(value).items()},
             }
-        else:
-            parts = {}
         code = {name: self._read(part) for name, part in parts.items() if part}
         self._begun.remove(id(value))
         return code
