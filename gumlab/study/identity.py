@@ -207,7 +207,7 @@ class _Description:
         self._begun.add(id(value))
         parts: dict[str, Any] = {}
         if inspect.isfunction(value):
-            parts: dict[str, Any] = {"reads": reads(value)}
+            parts = {"reads": reads(value)}
         elif is_own(value.__module__):
             parts = {
                 "bases": [base for base in value.__mro__[1:] if is_own(base.__module__)],
