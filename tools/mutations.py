@@ -924,7 +924,7 @@ MUTATIONS = (
     Mutation(
         "another folder of data gives the old rows",
         "study/runs.py",
-        "data = of_task(load_task(cell.task, self.data_dir.get(cell.task)))",
+        "data = of_task(task)",
         "data = cell.task",
         "unit/study/test_identity.py::TestWhatARunIsMadeOf::test_another_folder_of_data_is_another_run",
     ),
@@ -1224,6 +1224,35 @@ MUTATIONS = (
         "sums[drawn] -= (norm[drawn] > 0).float()",
         "sums[drawn] -= 0 * norm[drawn]",
         "unit/test_gating.py::test_likeness_with_all_kept_neurons_is_the_mean_similarity",
+    ),
+    Mutation(
+        "a gated block's maps count in the order in which they are called",
+        "collecting.py",
+        "z = [part for fc in self.layer.fc for part in self._z.pop(fc, ())]",
+        "z = [part for fc in [*self._z] for part in self._z.pop(fc)]",
+        "field/test_read_closely.py::TestModels::test_up_may_be_called_before_gate",
+    ),
+    Mutation(
+        "beside widths the schedule goes by another keep",
+        "selection.py",
+        'object.__setattr__(self, "keep", sum(self.widths) / sum(self.sizes))',
+        'object.__setattr__(self, "keep", self.keep)',
+        "field/test_read_closely.py::TestWidths::test_keep_is_the_fraction_that_they_are",
+    ),
+    Mutation(
+        "a rule serves two pruners",
+        "pruner.py",
+        "if rules.run_of(self.rule) != self._run:",
+        "if False:",
+        "field/test_read_closely.py::TestARuleOfOnesOwn"
+        "::test_in_two_pruners_is_refused_at_the_first_ones_next_step",
+    ),
+    Mutation(
+        "a constant that a criterion reads is no part of its run",
+        "study/identity.py",
+        'parts = {"reads": reads(value)}',
+        "parts = {}",
+        "unit/study/test_identity.py",
     ),
 )
 

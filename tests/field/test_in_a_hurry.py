@@ -58,6 +58,7 @@ class TestWhatAPrunerHolds:
         with gl.gate(model, MASKS), pytest.raises(gl.GumlabError, match="let them in again"):
             gl.prune(model, "magnitude", keep=0.5, refit=False)
 
+    @pytest.mark.filterwarnings("ignore:No forward pass went through")  # nothing is trained
     def test_a_second_pruner_says_that_it_begins_with_all(self):
         model, _ = trained_and_gated()
         second = gl.Pruner(model, "magnitude", 0.5, 4)
