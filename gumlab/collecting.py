@@ -767,7 +767,7 @@ class RunningGrams:
         if ranks.count() > 1:  # their batches differ in tokens, so one generator would part them
             self._generator.manual_seed(ranks.own_seed(self.seed, self.step))
         count = math.ceil(self.tokens * len(real))
-        chosen = torch.randperm(len(real), generator=self._generator)[:count]
+        chosen = torch.randperm(len(real), generator=self._generator, device="cpu")[:count]
         self._rows = real[chosen.to(real.device)]
         self._fade = 1.0 if self._added_at == self.step else self.memory
         self._added_at = self.step
@@ -863,8 +863,8 @@ class RunningLikeness(RunningGrams):
         """Add the drawn tokens' h of layer i, (tokens, N) float32."""
         mask = self._gates[i].mask
         kept = mask.nonzero().flatten()
-        order = torch.randperm(len(kept), generator=self._generator)[: self.neurons]
-        drawn = kept[order.to(kept.device)]
+        order = torch.randperm(len(kept), generator=self._generator, device="cpu")
+        drawn = kept[order[: self.neurons].to(kept.device)]
         norm = rows.square().sum(0).sqrt()
         inverse_norm = torch.where(norm > 0, norm.clamp_min(1e-15).reciprocal(), 0.0)
         products = rows.T @ (rows[:, drawn] * inverse_norm[drawn])
@@ -948,7 +948,7 @@ class _Tap:
         return torch.cat(self._z[module], dim=-1)
 
     def _before_proj(self, module: nn.Module, inputs: tuple) -> None:
-        # a model may call up before gate: the order is that of the maps, not of the calls
+        # a model may call up before gate
         z = [part for fc in self.layer.fc for part in self._z.pop(fc, ())]
         self.activations = [*z, inputs[0]]
 

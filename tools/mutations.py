@@ -1226,10 +1226,10 @@ MUTATIONS = (
         "unit/test_gating.py::test_likeness_with_all_kept_neurons_is_the_mean_similarity",
     ),
     Mutation(
-        "a gated block's maps count in the order in which they are called",
+        "of a gated block's two maps the one that is called last counts alone",
         "collecting.py",
-        "z = [part for fc in self.layer.fc for part in self._z.pop(fc, ())]",
-        "z = [part for fc in [*self._z] for part in self._z.pop(fc)]",
+        "self._z[module] = [z]",
+        "self._z = {module: [z]}",
         "field/test_read_closely.py::TestModels::test_up_may_be_called_before_gate",
     ),
     Mutation(
@@ -1297,8 +1297,9 @@ def outcomes(folder: Path, tests: Sequence[str]) -> dict[str, str]:
 
 
 def of_all_cases(test: str, found: Mapping[str, str]) -> str:
-    """How a test ended; of one that names no case, its first failure, if any."""
-    cases = [why for name, why in found.items() if name == test or name.startswith(f"{test}[")]
+    """How a test ended; of one that names no case, and of a file, its first failure, if any."""
+    inside = (f"{test}[", f"{test}::")
+    cases = [why for name, why in found.items() if name == test or name.startswith(inside)]
     if not cases:
         return "not run"
     return next((why for why in cases if why.startswith(("failure", "error"))), min(cases))

@@ -306,11 +306,11 @@ def _drawn(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
     """Batches of indices without end: every index once an epoch, near lengths together."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(len(lengths), generator=generator).tolist()
+        order = torch.randperm(len(lengths), generator=generator, device="cpu").tolist()
         for start in range(0, len(order), POOL * size):
             pool = sorted(order[start : start + POOL * size], key=lambda i: lengths[i])
             groups = [pool[first : first + size] for first in range(0, len(pool), size)]
-            for number in torch.randperm(len(groups), generator=generator).tolist():
+            for number in torch.randperm(len(groups), generator=generator, device="cpu").tolist():
                 yield groups[number]
 
 

@@ -193,6 +193,27 @@ class TestALoopOfOnesOwn:
             stepped(model, pruner, 1)
         stepped(model, pruner, 1)  # once is enough
 
+    @pytest.mark.parametrize(
+        ("method", "options"),
+        [("gum", {}), ("gum", {"gram_every": 1, "gram_neurons": 4}), ("random", {"cut": True})],
+    )
+    def test_gives_the_same_by_another_default_device(self, method, options):
+        def masks(device):
+            model = tiny("gpt2")
+            batch = one_batch(model, TOKENIZER, EXAMPLES)
+            pruner = gl.Pruner(model, method, 0.5, 3, **options)
+            optimizer = torch.optim.SGD(model.parameters(), 0.01)
+            with torch.device(device):
+                for _ in range(3):
+                    loss = model.train()(**batch).loss
+                    optimizer.zero_grad()
+                    loss.backward()
+                    pruner.step(optimizer)
+                    optimizer.step()
+            return pruner.original_masks
+
+        assert all(map(torch.equal, masks("meta"), masks("cpu")))  # meta stands for a GPU
+
     def test_in_float16_is_told_of_the_loss_scale(self):
         model = tiny("gpt2")
         pruner = gl.Pruner(model, "gum", 0.5, 4)
