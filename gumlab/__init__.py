@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from gumlab.errors import GumlabError
+from gumlab.importing import uncollected
 
 __version__ = "0.1.0"
 
@@ -44,12 +45,18 @@ __all__ = ["GumlabError", *_HOMES, *_MODULES]
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"gumlab.{_MODULES[name]}")
+        return _module(_MODULES[name])
     if name in _HOMES:
-        value = getattr(importlib.import_module(f"gumlab.{_HOMES[name]}"), name)
+        value = getattr(_module(_HOMES[name]), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'gumlab' has no attribute {name!r}")
+
+
+def _module(name: str) -> Any:
+    """A module of gumlab, which may import torch and transformers."""
+    with uncollected():
+        return importlib.import_module(f"gumlab.{name}")
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ long the tests took is read from the file that they wrote.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -21,6 +22,21 @@ from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import harness
+
+
+def up_to_the_first_picture(notebook: str) -> str:
+    """The code of a notebook's cells, up to the first one with a picture."""
+    path = harness.ROOT / "notebooks" / notebook
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = []
+    for cell in cells:
+        if cell["cell_type"] != "code":
+            continue
+        code.append("".join(cell["source"]))
+        if any("image/png" in output.get("data", ()) for output in cell["outputs"]):
+            return "\n".join(code)
+    sys.exit(f"{path} has no picture.")
+
 
 BEGIN = "import gumlab as gl; gl.start(seed=0)"
 PICTURE = (
@@ -35,6 +51,7 @@ STARTS = {
     "`gumlab --help`": ["-m", "gumlab.cli", "--help"],
     f"`{BEGIN}`": ["-c", BEGIN],
     "the same, to an explorer's first picture": ["-c", PICTURE],
+    "notebook 00, to its first picture": ["-c", up_to_the_first_picture("00_start_here.ipynb")],
 }
 DEMO = ["-m", "gumlab.cli", "demo"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from gumlab.errors import check_seed, check_whole
+from gumlab.importing import uncollected
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
@@ -32,14 +33,15 @@ def start(seed: int = 0, threads: int | None = None) -> None:
     check_seed(seed)
     if threads is not None:
         check_whole("threads", threads)
-    import joblib
-    import matplotlib
-    import numpy as np
-    import transformers
-    from cycler import cycler
+    with uncollected():
+        import joblib
+        import matplotlib
+        import numpy as np
+        import transformers
+        from cycler import cycler
 
-    from gumlab.course.plots.figure import BLUE, GREEN, ORANGE, RED
-    from gumlab.course.tables import show_tables_so
+        from gumlab.course.plots.figure import BLUE, GREEN, ORANGE, RED
+        from gumlab.course.tables import show_tables_so
 
     random.seed(seed)
     np.random.seed(seed)

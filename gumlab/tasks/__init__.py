@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,30 @@ class Task:
         for split in SPLITS:
             given = getattr(self, split)
             setattr(self, split, _module("own").examples_in(given) if given is not None else [])
+
+    @classmethod
+    def generated(cls, name: str, metric: str, write: Callable[[str], Sequence[Example]]) -> Task:
+        """A task whose splits are each written when they are first read.
+
+        Parameters
+        ----------
+        name, metric : str
+        write : callable
+            Gives the examples of a split by its name.
+        """
+        task = cls(name, metric)
+        for split in SPLITS:
+            delattr(task, split)
+        vars(task)["_write"] = write
+        return task
+
+    def __getattr__(self, name: str) -> Any:
+        write = vars(self).get("_write")
+        if write is None or name not in SPLITS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        examples = list(write(name))
+        setattr(self, name, examples)
+        return examples
 
     def split(self, name: str) -> list[Example]:
         """The examples of one split.
@@ -199,7 +224,7 @@ def load_task(name: Any, data_dir: str | Path | None = None, *, metric: str | No
         raise GumlabError(f"{sentence} {_by_its_path(name, data_dir)}")
     if metric is not None:
         task.metric = metric
-    examples = [example for split in SPLITS for example in getattr(task, split)]
+    examples = (example for split in reversed(SPLITS) for example in getattr(task, split))
     if task.metric != "perplexity" and not any(example.prompt for example in examples):
         raise GumlabError(
             f"Task {task.name!r} is running text, to which nothing is answered: it has no "

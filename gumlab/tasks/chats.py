@@ -84,13 +84,7 @@ def load() -> Task:
     Task
         With the metric "rouge"; validation and test have up to REFERENCES references an example.
     """
-    return Task(
-        name="chats",
-        metric="rouge",
-        train=list(_examples("train")),
-        validation=list(_examples("validation")),
-        test=list(_examples("test")),
-    )
+    return Task.generated("chats", "rouge", _examples)
 
 
 @cache

@@ -70,13 +70,7 @@ def load() -> Task:
     Task
         With the metric "bleu"; validation and test have up to REFERENCES references an example.
     """
-    return Task(
-        name="restaurants",
-        metric="bleu",
-        train=list(_examples("train")),
-        validation=list(_examples("validation")),
-        test=list(_examples("test")),
-    )
+    return Task.generated("restaurants", "bleu", _examples)
 
 
 @cache

@@ -1,14 +1,17 @@
 """The generated tasks restaurants and chats: properties that every example must have."""
 
+import copy
+import dataclasses
 import functools
 import hashlib
 import itertools
+import pickle
 import random
 import re
 
 import pytest
 
-from gumlab.tasks import SPLITS, chats, restaurants
+from gumlab.tasks import SPLITS, Example, Task, chats, load_task, restaurants
 from gumlab.tasks._grammar import choose_by_sums
 
 MODULES = {"restaurants": restaurants, "chats": chats}
@@ -223,3 +226,45 @@ def test_chat_duty_goes_to_whoever_took_it_on():
         assert re.search(rf"\b{owner} (\w+ )*{verb}s? {what}", example.target.split(". ")[1])
         checked += 1
     assert checked > 500
+
+
+@pytest.fixture
+def told():
+    """A generated task, and the splits that were written so far."""
+    written = []
+
+    def write(split: str) -> tuple[Example, ...]:
+        written.append(split)
+        return (Example(f"{split}:", " text"),)
+
+    return Task.generated("own", "bleu", write), written
+
+
+def test_a_split_is_written_when_it_is_first_read(told):
+    task, written = told
+    assert written == []
+    assert task.split("validation") == [Example("validation:", " text")]
+    assert task.validation is task.validation
+    assert written == ["validation"]
+    assert repr(task) == "Task(own: train 1, validation 1, test 1; metric bleu)"
+    assert sorted(written) == sorted(SPLITS)
+
+
+def test_a_built_in_task_is_loaded_without_writing_what_nobody_reads():
+    task = load_task("restaurants")
+    task.split("validation")
+    assert "train" not in vars(task)
+    assert len(task.train) == 8_000
+
+
+def test_a_generated_task_is_a_task_in_every_way(told):
+    task, _ = told
+    plain = Task("own", "bleu", *([Example(f"{split}:", " text")] for split in SPLITS))
+    assert task == plain
+    assert dataclasses.replace(task, train=[]) == dataclasses.replace(plain, train=[])
+    task.train = task.train * 2
+    assert len(task.train) == 2
+    assert not hasattr(task, "trian")
+    for name in ("restaurants", "chats"):
+        built_in = load_task(name)
+        assert pickle.loads(pickle.dumps(built_in)) == copy.deepcopy(built_in) == load_task(name)

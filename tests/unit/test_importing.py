@@ -1,0 +1,69 @@
+"""Importing libraries without the garbage collector: it is as before, afterwards."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from gumlab.importing import uncollected
+
+
+@pytest.fixture(autouse=True)
+def _collector_as_it_was():
+    was_enabled = gc.isenabled()
+    yield
+    gc.unfreeze()
+    if was_enabled:
+        gc.enable()
+
+
+class Thing:
+    """What can refer to itself."""
+
+
+def is_young(thing) -> bool:
+    """Whether the collector will look at a thing again soon."""
+    return any(thing is other for age in (0, 1) for other in gc.get_objects(generation=age))
+
+
+def test_the_collector_rests_and_goes_on():
+    with uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_it_goes_on_after_a_failed_import():
+    with pytest.raises(ImportError), uncollected():
+        raise ImportError
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_is_made_meanwhile_counts_as_old_and_is_collected_all_the_same():
+    with uncollected():
+        made = Thing()
+        made.itself = made  # so that nothing but the collector frees it
+        assert is_young(made)
+    assert not is_young(made)
+    seen = weakref.ref(made)
+    del made
+    assert seen() is not None
+    gc.collect()
+    assert seen() is None
+
+
+def test_a_collector_that_was_off_stays_off():
+    gc.disable()
+    with uncollected():
+        pass
+    assert not gc.isenabled()
+
+
+def test_what_somebody_froze_stays_frozen():
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    with uncollected():
+        assert gc.isenabled()
+    assert gc.get_freeze_count() >= frozen > 0
