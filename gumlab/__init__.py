@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from gumlab.errors import GumlabError
-from gumlab.importing import uncollected
+from gumlab.importing import imported
 
 __version__ = "0.1.0"
 
@@ -45,18 +44,12 @@ __all__ = ["GumlabError", *_HOMES, *_MODULES]
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return _module(_MODULES[name])
+        return imported(f"gumlab.{_MODULES[name]}")
     if name in _HOMES:
-        value = getattr(_module(_HOMES[name]), name)
+        value = getattr(imported(f"gumlab.{_HOMES[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'gumlab' has no attribute {name!r}")
-
-
-def _module(name: str) -> Any:
-    """A module of gumlab, which may import torch and transformers."""
-    with uncollected():
-        return importlib.import_module(f"gumlab.{name}")
 
 
 def __dir__() -> list[str]:

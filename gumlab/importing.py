@@ -1,10 +1,21 @@
-"""Importing large libraries, without the garbage collector looking through what they make."""
+"""Importing large modules, without the garbage collector looking through what they make."""
 
 from __future__ import annotations
 
 import gc
+import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
+
+
+def imported(name: str) -> ModuleType:
+    """A module by its full name, imported with the garbage collector at rest if it is not yet."""
+    if name in sys.modules:
+        return importlib.import_module(name)
+    with uncollected():
+        return importlib.import_module(name)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 
 import pytest
 from helpers.models import KINDS, tiny
@@ -10,6 +11,14 @@ from helpers.texts import make_examples, word_tokenizer
 from torch import nn
 
 from gumlab.tasks import Example, Task
+
+gc.disable()  # while ten thousand tests are collected, nearly all that is made stays
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector goes on, but never again looks through what was collected."""
+    gc.freeze()
+    gc.enable()
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from torch import nn
 
 from gumlab.errors import GumlabError, first_line, unknown, warn_caller
 from gumlab.feedforward import BY_CODE, neurons
-from gumlab.importing import uncollected
+from gumlab.importing import imported
 from gumlab.io.bases import BASES, base_folder
 from gumlab.io.configuration import (
     BY_LAYER,
@@ -294,10 +294,10 @@ def _build(
     The widths are set before transformers fills the model, so that everything about weights (their
     names, shards, ties, dtypes) is as transformers does it.
     """
-    with uncollected():
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    imported("transformers.modeling_utils")  # of every model, and large
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-        made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]  # imports the module of that model
+    made: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
     class OfTheseWidths(made):
         __module__ = made.__module__  # transformers goes by the name and where the class is from
@@ -457,8 +457,7 @@ def load_tokenizer(source: Path | str) -> Any:
     GumlabError
         If there is none, or it cannot be read.
     """
-    with uncollected():
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     advice = "Put tokenizer.json and tokenizer_config.json beside the weights."
     if isinstance(source, Path) and not has_vocabulary(source):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import sys
 import weakref
 
 import pytest
 
+from gumlab import importing
 from gumlab.importing import uncollected
 
 
 @pytest.fixture(autouse=True)
 def _collector_as_it_was():
-    was_enabled = gc.isenabled()
+    gc.unfreeze()  # see tests/conftest.py
     yield
-    gc.unfreeze()
-    if was_enabled:
-        gc.enable()
+    gc.freeze()
+    gc.enable()
 
 
 class Thing:
@@ -67,3 +69,18 @@ def test_what_somebody_froze_stays_frozen():
     with uncollected():
         assert gc.isenabled()
     assert gc.get_freeze_count() >= frozen > 0
+
+
+def test_a_module_is_imported_at_rest_the_first_time_alone(monkeypatch):
+    entered = []
+
+    @contextlib.contextmanager
+    def noted():
+        entered.append(0)
+        yield
+
+    monkeypatch.setattr(importing, "uncollected", noted)
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    first, again = importing.imported("wave"), importing.imported("wave")
+    assert first is again is sys.modules["wave"]
+    assert len(entered) == 1

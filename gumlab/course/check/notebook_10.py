@@ -251,11 +251,11 @@ def _greedy(
         score[i] = paid
         share = inverse[:, i] / (inverse[i, i] if divided else 1)
         if downdate:
-            inverse = inverse - torch.outer(share, inverse[i])
+            inverse.addr_(share, inverse[i].clone(), alpha=-1)  # G^-1 - g [G^-1]_i:
         if not g_before:
             share = inverse[:, i] / inverse[i, i]
         if hand_on:
-            weights = weights - torch.outer(share, weights[i])
+            weights.addr_(share, weights[i].clone(), alpha=-1)
         left[i] = False
     return score
 
