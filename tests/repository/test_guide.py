@@ -12,9 +12,11 @@ import pytest
 from helpers.gguf_files import byte_level, llama, write_gguf
 
 from gumlab.io.bases import BASES
+from gumlab.tasks import restaurants
 
 ROOT = Path(__file__).parents[2]
 GUIDE = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+FEWER = {"train": 160, "validation": 32, "test": 32}  # the first examples of each split
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -36,7 +38,18 @@ def a_model_and_data() -> None:
     Path("my-data.jsonl").write_text("\n".join(rows), encoding="utf-8")
 
 
+@pytest.fixture
+def few_examples(page, monkeypatch):
+    """The guide's task is short, but on the page that prints how long it is."""
+    if page.stem != "start":
+        monkeypatch.setattr(restaurants, "SIZES", FEWER)
+    restaurants._examples.cache_clear()
+    yield
+    restaurants._examples.cache_clear()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_examples")
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true")  # Trainer, no GPU
 @pytest.mark.filterwarnings("ignore:.*do not fit into the context of 96")  # of the small GGUF
 @pytest.mark.parametrize("page", GUIDE, ids=lambda path: path.stem)
