@@ -7,16 +7,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gumlab.errors import GumlabError, unknown
+from gumlab.study.rows import differing_settings
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# columns of a study's table: what a grid sets, and what follows from it
-_SETTINGS = ("model", "task", "asked", "distilled", "steps", "split", "lr", "batch_size")
-_MEASURED = (
-    *("neurons", "parameters", "parameters_kept", "loss", "perplexity", "sensitivity"),
-    *("uniqueness", "widths", "train_seconds", "cut_seconds", "seconds", "threads", "machine"),
-)
 
 
 @functools.cache
@@ -160,18 +154,17 @@ def _of_methods(table: Any, one: str, other: str, value: str) -> pd.DataFrame:
 
 def _not_one_row(several: pd.DataFrame, value: str) -> GumlabError:
     """The error for rows of one method and seed, with the settings in which they differ."""
-    others = several.drop(columns=["method", "seed", value]).astype(str)
-    groups = others.groupby([several["method"], several["seed"]])
-    varying = [column for column in others if (groups[column].nunique() > 1).any()]
+    differing = differing_settings(several.drop(columns=value), ["method", "seed"])
     what = "The table has several rows of a method and seed"
-    if not varying:
-        return GumlabError(f"{what}, alike in every setting. Leave one of each: drop_duplicates().")
-    told = [name for name in _SETTINGS if name in varying]
-    told = told or [name for name in varying if name not in _MEASURED] or varying
-    first = told[0]
+    if not differing:
+        return GumlabError(
+            f"{what}, alike in every setting. Leave one of each: "
+            'table.drop_duplicates(["method", "seed"]).'
+        )
+    first = differing[0]
     example = several[first].dropna().tolist()[0]  # Python's own
     return GumlabError(
-        f"{what}, which differ in {', '.join(told)}. Take one {first} first: "
+        f"{what}, which differ in {', '.join(differing)}. Take one {first} first: "
         f'table.query("{first} == {example!r}").'
     )
 

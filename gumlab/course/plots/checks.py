@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gumlab.course.plots.figure import STYLES
 from gumlab.errors import GumlabError, check_list
+from gumlab.study.rows import differing_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,36 +16,6 @@ if TYPE_CHECKING:
 A_STUDY = "a study's table"
 OF_A_STUDY = "study.run() makes the runs, and study.table() gives their table."
 SEEDS = ("seed", "draw")  # what tells apart runs of the same settings
-RESULTS = {  # the columns of a run that are no settings of it
-    "neurons",
-    "parameters",
-    "parameters_kept",
-    "loss",
-    "perplexity",
-    "bleu",
-    "rouge1",
-    "rouge2",
-    "rougeL",
-    "execution",
-    "exact_match",
-    "logical_form",
-    "nats",
-    "tokens",
-    "words",
-    "sensitivity",
-    "uniqueness",
-    "widths",
-    "train_seconds",
-    "cut_seconds",
-    "seconds",
-    "error",
-    "gumlab",
-    "torch",
-    "transformers",
-    "machine",
-    "threads",
-    "way",
-}
 
 
 def check_table(
@@ -83,14 +54,7 @@ def check_one_run(table: pd.DataFrame, *by: str) -> None:
     repeated = rows[rows.duplicated(told_apart, keep=False)]
     if repeated.empty:
         return
-    keys = [repeated[column] for column in told_apart]
-    measured = {*RESULTS, "keep"} if "asked" in rows else RESULTS
-    differing = [
-        column
-        for column in repeated
-        if column not in (*told_apart, *measured)
-        and (repeated[column].map(str).groupby(keys, dropna=False).nunique() > 1).any()
-    ]
+    differing = differing_settings(repeated, told_apart)
     names = _listed(told_apart)
     if not differing:
         raise GumlabError(
