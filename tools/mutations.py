@@ -1254,6 +1254,34 @@ MUTATIONS = (
         "parts = {}",
         "unit/study/test_identity.py",
     ),
+    Mutation(
+        "the garbage collector stays off after an import",
+        "importing.py",
+        "        gc.enable()\n",
+        "",
+        "unit/test_importing.py::test_the_collector_rests_and_goes_on",
+    ),
+    Mutation(
+        "what is imported is never collected",
+        "importing.py",
+        "        gc.unfreeze()  # and then an old one\n",
+        "",
+        "unit/test_importing.py::test_what_is_made_meanwhile_counts_as_old_and_is_collected_all_the_same",
+    ),
+    Mutation(
+        "a generated split is written at every reading",
+        "tasks/__init__.py",
+        "        setattr(self, name, examples)\n",
+        "",
+        "unit/tasks/test_generated.py::test_a_split_is_written_when_it_is_first_read",
+    ),
+    Mutation(
+        "what a run was made with counts as a setting of it",
+        "study/rows.py",
+        "        if column not in (*by, *outcomes)\n",
+        "        if column not in by\n",
+        "unit/study/test_intervals.py",
+    ),
 )
 
 
