@@ -432,14 +432,22 @@ def score_layers(
     seed: int,
     currency: str = "output",
     gradients: bool | None = None,
+    then: Callable[[Tensor, Statistics], None] | None = None,
 ) -> list[Tensor]:
-    """`score` of all layers of a model, by a method that was checked before."""
+    """`score` of all layers of a model, by a method that was checked before.
+
+    Of a score that is measured on data, `then` is called with each layer's score and statistics as
+    soon as they are there. It may cut that layer, if the score needs no gradients.
+    """
     check_seed(seed)
     check_values(layers)
     if method == "random":
         return [s.to(layers[0].device) for s in random_scores(layers, seed)]
     if isinstance(method, str) and method in WEIGHT_SCORES:
-        return _finite([_by_weights(method, layer) for layer in layers], layers)
+        scores = [_by_weights(method, layer) for layer in layers]
+        for layer, found in zip(layers, scores, strict=True):
+            _check_finite(found, layer)
+        return scores
     criterion = DATA_SCORES[method] if isinstance(method, str) else _checked(method)
     if gradients is None:
         gradients = not isinstance(method, str) or method in NEED_GRADIENTS
@@ -454,8 +462,12 @@ def score_layers(
             seen = next(statistics)  # zip would hold them until the next layer's are made
             seen.currency = price
             scores.append(criterion(layer, seen))
+            if not callable(method):
+                _check_finite(scores[-1], layer)
+            if then is not None:
+                then(scores[-1], seen)
             del seen
-    return scores if callable(method) else _finite(scores, layers)
+    return scores
 
 
 def _each(statistics: list[Statistics]) -> Generator[Statistics, None, None]:
@@ -469,16 +481,14 @@ def _by_weights(method: str, layer: FeedForward) -> Tensor:
         return WEIGHT_SCORES[method](layer)
 
 
-def _finite(scores: list[Tensor], layers: Sequence[FeedForward]) -> list[Tensor]:
-    """The scores; GumlabError where one is infinite or no number."""
-    for layer, score in zip(layers, scores, strict=True):
-        if not score.isfinite().all():
-            raise GumlabError(
-                f"The scores of {layer.name} are not finite: its weights, or what is computed of "
-                "them, are NaN or infinite. Check the model's weights; where they are float16, "
-                "take model.float() or model.bfloat16()."
-            )
-    return scores
+def _check_finite(scores: Tensor, layer: FeedForward) -> None:
+    """Raise GumlabError where a score is infinite or no number."""
+    if not scores.isfinite().all():
+        raise GumlabError(
+            f"The scores of {layer.name} are not finite: its weights, or what is computed of "
+            "them, are NaN or infinite. Check the model's weights; where they are float16, "
+            "take model.float() or model.bfloat16()."
+        )
 
 
 def _checked(criterion: Criterion) -> Criterion:

@@ -1271,7 +1271,7 @@ MUTATIONS = (
     Mutation(
         "a generated split is written at every reading",
         "tasks/__init__.py",
-        "        setattr(self, name, examples)\n",
+        "            setattr(self, name, examples)\n",
         "",
         "unit/tasks/test_generated.py::test_a_split_is_written_when_it_is_first_read",
     ),
@@ -1281,6 +1281,20 @@ MUTATIONS = (
         "        if column not in (*by, *outcomes)\n",
         "        if column not in by\n",
         "unit/study/test_intervals.py",
+    ),
+    Mutation(
+        "every layer is looked at twice",
+        "removal.py",
+        "if refit and not sequential and not in_place and _one_look_does(model, method, budget):",
+        "if False:",
+        "unit/test_refit.py::test_a_layer_is_looked_at_no_more_often_than_it_must_be",
+    ),
+    Mutation(
+        "one look does for a global budget too",
+        "removal.py",
+        'shares_are_fixed = budget.scope == "layer" or budget.widths is not None',
+        "shares_are_fixed = True",
+        "unit/test_refit.py::test_a_global_budget_is_shared_out_by_all_scores",
     ),
 )
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gumlab.errors import GumlabError, nearest, unknown
 from gumlab.tasks._texts import Chat, check_text, messages_of
@@ -118,13 +118,15 @@ class Task:
         vars(task)["_write"] = write
         return task
 
-    def __getattr__(self, name: str) -> Any:
-        write = vars(self).get("_write")
-        if write is None or name not in SPLITS:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        examples = list(write(name))
-        setattr(self, name, examples)
-        return examples
+    if not TYPE_CHECKING:  # where types are checked, a name that is not above is a mistake
+
+        def __getattr__(self, name: str) -> list[Example]:
+            write = vars(self).get("_write")
+            if write is None or name not in SPLITS:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            examples = list(write(name))
+            setattr(self, name, examples)
+            return examples
 
     def split(self, name: str) -> list[Example]:
         """The examples of one split.

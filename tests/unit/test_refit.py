@@ -17,6 +17,8 @@ from helpers.statistics import TINY_RIDGE, from_rows, stacked
 from helpers.texts import one_batch
 
 import gumlab as gl
+from gumlab import collecting
+from gumlab.collecting import collect
 from gumlab.feedforward import neurons
 from gumlab.removal import refit_layer
 
@@ -179,3 +181,57 @@ def test_the_refit_of_conv1d_and_of_its_linear_twin_is_the_same_model(refit, tok
     batch = one_batch(model, tokenizer, many)
     torch.testing.assert_close(logits_of(small, batch), logits_of(twin, batch))
     assert torch.equal(logits_of(model, batch), before)
+
+
+@pytest.mark.parametrize("method", ["wanda", "flap", "obs", "greedy_obs"])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"keep": 0.4},
+        {"keep": 0.3, "multiple_of": 4, "standardise": True},
+        {"widths": "uneven", "scope": "global"},
+        {"keep": 0.5, "currency": "loss", "refit": "bias"},
+        {"keep": 0.5, "grams": True, "twin_filter": 0.3},
+    ],
+    ids=lambda choice: ", ".join(choice),
+)
+def test_one_look_a_layer_gives_what_two_give(model, tokenizer, many, method, choice):
+    """Scores and refit of the whole model share their statistics: the same weights, bit for bit."""
+    layers = neurons(model)
+    refit = choice.get("refit", True)
+    if refit == "bias" and layers[0].proj.bias is None:
+        pytest.skip("no bias to refit")
+    if "widths" in choice:
+        choice = choice | {"widths": [3 + i for i in range(len(layers))]}
+    if "grams" in choice:
+        choice = choice | {"grams": [s.gram for s in collect(model, tokenizer, many)]}
+    once = gl.prune(model, method, tokenizer, many, sequential=False, **choice)
+    of_scores = {key: choice.pop(key) for key in ("currency",) if key in choice}
+    choice.pop("refit", None)
+    scores = gl.score(model, method, tokenizer, many, **of_scores)
+    masks = gl.select(scores, **choice)
+    twice = gl.shrink(model, masks, tokenizer, many, refit=refit, sequential=False)
+    for one, other in zip(once.parameters(), twice.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("sequential", "looks"), [(False, 1), (True, 2)])
+def test_a_layer_is_looked_at_no_more_often_than_it_must_be(
+    gpt2, tokenizer, many, monkeypatch, sequential, looks
+):
+    seen = []
+    look = collecting._look
+    monkeypatch.setattr(collecting, "_look", lambda *a: seen.append(a[2]) or look(*a))
+    gl.prune(gpt2, "obs", tokenizer, many, sequential=sequential)
+    assert seen == [*range(len(neurons(gpt2)))] * looks
+
+
+def test_a_global_budget_is_shared_out_by_all_scores(gpt2, tokenizer, many):
+    with torch.no_grad():
+        neurons(gpt2)[0].proj.weight.mul_(10)  # so that its neurons weigh more
+    options = {"keep": 0.5, "scope": "global"}
+    once = gl.prune(gpt2, "obs", tokenizer, many, sequential=False, **options)
+    masks = gl.select(gl.score(gpt2, "obs", tokenizer, many), **options)
+    widths = [int(mask.sum()) for mask in masks]
+    assert [layer.width for layer in neurons(once)] == widths
+    assert len(set(widths)) > 1
