@@ -9,7 +9,7 @@ BENCHMARKS = $(filter-out $(LEDGER),$(sort $(wildcard benchmarks/speed/*.py benc
 # a process for each core (JOBS=1: none), a file to each, the notebooks, which take longest, first
 # what is compiled is kept, wherever the machine says otherwise: a hundred processes read it
 JOBS ?= logical
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -p no:logging -n $(JOBS) --dist loadfile --no-loadscope-reorder
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=150
 NOTEBOOKS = $(or $(wildcard notebooks/*.ipynb),$(error No notebook in notebooks/, so none was tested))
 READY := $(if $(filter .venv/bin/python,$(PY)),.venv/.ready)

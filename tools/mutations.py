@@ -1080,8 +1080,7 @@ MUTATIONS = (
         "removal.py",
         'if recipe["scope"] != "global" or widths is not None:',
         "if False:",
-        "unit/test_removal.py"
-        "::test_the_recommended_recipe_is_greedy_obs_with_one_budget_in_the_loss_and_the_refit",
+        "unit/test_removal.py::test_the_recommended_recipe_prices_errors_where_layers_compete",
     ),
     Mutation(
         "a block asked for is not cut",
@@ -1190,10 +1189,10 @@ MUTATIONS = (
         "integration/test_resuming.py::test_a_run_that_cuts_ends_as_one_never_stopped",
     ),
     Mutation(
-        "in several processes the gradients of layers that are cut stay each process's own",
+        "in several processes gradients of layers that are cut are added up, not averaged",
         "ranks.py",
-        "            weight.register_post_accumulate_grad_hook(_average_gradient)\n",
-        "            pass\n",
+        "    averaged([weight.grad])",
+        "    averaged([weight.grad])[0].mul_(count())",
         "integration/test_ranks.py::test_two_processes_keep_what_one_keeps",
     ),
     Mutation(

@@ -16,7 +16,7 @@ from gumlab.tasks import restaurants
 
 ROOT = Path(__file__).parents[2]
 GUIDE = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
-FEWER = {"train": 160, "validation": 32, "test": 32}  # the first examples of each split
+FEWER = {"train": 64, "validation": 16, "test": 16}  # the first examples of each split
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -16,6 +16,7 @@ from helpers.models import (
 from helpers.texts import one_batch
 
 import gumlab as gl
+from gumlab import scoring
 from gumlab.collecting import RunningGrams
 from gumlab.feedforward import neurons, width_field
 
@@ -162,6 +163,23 @@ def test_the_recommended_recipe_is_greedy_obs_with_one_budget_in_the_loss_and_th
     got = gl.prune(gpt2, tokenizer=tokenizer, task=examples, keep=0.25, **options)
     assert [n.width for n in gl.neurons(got)] == [int(m.sum()) for m in masks]
     assert all(torch.equal(a, b) for a, b in zip(got.parameters(), want.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "currency"),
+    [({}, "loss_scalar"), ({"scope": "layer"}, "output"), ({"widths": [5, 7]}, "output")],
+)
+def test_the_recommended_recipe_prices_errors_where_layers_compete(
+    options, currency, gpt2, tokenizer, examples, monkeypatch
+):
+    """A price for a whole layer changes nothing within it, and costs a pass there and back."""
+    asked = []
+    priced = scoring.currencies
+    monkeypatch.setattr(
+        scoring, "currencies", lambda *a, **k: asked.append(k["currency"]) or priced(*a, **k)
+    )
+    gl.prune(gpt2, "recommended", tokenizer, examples, keep=0.25, **options)
+    assert asked == [currency]
 
 
 def test_prune_needs_data_only_for_the_refit(gpt2):
