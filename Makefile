@@ -7,6 +7,7 @@ BIN = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
 LEDGER = benchmarks/quality/ledger.py
 BENCHMARKS = $(filter-out $(LEDGER),$(sort $(wildcard benchmarks/speed/*.py benchmarks/quality/*.py))) $(LEDGER)
 # a process for each core (JOBS=1: none), a file to each, the notebooks, which take longest, first
+# no test reads what is logged, and to catch it costs every test a moment
 # what is compiled is kept, wherever the machine says otherwise: a hundred processes read it
 JOBS ?= logical
 PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -p no:logging -n $(JOBS) --dist loadfile --no-loadscope-reorder

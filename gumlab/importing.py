@@ -23,9 +23,9 @@ def uncollected() -> Iterator[None]:
     """Pause the garbage collector while libraries are imported.
 
     An import makes hundreds of thousands of objects, and nearly all of them stay. The collector
-    would look through them again and again, which takes a fifth of the time to an explorer's first
-    picture. So it rests meanwhile, and then counts them among the old objects, which it looks
-    through seldom. Where it was off, or objects are frozen, all of that is somebody else's choice.
+    would look through them again and again, which one waits for at every start. So it rests
+    meanwhile, and then counts them among the old objects, which it looks through seldom. Where it
+    was off, or objects are frozen, all of that is somebody else's choice.
     """
     if not gc.isenabled() or gc.get_freeze_count():
         yield

@@ -254,7 +254,7 @@ def _shrunk_at_a_look(
     small = _copied(model, {})
     remove_gates(small)
     layers = neurons(small)
-    widths = budget.widths_at([torch.zeros(size) for size in budget.sizes])
+    widths = budget.widths_at([])  # fixed shares ask for no scores
     grams = choice["grams"]
     if grams is None:
         grams = [None] * len(layers)

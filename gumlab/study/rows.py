@@ -40,6 +40,11 @@ OUTCOMES = {  # what a run's settings lead to, and what it was made with
 }
 
 
+def _as_text(cells: pd.Series) -> pd.Series:
+    """The cells as text, so that lists can be told apart too; whatever is missing is None."""
+    return cells.astype(object).where(cells.notna(), None).map(str, na_action="ignore")
+
+
 def differing_settings(rows: pd.DataFrame, by: Sequence[str]) -> list[str]:
     """The settings in which rows that share some columns differ.
 
@@ -61,5 +66,5 @@ def differing_settings(rows: pd.DataFrame, by: Sequence[str]) -> list[str]:
         column
         for column in rows
         if column not in (*by, *outcomes)
-        and (rows[column].map(str).groupby(keys, dropna=False).nunique() > 1).any()
+        and (_as_text(rows[column]).groupby(keys, dropna=False).nunique(dropna=False) > 1).any()
     ]

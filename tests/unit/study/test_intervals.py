@@ -65,6 +65,21 @@ def test_what_cannot_be_compared_is_one_sentence(given, words):
             function(*given)
 
 
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ((None, math.nan), r"alike in every setting.*drop_duplicates\(\[\"method\", \"seed\"\]\)"),
+        ((math.nan, 0.1), r"which differ in lr.*query\(\"lr == 0.1\"\)"),
+        (([1, 2], [1, 3]), "which differ in lr"),
+    ],
+)
+def test_what_is_missing_is_no_setting_of_its_own(cells, words):
+    """Two tables in one, of which one lacks a column: it was an IndexError."""
+    parts = [table().assign(lr=pd.Series([cell] * len(table()), dtype=object)) for cell in cells]
+    with pytest.raises(gl.GumlabError, match=words):
+        compared(pd.concat(parts), "GUM", "random")
+
+
 def test_methods_that_share_no_seed_say_so():
     """It gave "+nan"."""
     rows = table()
