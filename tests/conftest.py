@@ -21,6 +21,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _what_stays_is_set_aside():
+    """Nor through what a module's tests leave: libraries that they imported, and caches."""
+    yield
+    gc.collect()  # or garbage would be kept
+    gc.freeze()
+
+
 @functools.cache
 def _tokenizer():
     return word_tokenizer()

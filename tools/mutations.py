@@ -343,6 +343,14 @@ MUTATIONS = (
         "unit/course/test_check_fuzz.py::test_a_changed_input_is_told_by_its_name[top_v]",
     ),
     Mutation(
+        "torch is slower after a check of a function that set the default device",
+        "course/check/trial.py",
+        "torch.set_default_device(None)",
+        "torch.set_default_device(device)",
+        "unit/course/test_check_fuzz.py"
+        "::test_what_a_function_does_to_the_outside_stays_inside[top_v]",
+    ),
+    Mutation(
         "students' copies cite what students do not have",
         "course/releasing.py",
         'cell["source"] = without_citations(cell["source"], repository)',

@@ -1,6 +1,5 @@
 """The same pruning in Hugging Face's Trainer: the masks of `train`, and a run that can go on."""
 
-import gc
 import shutil
 
 import pytest
@@ -36,15 +35,6 @@ RESUMED = CASES | {
     "twins-cut": ("magnitude", {"gram_every": 3, "twin_filter": 0.7, "cut": True}),
     "not-frozen": ("gum", {"gram_every": 3, "freeze": False, "end": 0.45}),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _little_to_collect():
-    """The Trainer collects garbage as it starts, half a second; what is imported is not garbage."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def made(case, weights=0, keep=0.4, steps=STEPS, **options):

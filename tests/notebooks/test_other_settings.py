@@ -6,6 +6,7 @@ instead. Steps and examples are few, since what is tested is that nothing stops,
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
@@ -45,12 +46,16 @@ def cells_with(name, replace):
 def shell(monkeypatch):
     """A fresh IPython shell in the notebooks' folder; what a notebook sets is put back."""
     from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
 
     monkeypatch.chdir(FOLDER)
     threads = torch.get_num_threads()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
     with matplotlib.rc_context():
-        yield InteractiveShell()
+        yield shell
+    atexit.unregister(shell.atexit_operations)  # by which all would stay until the very end
+    shell.atexit_operations()
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])

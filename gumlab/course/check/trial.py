@@ -128,6 +128,8 @@ def _sheltered(seed: int) -> Iterator[None]:
             np.random.set_state(states[1])
             torch.set_default_dtype(dtype)
             if torch.get_default_device() != device:
+                torch.set_default_device(None)  # set to "cpu", torch would be slower from now on
+            if torch.get_default_device() != device:
                 torch.set_default_device(device)
 
 

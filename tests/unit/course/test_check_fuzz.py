@@ -5,6 +5,7 @@ Each strange function is tried on every exercise; what its line has to say stand
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -18,6 +19,7 @@ import pytest
 import torch
 from helpers.exercises import EXERCISES, right
 from torch import Tensor
+from torch.overrides import _get_current_function_mode_stack
 
 from gumlab.course import check
 from gumlab.course.check.comparison import same
@@ -394,7 +396,28 @@ def test_what_a_function_does_to_the_outside_stays_inside(exercise, capsys):
     assert (torch.rand(1), np.random.rand(), random.random()) == expected
     assert torch.get_default_dtype() == torch.float32
     assert torch.get_default_device() == torch.device("cpu")
+    assert not _get_current_function_mode_stack()  # or all calls of torch would be slower
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("in_a_block", [True, False])
+def test_the_default_device_that_a_notebook_chose_stays(in_a_block, capsys):
+    exercise = EXERCISES["top_v"]
+    answer = right(exercise)
+
+    def meddles(*case):
+        torch.set_default_device("cpu")
+        return answer(*case)
+
+    try:
+        if not in_a_block:
+            torch.set_default_device("meta")
+        with torch.device("meta") if in_a_block else contextlib.nullcontext():
+            line_of(exercise, meddles, capsys)
+            assert torch.get_default_device() == torch.device("meta")
+    finally:
+        torch.set_default_device(None)
+    assert not _get_current_function_mode_stack()
 
 
 def test_random_answers_are_told_the_same_twice(capsys):
