@@ -78,8 +78,8 @@ def served(folder, *command, **environment):
             stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
-        for _ in range(120):
-            time.sleep(1)
+        for _ in range(1200):
+            time.sleep(0.1)
             if server.poll() is not None:
                 pytest.fail(f"{command[0]} stopped:\n{(folder / 'log').read_text()[-2000:]}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):

@@ -55,6 +55,7 @@ NOTEBOOKS = {  # nbval alone passes "empty" and "picture"
     "empty": [cell("print(1)", checked=True), cell("1")],
     "picture": [cell("x = 1", picture(), checked=True)],
     "wrong": [cell("print(1)", printed("2\n"), checked=True)],
+    "01_a_gpt_you_can_look_inside": [cell("print(1)", printed("2\n"))],  # not tagged
     "broken": [cell("1 / 0"), cell("1"), cell("print(1)", printed("1\n"), checked=True)],
     "kernel": [cell("1"), cell("2")],
     "explorer": [cell(EXPLORER.format(draws=DRAWS)), cell("x = 3")],
@@ -109,8 +110,9 @@ def test_a_checked_cell_needs_stored_output(bad, name):
     assert f"{name}.ipynb, code cell 0: tagged nbval-check-output, but no output" in message
 
 
-def test_a_wrong_stored_output_fails(bad):
-    outcome, message = bad["wrong"][0]
+@pytest.mark.parametrize("name", ["wrong", "01_a_gpt_you_can_look_inside"])
+def test_a_wrong_stored_output_fails(bad, name):
+    outcome, message = bad[name][0]
     assert outcome == "failure"
     assert "Cell outputs differ" in message
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -46,15 +47,18 @@ def test_without_time_a_job_is_left_out(on_gpu, tmp_path):
     assert "| left out |" in row
 
 
-def test_its_commands_take_the_options_that_it_gives(on_gpu, tmp_path):
+def test_its_commands_take_the_options_that_it_gives(on_gpu, tmp_path, monkeypatch, capsys):
     for job in on_gpu.JOBS:
         script, *options = on_gpu.command_of(job, tmp_path, "text")[1:]
         if script == "-m":
             assert (ROOT / options[-1]).is_file()
             continue
-        known = subprocess.run(
-            [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout
+        monkeypatch.syspath_prepend((ROOT / script).parent)
+        monkeypatch.setattr(sys, "argv", [script, "--help"])
+        with pytest.raises(SystemExit) as done:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        assert done.value.code == 0
+        known = capsys.readouterr().out
         assert all(option in known for option in options if option.startswith("--"))
         assert not any("cuda" in option for option in options) or "cuda" in known
 
