@@ -23,9 +23,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _what_stays_is_set_aside():
-    """Nor through what a module's tests leave: libraries that they imported, and caches."""
+    """What a module's tests leave, imports and caches, is not looked through again either."""
     yield
-    gc.collect()  # or garbage would be kept
+    gc.collect()  # or garbage would stay, too
     gc.freeze()
 
 
