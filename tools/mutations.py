@@ -351,6 +351,14 @@ MUTATIONS = (
         "::test_what_a_function_does_to_the_outside_stays_inside[top_v]",
     ),
     Mutation(
+        "the page jumps while an explorer computes",
+        "course/explore/base.py",
+        'self._say("computing ...", room_for=self.sentence)',
+        'self._say("computing ...")',
+        "unit/course/test_explore.py"
+        "::test_while_a_slow_state_is_computed_the_sentence_keeps_its_room",
+    ),
+    Mutation(
         "students' copies cite what students do not have",
         "course/releasing.py",
         'cell["source"] = without_citations(cell["source"], repository)',

@@ -247,7 +247,7 @@ class Explorer(widgets.VBox):
                 # the moved one would lose the keyboard's focus
                 others = [name for name, control in self.controls.items() if control is not moved]
                 self._switch_off(others)
-                self._say("computing ...")
+                self._say("computing ...", room_for=self.sentence)
             self._answers[key] = self._compute(state)
         return self._answers[key]
 
@@ -304,7 +304,7 @@ class Explorer(widgets.VBox):
         if self.portraits is None or layer is None:
             return selected
         if not self.portraits.known(layer):
-            self._say(f"{selected} computing ...")
+            self._say(f"{selected} computing ...", room_for=self.sentence)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that long texts are cut, say
             told = self.portraits.tell(layer, neuron)
@@ -313,11 +313,13 @@ class Explorer(widgets.VBox):
             self._pointer.twin = [layer, twin]
         return f"{selected} {told}"
 
-    def _say(self, sentence: str) -> None:
+    def _say(self, sentence: str, room_for: str = "") -> None:
+        """Show a sentence; a longer one keeps its room unseen, so that the page does not jump."""
         self.sentence = sentence
+        unseen = f'<span style="visibility: hidden"> {html.escape(room_for)}</span>'
         self._words.value = (
             '<p role="status" aria-live="polite" style="white-space: pre-line; line-height: 1.5">'
-            f"{html.escape(sentence)}</p>"
+            f"{html.escape(sentence)}{unseen if room_for else ''}</p>"
         )
 
     def _alert(self, error: Exception, sentence: str) -> None:

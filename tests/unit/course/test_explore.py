@@ -216,6 +216,18 @@ def test_a_slow_state_says_so_and_holds_the_other_controls():
     assert squares.sentence == "5 squared is 25."
 
 
+def test_while_a_slow_state_is_computed_the_sentence_keeps_its_room():
+    squares = Squares()
+    squares.at(2)
+    shown = []
+    squares._words.observe(lambda change: shown.append(change.new), "value")
+    squares.at(5)
+    waiting, told = shown
+    unseen = '<span style="visibility: hidden"> 2 squared is 4.</span></p>'
+    assert waiting.endswith(f">computing ...{unseen}")
+    assert told.endswith(">5 squared is 25.</p>")
+
+
 def test_controls_are_labelled_and_answer_when_let_go(explorer):
     for control in explorer.controls.values():
         assert control.description
