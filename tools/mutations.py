@@ -353,7 +353,7 @@ MUTATIONS = (
     Mutation(
         "the page jumps while an explorer computes",
         "course/explore/base.py",
-        'self._say("computing ...", room_for=self.sentence)',
+        'self._say("computing ...", waits=True)',
         'self._say("computing ...")',
         "unit/course/test_explore.py"
         "::test_while_a_slow_state_is_computed_the_sentence_keeps_its_room",

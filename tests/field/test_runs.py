@@ -208,7 +208,7 @@ class TestWhereTheStepIs:
     def test_two_passes_with_one_loss_are_one_batch(self, case):
         """As preferences are learned: the halves weigh alike, so do their tokens."""
         # Adam's first step moves every score by its rate, up or down, so that only rounding orders
-        # them: nothing goes before the third step, by which each has seen two other batches.
+        # them. So nothing goes before the third step, and the steps have different batches.
         steps = 20
         tokens = {"gram_every": 1, "gram_tokens": 1.0} if case[0] == "gum" else {}
         (one, whole), (two, parts) = (made(case, steps=steps, **tokens) for _ in range(2))

@@ -14,6 +14,7 @@ from helpers import ROOT
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 CONFTEST = ROOT / "notebooks" / "conftest.py"
+WHOLLY_CHECKED = "01_a_gpt_you_can_look_inside"  # of conftest.py
 
 
 def printed(text: str) -> list:
@@ -55,7 +56,7 @@ NOTEBOOKS = {  # nbval alone passes "empty" and "picture"
     "empty": [cell("print(1)", checked=True), cell("1")],
     "picture": [cell("x = 1", picture(), checked=True)],
     "wrong": [cell("print(1)", printed("2\n"), checked=True)],
-    "01_a_gpt_you_can_look_inside": [cell("print(1)", printed("2\n"))],  # not tagged
+    WHOLLY_CHECKED: [cell("print(1)", printed("2\n"))],  # not tagged
     "broken": [cell("1 / 0"), cell("1"), cell("print(1)", printed("1\n"), checked=True)],
     "kernel": [cell("1"), cell("2")],
     "explorer": [cell(EXPLORER.format(draws=DRAWS)), cell("x = 3")],
@@ -110,7 +111,11 @@ def test_a_checked_cell_needs_stored_output(bad, name):
     assert f"{name}.ipynb, code cell 0: tagged nbval-check-output, but no output" in message
 
 
-@pytest.mark.parametrize("name", ["wrong", "01_a_gpt_you_can_look_inside"])
+def test_the_notebook_that_is_checked_wholly_is_there():
+    assert (ROOT / "notebooks" / f"{WHOLLY_CHECKED}.ipynb").is_file()
+
+
+@pytest.mark.parametrize("name", ["wrong", WHOLLY_CHECKED])
 def test_a_wrong_stored_output_fails(bad, name):
     outcome, message = bad[name][0]
     assert outcome == "failure"

@@ -99,6 +99,7 @@ class Explorer(widgets.VBox):
     def __init__(self, controls: Mapping[str, widgets.Widget]) -> None:
         self.controls = dict(controls)
         self.sentence = ""
+        self._last_answer = ""
         self.selected: tuple[int | None, int] | None = None
         self.error: Exception | None = None
         self._selecting = False
@@ -247,7 +248,7 @@ class Explorer(widgets.VBox):
                 # the moved one would lose the keyboard's focus
                 others = [name for name, control in self.controls.items() if control is not moved]
                 self._switch_off(others)
-                self._say("computing ...", room_for=self.sentence)
+                self._say("computing ...", waits=True)
             self._answers[key] = self._compute(state)
         return self._answers[key]
 
@@ -304,7 +305,7 @@ class Explorer(widgets.VBox):
         if self.portraits is None or layer is None:
             return selected
         if not self.portraits.known(layer):
-            self._say(f"{selected} computing ...", room_for=self.sentence)
+            self._say(f"{selected} computing ...", waits=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that long texts are cut, say
             told = self.portraits.tell(layer, neuron)
@@ -313,13 +314,17 @@ class Explorer(widgets.VBox):
             self._pointer.twin = [layer, twin]
         return f"{selected} {told}"
 
-    def _say(self, sentence: str, room_for: str = "") -> None:
-        """Show a sentence; a longer one keeps its room unseen, so that the page does not jump."""
+    def _say(self, sentence: str, waits: bool = False) -> None:
+        """Show a sentence; one that waits leaves the last answer its room: nothing jumps."""
         self.sentence = sentence
-        unseen = f'<span style="visibility: hidden"> {html.escape(room_for)}</span>'
+        unseen = ""
+        if waits:
+            unseen = f'<span style="visibility: hidden"> {html.escape(self._last_answer)}</span>'
+        else:
+            self._last_answer = sentence
         self._words.value = (
             '<p role="status" aria-live="polite" style="white-space: pre-line; line-height: 1.5">'
-            f"{html.escape(sentence)}{unseen if room_for else ''}</p>"
+            f"{html.escape(sentence)}{unseen}</p>"
         )
 
     def _alert(self, error: Exception, sentence: str) -> None:

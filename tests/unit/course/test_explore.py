@@ -226,6 +226,9 @@ def test_while_a_slow_state_is_computed_the_sentence_keeps_its_room():
     unseen = '<span style="visibility: hidden"> 2 squared is 4.</span></p>'
     assert waiting.endswith(f">computing ...{unseen}")
     assert told.endswith(">5 squared is 25.</p>")
+    squares._say("computing ...", waits=True)
+    squares._say("Selected: neuron 3. computing ...", waits=True)  # one wait after the other
+    assert shown[-1].endswith('<span style="visibility: hidden"> 5 squared is 25.</span></p>')
 
 
 def test_controls_are_labelled_and_answer_when_let_go(explorer):
