@@ -17,8 +17,13 @@ from gumlab.tasks import Task
 
 @pytest.fixture(scope="module")
 def small_task() -> Task:
+    """The shortest texts: ten methods are trained on them."""
     full = gl.load_task("restaurants")
-    return Task("restaurants", "bleu", full.train[:64], full.validation[:8], full.test[:8])
+    train, validation, test = (
+        sorted(split, key=lambda example: len(example.prompt + example.target))[:count]
+        for split, count in ((full.train, 32), (full.validation, 8), (full.test, 8))
+    )
+    return Task("restaurants", "bleu", train, validation, test)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from helpers.children import alone
 import gumlab as gl
 
 EXAMPLES = 12
+MODELS = ("tiny-gpt2", "tiny-llama")
 # a task in the harness's own format: what is scored is the target, after a space, and its end
 TASK = """
 task: own_restaurants
@@ -38,9 +39,14 @@ def pruned(name):
     return small, tokenizer
 
 
-def harness(name, folder):
-    """What the harness says of a pruned model: the log-likelihood of each target, perplexity."""
+def harness(folder):
+    """What the harness says of each model, in the folder of its name."""
     os.environ["HF_DATASETS_CACHE"] = str(Path(folder) / "cache")
+    return {name: harness_of(name, str(Path(folder) / name)) for name in MODELS}
+
+
+def harness_of(name, folder):
+    """What it says of a pruned model: the log-likelihood of each target, perplexity."""
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -58,21 +64,31 @@ def harness(name, folder):
     return [float(value) for value in likelihoods], found["results"]["own_restaurants"]
 
 
-@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama"])
-def test_the_harness_and_evaluate_agree_on_the_loss(name, tmp_path):
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What the harness says of each model; its imports alone take seconds, so in one process."""
     pytest.importorskip("lm_eval", reason='needs the harness: pip install "gumlab[eval]"')
+    folder = tmp_path_factory.mktemp("harness")
+    for name in MODELS:
+        (folder / name).mkdir()
+        rows = folder / name / "rows.jsonl"
+        end = gl.load(name, device="cpu")[1].eos_token
+        lines = [
+            json.dumps({"prompt": e.prompt, "target": e.target, "end": end})
+            for e in gl.load_task("restaurants").test[:EXAMPLES]
+        ]
+        rows.write_text("\n".join(lines), encoding="utf-8")
+        task = TASK.format(rows=json.dumps(str(rows)))
+        (folder / name / "own.yaml").write_text(task, encoding="utf-8")
+    return alone("test_harness", "harness", folder)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_harness_and_evaluate_agree_on_the_loss(name, said):
     task = gl.load_task("restaurants")
     examples = task.test[:EXAMPLES]
     small, tokenizer = pruned(name)
-    rows = tmp_path / "rows.jsonl"
-    lines = [
-        json.dumps({"prompt": e.prompt, "target": e.target, "end": tokenizer.eos_token})
-        for e in examples
-    ]
-    rows.write_text("\n".join(lines), encoding="utf-8")
-    (tmp_path / "own.yaml").write_text(TASK.format(rows=json.dumps(str(rows))), encoding="utf-8")
-
-    likelihoods, results = alone("test_harness", "harness", name, tmp_path)
+    likelihoods, results = said[name]
 
     assert len(likelihoods) == EXAMPLES
     tokens = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -12,11 +13,12 @@ import pytest
 from helpers.gguf_files import byte_level, llama, write_gguf
 
 from gumlab.io.bases import BASES
-from gumlab.tasks import restaurants
+from gumlab.tasks import Example, restaurants
 
 ROOT = Path(__file__).parents[2]
 GUIDE = [ROOT / "docs" / "index.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
-FEWER = {"train": 64, "validation": 16, "test": 16}  # the first examples of each split
+SIZES = {"train": 640, "validation": 80, "test": 80}  # of which the shortest tenth is taken
+DRAW = restaurants._examples.__wrapped__
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -38,14 +40,19 @@ def a_model_and_data() -> None:
     Path("my-data.jsonl").write_text("\n".join(rows), encoding="utf-8")
 
 
+@functools.cache
+def short_and_few(split: str) -> tuple[Example, ...]:
+    """The shortest tenth of the drawn examples of a split."""
+    drawn = DRAW(split)
+    return tuple(sorted(drawn, key=lambda e: len(e.prompt + e.target))[: len(drawn) // 10])
+
+
 @pytest.fixture
 def few_examples(page, monkeypatch):
     """The guide's task is short, but on the page that prints how long it is."""
     if page.stem != "start":
-        monkeypatch.setattr(restaurants, "SIZES", FEWER)
-    restaurants._examples.cache_clear()
-    yield
-    restaurants._examples.cache_clear()
+        monkeypatch.setattr(restaurants, "SIZES", SIZES)
+        monkeypatch.setattr(restaurants, "_examples", short_and_few)
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def changes_of_the_loss(model, batch, layer, removed):
 def test_the_loss_currency_ranks_true_changes_of_the_loss_better_than_the_output(base):
     """Over all layers together, on the examples that were measured; 24 neurons of each."""
     model, tokenizer = gl.load(base, device="cpu")
-    examples = gl.load_task("restaurants").train[:16]
+    examples = gl.load_task("restaurants").train[:8]
     batch = one_batch(model, tokenizer, examples)
     statistics = collect(model, tokenizer, examples)
     roots = currencies(model, tokenizer, examples, "loss")
