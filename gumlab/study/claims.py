@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gumlab.errors import GumlabError
-from gumlab.study.intervals import half_interval, verdict
+from gumlab.study.intervals import half_interval, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -286,6 +286,8 @@ def differences(
     effect : pandas.Series
         A number per seed.
     """
+    import pandas as pd  # here, so that figures come without it
+
     if compared is None or pairs is None:
         levels = [level for level in value.index.names if level != "seed"]
         for entries, rows in value.groupby(levels):
@@ -294,13 +296,15 @@ def differences(
     wide = value.unstack(compared)
     levels = [level for level in wide.index.names if level != "seed"]
     for entries, rows in wide.groupby(levels):
-        by_seed = rows.dropna(axis=1, how="all").droplevel(levels)
+        numbers = dict(zip(wide, rows.to_numpy().T, strict=True))  # (seeds,) of each column
+        seeds = rows.index.get_level_values("seed")
         here = _described(levels, entries)
-        for one, other in pairs([*by_seed]):
-            effect = (by_seed[one] - by_seed[other]).dropna()
+        for one, other in pairs([name for name in wide if not np.isnan(numbers[name]).all()]):
+            difference = numbers[one] - numbers[other]
+            there = ~np.isnan(difference)
             where = here if compared == "distilled" else f"{here}, {one} - {other}"
-            if len(effect):
-                yield where, effect
+            if there.any():
+                yield where, pd.Series(difference[there], seeds[there])
 
 
 def _described(levels: list[str], entries: tuple[Any, ...]) -> str:
@@ -347,6 +351,8 @@ def effects(table: pd.DataFrame, margin: float) -> pd.DataFrame:
     rows = []
     for number, claim in enumerate(CLAIMS):
         for where, by_seed in differences(value_of[claim.value], claim.compared, claim.pairs):
+            effect = by_seed.mean()
+            half = half_interval(by_seed)
             rows.append(
                 {
                     "number": number,
@@ -354,9 +360,9 @@ def effects(table: pd.DataFrame, margin: float) -> pd.DataFrame:
                     "claim": claim.sentence,
                     "where": where,
                     "seeds": len(by_seed),
-                    "effect": by_seed.mean(),
-                    "half": half_interval(by_seed),
-                    "says": _SAYS[verdict(by_seed)],
+                    "effect": effect,
+                    "half": half,
+                    "says": _SAYS[shown(effect, half)],
                 }
             )
     columns = ["number", "finding", "claim", "where", "seeds", "effect", "half", "says"]

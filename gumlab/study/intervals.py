@@ -85,8 +85,11 @@ def verdict(differences: pd.Series) -> str:
     >>> verdict(pd.Series([-1.0, -1.1, -0.9])), verdict(pd.Series([-1.0, 1.1, 0.9]))
     ('lower', 'no difference shown')
     """
-    mean = _numbers(differences, "differences").mean()
-    half = half_interval(differences)
+    return shown(_numbers(differences, "differences").mean(), half_interval(differences))
+
+
+def shown(mean: float, half: float) -> str:
+    """What a mean difference shows whose 95 % interval is mean +- half: `verdict`'s words."""
     leaves_0_out = abs(mean) > half  # False where half is NaN
     if not leaves_0_out:
         return "no difference shown"
