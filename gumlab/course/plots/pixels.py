@@ -5,6 +5,7 @@ matplotlib draws the few kinds of shape that the drawings are made of; nothing e
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ POINTS = 0.72  # of one pixel, at 100 pixels an inch
 ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 
 
+@functools.lru_cache(maxsize=64)  # a page shows the same drawing again and again
 def png_of(svg: str, scale: float = 1.5) -> bytes:
     """Draw a graphic of rect, circle, line, path, polygon, polyline and text.
 
