@@ -96,7 +96,7 @@ def _unopened(tab: Tab) -> widgets.VBox:
     return widgets.VBox([heading, waiting], layout={"min_height": ROOM})
 
 
-def page(model: str = "tiny-gpt2", task: str = "restaurants", steps: int = 60) -> Page:
+def page(model: str = "tiny-gpt2", task: str = "restaurants", steps: int = 40) -> Page:
     """Put every explorer on one page, for one model and task.
 
     Parameters
@@ -105,7 +105,7 @@ def page(model: str = "tiny-gpt2", task: str = "restaurants", steps: int = 60) -
         What `gumlab.load` takes.
     task : str, default "restaurants"
         What `gumlab.load_task` takes.
-    steps : int, default 60
+    steps : int, default 40
         How many steps the run to replay is trained, when its tab is opened.
 
     Returns
