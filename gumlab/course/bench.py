@@ -328,8 +328,15 @@ class Workbench:
 
     def loss(self, model: nn.Module | None = None, split: str = "test") -> float:
         """The mean nats per target token of a model, by default of the base."""
-        model = self.model if model is None else model
-        found = evaluate(model, self.tokenizer, self.task, split, limit=self.examples, generated=0)
+        found = evaluate(
+            self.model if model is None else model,
+            self.tokenizer,
+            self.task,
+            split,
+            limit=self.examples,
+            generated=0,
+            batch_size=16,  # a model of this size is read sooner in small batches
+        )
         return float(found["loss"])
 
     def batches(self, steps: int | None = None, seed: int = 0) -> Iterator[dict[str, Tensor]]:
