@@ -64,5 +64,7 @@ def test_every_start_and_the_demo_have_a_limit(startup, monkeypatch):
 def test_how_long_the_tests_took_is_read_from_their_file(startup, tmp_path):
     told = '<testsuites><testsuite tests="1200" time="300.4"/><testsuite tests="34" time="60"/>'
     (tmp_path / "tests.xml").write_text(f"{told}</testsuites>")
-    said = startup.tests_told(tmp_path / "tests.xml")
-    assert said == " `make test` took 6 minutes by the clock for 1,234 tests."
+    said = startup.tests_told(tmp_path / "tests.xml", demo_seconds=180.2)
+    assert said == (
+        " `make test` took 6.0 minutes by the clock for 1,234 tests, 2.00 times the demo."
+    )
