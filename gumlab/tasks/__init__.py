@@ -226,13 +226,19 @@ def load_task(name: Any, data_dir: str | Path | None = None, *, metric: str | No
         raise GumlabError(f"{sentence} {_by_its_path(name, data_dir)}")
     if metric is not None:
         task.metric = metric
-    examples = (example for split in reversed(SPLITS) for example in getattr(task, split))
-    if task.metric != "perplexity" and not any(example.prompt for example in examples):
+    if task.metric != "perplexity" and not _has_prompts(task):
         raise GumlabError(
             f"Task {task.name!r} is running text, to which nothing is answered: it has no "
             f'{task.metric}. Leave metric out (it is "perplexity").'
         )
     return task
+
+
+def _has_prompts(task: Task) -> bool:
+    """Whether any example has a prompt; one that is written when it is read always has."""
+    if "_write" in vars(task):
+        return True
+    return any(example.prompt for split in reversed(SPLITS) for example in getattr(task, split))
 
 
 def _module(name: str) -> Any:

@@ -110,6 +110,14 @@ def test_built_twice_is_equal(name):
 
 
 @both
+def test_to_load_a_task_writes_none_of_its_splits(name):
+    task = load_task(name)
+    assert not vars(task).keys() & set(SPLITS)
+    assert task.validation
+    assert vars(task).keys() & set(SPLITS) == {"validation"}
+
+
+@both
 def test_what_is_loaded_again_is_a_list_of_its_own(name):
     MODULES[name].load().train.clear()
     assert MODULES[name].load().train == loaded(name).train
