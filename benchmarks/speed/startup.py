@@ -122,12 +122,10 @@ def main() -> None:
     of_demo = demo_row(args.quick)
     rows.append(of_demo)
     told = tests_told(args.junit, float(of_demo["seconds"])) if args.junit else ""
-    beyond = (seen["`import torch, then gumlab`"] - seen["`import torch`"]).median()
     text = (
         "# How long a start takes\n\n"
         f"{harness.made_by(args.command)} {args.rounds} turns, medians; seconds of processor "
-        f"time on one thread. `import gumlab` takes {beyond:.2f} s beyond "
-        f"`import torch`.{told}\n\n"
+        f"time on one thread.{told}\n\n"
         f"{harness.markdown(rows)}"
     )
     harness.write(args, "startup.md", text)

@@ -6,6 +6,7 @@ benchmarks/speed/startup.py measures all of it, the demo too, and writes results
 from __future__ import annotations
 
 import importlib
+import re
 
 import pytest
 from helpers import ROOT
@@ -22,6 +23,7 @@ LIMITS = {
     "notebook 00, to its first picture": 3.0,
     "`gumlab demo`, to its end": 260,  # three minutes of two cores
 }
+TESTS = 3.4  # times the demo: ten minutes where that takes 176 s of one core
 
 
 @pytest.fixture
@@ -52,6 +54,12 @@ def test_every_stored_ratio_is_within_its_limit():
     ratios = stored()
     assert ratios.keys() == LIMITS.keys()
     assert {start: ratio for start, ratio in ratios.items() if ratio > LIMITS[start]} == {}
+
+
+def test_the_tests_take_no_more_than_a_few_times_the_demo():
+    text = (ROOT / "results" / "startup.md").read_text(encoding="utf-8")
+    (times,) = re.findall(r"`make test` took .* tests, (\d+\.\d+) times the demo\.", text)
+    assert float(times) < TESTS
 
 
 def test_every_start_and_the_demo_have_a_limit(startup, monkeypatch):
