@@ -6,8 +6,9 @@
 Each start is a process of its own on one thread; the starts take turns. Seconds are of processor
 time (user and system): what one waits on a core of one's own with the files in memory, whatever
 else the machine does. A ratio is taken within a turn. The demo takes minutes, so it runs once. How
-long the tests took is read from the file that they wrote, and set beside the demo, which computes
-much as they do: give it the file of this machine and of this hour.
+long the tests took is read from the file that they wrote, and set beside the demo: give it the file
+of this machine and of this hour. Seconds are the machine's; ratios carry over, though not exactly,
+since machines differ in what they are slow at.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def main() -> None:
     text = (
         "# How long a start takes\n\n"
         f"{harness.made_by(args.command)} {args.rounds} turns, medians; seconds of processor "
-        f"time on one thread.{told}\n\n"
+        f"time on one thread: compare ratios, seconds are the machine's.{told}\n\n"
         f"{harness.markdown(rows)}"
     )
     harness.write(args, "startup.md", text)

@@ -335,7 +335,7 @@ class Workbench:
             split,
             limit=self.examples,
             generated=0,
-            batch_size=16,  # a model of this size is read sooner in small batches
+            batch_size=16,  # sooner than in large ones, where the model is small
         )
         return float(found["loss"])
 

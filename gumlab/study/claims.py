@@ -296,7 +296,8 @@ def differences(
     wide = value.unstack(compared)
     levels = [level for level in wide.index.names if level != "seed"]
     for entries, rows in wide.groupby(levels):
-        numbers = dict(zip(wide, rows.to_numpy().T, strict=True))  # (seeds,) of each column
+        by_column = rows.to_numpy(float, na_value=np.nan).T  # whatever kind of missing it has
+        numbers = dict(zip(wide, by_column, strict=True))  # (seeds,) of each column
         seeds = rows.index.get_level_values("seed")
         here = _described(levels, entries)
         for one, other in pairs([name for name in wide if not np.isnan(numbers[name]).all()]):

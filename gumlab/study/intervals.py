@@ -89,7 +89,13 @@ def verdict(differences: pd.Series) -> str:
 
 
 def shown(mean: float, half: float) -> str:
-    """What a mean difference shows whose 95 % interval is mean +- half: `verdict`'s words."""
+    """What a mean difference shows, in the words of `verdict`.
+
+    Parameters
+    ----------
+    mean, half : float
+        The mean, and half its 95 % interval; NaN where there is none.
+    """
     leaves_0_out = abs(mean) > half  # False where half is NaN
     if not leaves_0_out:
         return "no difference shown"

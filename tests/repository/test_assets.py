@@ -43,7 +43,7 @@ def test_a_base_is_as_good_as_its_record_says(name):
 
 def test_the_wide_base_is_naturally_redundant():
     model, tokenizer = gl.load("tiny-wide", device="cpu")
-    report = gl.redundancy(model, tokenizer, gl.load_task("tables"), limit=150)
+    report = gl.redundancy(model, tokenizer, gl.load_task("tables"), limit=600)
     assert report.uniqueness <= 0.75
 
 

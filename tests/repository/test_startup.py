@@ -23,7 +23,7 @@ LIMITS = {
     "notebook 00, to its first picture": 3.0,
     "`gumlab demo`, to its end": 260,  # three minutes of two cores
 }
-TESTS = 3.4  # times the demo: ten minutes where that takes 176 s of one core
+TESTS = 10 / 3  # times the demo: ten minutes where that takes three
 
 
 @pytest.fixture

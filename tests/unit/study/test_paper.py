@@ -142,6 +142,14 @@ def test_the_ledger_tells_kinds_of_bases_apart():
         paper.ledger_by_base(tables[0].assign(model="another"))
 
 
+def test_columns_of_pandas_own_types_tell_the_same():
+    table = made_up()
+    table.loc[3, "sensitivity"] = None  # pd.NA there
+    told = paper.effects(table, paper.margin())
+    theirs = paper.effects(table.convert_dtypes(), paper.margin())
+    pd.testing.assert_frame_equal(told, theirs, check_dtype=False)
+
+
 def test_noise_alone_tells_nothing():
     """Labels shuffled between methods: no claim about who is better may hold."""
     table = made_up()
