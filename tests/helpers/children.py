@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from helpers import ROOT
 
@@ -55,10 +58,12 @@ def killed(
 
     True where it was killed, False where it had come to its end, which must be a good one. Without
     a pause it is left alone. After `patience` seconds it is killed even if it has not begun: a fork
-    may inherit a held lock.
+    may inherit a held lock. Its progress bars have a lock of their own: the usual one is shared by
+    parent and child, and a child that is killed while it draws would hold it for ever.
     """
     child = os.fork()
     if not child:
+        tqdm.set_lock(threading.RLock())
         code = 1
         try:
             work()

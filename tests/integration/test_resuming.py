@@ -6,6 +6,8 @@ Most of them cut, so that widths, the optimizer's moments and the running sums c
 import os
 import random
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +18,7 @@ from helpers.methods import METHOD_CASES
 from helpers.models import hooks_of, loss_of, tiny
 from helpers.runs import assert_states_close, same
 from helpers.texts import make_examples, word_tokenizer
+from tqdm.auto import tqdm
 
 import gumlab as gl
 from gumlab.feedforward import neurons
@@ -220,6 +223,28 @@ def test_a_killed_run_ends_as_one_never_killed(tmp_path):
     assert len(steps) >= 1
     assert steps == sorted(steps)
     assert any(0 < step < STEPS for step in steps), f"no kill fell in the middle: {steps}"
+
+
+def draw_after_a_kill(work: str) -> bool:
+    """Whether a progress bar is still drawn when a child was killed while it drew its own."""
+    begun = Path(work) / "begun"
+    list(tqdm(range(1), disable=False))  # which makes the lock that all bars share
+
+    def draw_for_ever() -> None:
+        with tqdm.get_lock():
+            begun.touch()
+            time.sleep(600)
+
+    assert killed(draw_for_ever, begun.exists, 0, 120)
+    bar = threading.Thread(target=lambda: list(tqdm(range(1), disable=False)), daemon=True)
+    bar.start()
+    bar.join(20)
+    return not bar.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_a_process_killed_while_it_draws_stops_no_other(tmp_path):
+    assert alone("test_resuming", "draw_after_a_kill", tmp_path)
 
 
 @pytest.fixture(scope="module")
