@@ -37,7 +37,6 @@ import pandas as pd
 import torch
 from allocation import REAL, wikitext_parts
 from harness import markdown
-from scipy.stats import rankdata
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -501,7 +500,7 @@ def with_scores(changes: pd.DataFrame, everyone: pd.DataFrame) -> pd.DataFrame:
 
 def spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Spearman's correlation of each row, (R, n) each; 0 where a row is constant."""
-    a, b = (rankdata(x, axis=1) for x in (one, other))
+    a, b = (pd.DataFrame(x).rank(axis=1).to_numpy() for x in (one, other))
     a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
     size = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     return np.divide((a * b).sum(1), size, out=np.zeros(len(a)), where=size > 0)

@@ -37,6 +37,7 @@ import gumlab as gl
 from gumlab.collecting import RunningGrams, RunningLikeness
 from gumlab.gating import Gate
 from gumlab.scoring import mean_similarity
+from gumlab.study.intervals import rank_correlation
 from gumlab.training import in_precision
 
 Sampling = dict[str, Any]
@@ -202,9 +203,9 @@ def rank_agreement(steps: int, examples: int = 1024) -> dict[str, list[float]]:
         exact = exact_grams(model, tokenizer, task.train[:examples])
         for label, grams in sums.items():
             for i, (theirs, mask) in enumerate(zip(exact, pruner.masks, strict=True)):
-                similarity = pd.Series(likeness_of(grams, i, mask))
-                wanted = pd.Series(mean_similarity(theirs, mask))
-                agreement[label].append(similarity.corr(wanted, method="spearman"))
+                similarity = likeness_of(grams, i, mask)
+                wanted = mean_similarity(theirs, mask)
+                agreement[label].append(rank_correlation(similarity, wanted))
 
     one_step = pruner.step
 

@@ -217,9 +217,24 @@ def kill_run(work: str, kills: int) -> list[int]:
     return steps
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_a_killed_run_ends_as_one_never_killed(tmp_path):
-    steps = alone("test_resuming", "kill_run", tmp_path, 3)
+def kill_children(work: str, kills: int) -> tuple[list[int], bool]:
+    """What `kill_run` and `draw_after_a_kill` say, in one process."""
+    run, bar = Path(work, "run"), Path(work, "bar")
+    run.mkdir()
+    bar.mkdir()
+    return kill_run(str(run), kills), draw_after_a_kill(str(bar))
+
+
+@pytest.fixture(scope="module")
+def after_kills(tmp_path_factory):
+    """The steps that a killed run had done at each kill; whether a bar was drawn after one."""
+    if not hasattr(os, "fork"):
+        pytest.skip("kills forked processes")
+    return alone("test_resuming", "kill_children", tmp_path_factory.mktemp("kills"), 3)
+
+
+def test_a_killed_run_ends_as_one_never_killed(after_kills):
+    steps, _ = after_kills
     assert len(steps) >= 1
     assert steps == sorted(steps)
     assert any(0 < step < STEPS for step in steps), f"no kill fell in the middle: {steps}"
@@ -242,9 +257,9 @@ def draw_after_a_kill(work: str) -> bool:
     return not bar.is_alive()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
-def test_a_process_killed_while_it_draws_stops_no_other(tmp_path):
-    assert alone("test_resuming", "draw_after_a_kill", tmp_path)
+def test_a_process_killed_while_it_draws_stops_no_other(after_kills):
+    _, is_drawn = after_kills
+    assert is_drawn
 
 
 @pytest.fixture(scope="module")
