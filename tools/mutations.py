@@ -522,8 +522,8 @@ MUTATIONS = (
     Mutation(
         "the interval has a degree of freedom too many",
         "study/intervals.py",
-        "df=count - 1",
-        "df=count",
+        "freedom = count - 1",
+        "freedom = count",
         "unit/study/test_paper.py::test_t_is_students",
     ),
     Mutation(
