@@ -22,13 +22,14 @@ def t_95(count: int) -> float:
     Parameters
     ----------
     count : int
-        How many values, 2 or more; the distribution has count - 1 degrees of freedom.
+        How many values; the distribution has count - 1 degrees of freedom.
 
     Returns
     -------
     float
         The 0.975 quantile, rounded to three digits after the point: as tables of t print it, and
         as the stored results were made (with more digits a few of their last digits would change).
+        NaN for fewer than two values, which have no interval.
 
     Examples
     --------
@@ -37,6 +38,8 @@ def t_95(count: int) -> float:
     """
     from mpmath import betainc, findroot  # here: most of what imports this draws no t
 
+    if count < 2:
+        return math.nan
     freedom = count - 1
 
     def excess(t: Any) -> Any:

@@ -194,6 +194,8 @@ def test_t_is_students():
         constant = math.gamma((v + 1) / 2) / math.gamma(v / 2) / math.sqrt(v * math.pi)
         area = np.trapezoid(constant * (1 + x**2 / v) ** (-(v + 1) / 2), x)
         assert area == pytest.approx(0.95, abs=2e-4)
+    assert math.isnan(t_95(1))
+    assert math.isnan(t_95(0))
 
 
 def test_intervals_cover_the_truth_19_times_in_20():
